@@ -1,0 +1,108 @@
+"""From a mapping to a frozen dataclass, strictly: an unknown, missing or ill-typed entry is an error that names it."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work; the message names it, what was expected and what came."""
+
+
+def require(condition: bool, name: str, expected: str, value: object) -> None:
+    """Raise ConfigError for the setting `name` unless `condition` holds."""
+    if not condition:
+        raise ConfigError(f"{name}: expected {expected}, got {value!r}")
+
+
+def from_mapping(cls: type[T], mapping: Mapping[str, Any], path: str = "") -> T:
+    """Build dataclass `cls` from `mapping`, descending into fields that are dataclasses themselves."""
+    require(
+        isinstance(mapping, Mapping), path or cls.__name__, f"a mapping with the settings of {cls.__name__}", mapping
+    )
+    hints = get_type_hints(cls)
+    known = {field.name: field for field in fields(cls)}
+    for name in mapping:
+        require(name in known, _join(path, name), f"one of {', '.join(known)}", name)
+    for name, field in known.items():
+        optional = field.default is not MISSING or field.default_factory is not MISSING
+        require(name in mapping or optional, _join(path, name), "a value", None)
+    values = {name: _convert(hints[name], value, _join(path, str(name))) for name, value in mapping.items()}
+    return cls(**values)
+
+
+def to_mapping(config: object) -> dict[str, Any]:
+    """The inverse of `from_mapping`: plain dicts, lists, numbers and strings, safe to put in a checkpoint."""
+    return _plain(asdict(config))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        options = get_args(hint)
+        if value is None and type(None) in options:
+            return None
+        return _convert_union([option for option in options if option is not type(None)], value, path)
+    if origin is Literal:
+        require(value in get_args(hint), path, f"one of {', '.join(map(repr, get_args(hint)))}", value)
+        return value
+    if is_dataclass(hint):
+        return from_mapping(hint, value, path)
+    if origin is tuple:
+        return _convert_tuple(hint, value, path)
+    if origin is dict:
+        require(isinstance(value, Mapping), path, "a mapping", value)
+        key_type, item_type = get_args(hint)
+        return {_convert(key_type, k, path): _convert(item_type, v, f"{path}.{k}") for k, v in value.items()}
+    return _convert_scalar(hint, value, path)
+
+
+def _convert_union(options: list[Any], value: Any, path: str) -> Any:
+    errors = []
+    for option in options:
+        try:
+            return _convert(option, value, path)
+        except ConfigError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    raise ConfigError(f"{path}: fits none of its types; {'; '.join(str(error) for error in errors)}")
+
+
+def _convert_tuple(hint: Any, value: Any, path: str) -> tuple[Any, ...]:
+    require(isinstance(value, (list, tuple)), path, "a list", value)
+    items = get_args(hint)
+    if items[-1] is Ellipsis:
+        return tuple(_convert(items[0], item, f"{path}[{i}]") for i, item in enumerate(value))
+    require(len(value) == len(items), path, f"a list of {len(items)}", value)
+    return tuple(_convert(item, v, f"{path}[{i}]") for i, (item, v) in enumerate(zip(items, value, strict=True)))
+
+
+def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as a string
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    matches = isinstance(value, hint) and not (hint in (int, float) and isinstance(value, bool))
+    require(matches, path, f"a value of type {hint.__name__}", value)
+    return value

@@ -1,0 +1,213 @@
+"""The value objects that travel between data, model, losses and evaluation.
+
+Legend for the whole repository: B images, S tokens over all levels, Q queries, C width, M heads, D = C / M,
+L levels, P points, K classes, N objects of an image, (H_l, W_l) the size of level l.
+Levels run from high resolution to low: index 0 has stride 8 (S4 in the paper), the last is the coarsest (S1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images of different sizes, zero-padded at the right and bottom to one size.
+
+    pixels: (B, 3, H, W), normalised, zero on padding.
+    sizes: (B, 2) int64, the (height, width) of every image without padding.
+    padded: whether any image is smaller than (H, W); known on the host, so nothing waits for the device.
+    """
+
+    pixels: Tensor
+    sizes: Tensor
+    padded: bool
+
+    @classmethod
+    def from_images(cls, images: Sequence[Tensor]) -> ImageBatch:
+        """Pad normalised images, each (3, h, w), to the largest height and width among them."""
+        sizes = [tuple(image.shape[-2:]) for image in images]
+        height, width = (max(side) for side in zip(*sizes, strict=True))
+        pixels = images[0].new_zeros(len(images), 3, height, width)
+        for slot, image, (h, w) in zip(pixels, images, sizes, strict=True):
+            slot[:, :h, :w] = image
+        padded = any(size != (height, width) for size in sizes)
+        return cls(pixels, torch.tensor(sizes, device=pixels.device), padded)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> ImageBatch:
+        return replace(
+            self,
+            pixels=self.pixels.to(device, non_blocking=non_blocking),
+            sizes=self.sizes.to(device, non_blocking=non_blocking),
+        )
+
+
+@dataclass(frozen=True)
+class Target:
+    """The objects of one image.
+
+    labels: (N,) int64, contiguous class indices in [0, K).
+    boxes: (N, 4) float, (cx, cy, w, h) relative to the image (without padding), in [0, 1].
+    image_id: the id that the annotation file gives the image.
+    original_size: (height, width) of the image before any transform; detections are reported in its pixels.
+    """
+
+    labels: Tensor
+    boxes: Tensor
+    image_id: int
+    original_size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Target:
+        return replace(
+            self,
+            labels=self.labels.to(device, non_blocking=non_blocking),
+            boxes=self.boxes.to(device, non_blocking=non_blocking),
+        )
+
+
+@dataclass(frozen=True)
+class TargetBatch:
+    """The targets of a batch, with the two numbers that couple its images.
+
+    num_boxes: the losses' normaliser; max_objects: decides the number of denoising groups.
+    Both default to this batch's own; a trainer that accumulates gradients or runs on several ranks replaces them
+    by those of the whole batch, so that the gradient is the large batch's own.
+    """
+
+    items: tuple[Target, ...]
+    num_boxes: float
+    max_objects: int
+
+    @classmethod
+    def from_targets(cls, targets: Sequence[Target]) -> TargetBatch:
+        counts = [len(target) for target in targets]
+        return cls(tuple(targets), float(max(sum(counts), 1)), max(counts, default=0))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TargetBatch:
+        return replace(self, items=tuple(target.to(device, non_blocking) for target in self.items))
+
+
+@dataclass(frozen=True)
+class FeaturePyramid:
+    """Tokens of all levels, flattened and concatenated from high resolution to low.
+
+    tokens, position: (B, S, C); position holds the image position and the level embedding.
+    valid_sizes: (B, L, 2) int64, the unpadded (height, width) of each level; None where nothing is padded.
+    valid_ratios: (B, L, 2), valid (width, height) over the level's (W_l, H_l).
+    padding_mask: (B, S) bool, True on padding; None where nothing is padded.
+    shapes: ((H_0, W_0), ...), Python ints.
+    """
+
+    tokens: Tensor
+    position: Tensor
+    valid_sizes: Tensor | None
+    valid_ratios: Tensor
+    padding_mask: Tensor | None
+    shapes: tuple[tuple[int, int], ...]
+
+    @property
+    def level_sizes(self) -> list[int]:
+        """Number of tokens of every level."""
+        return [h * w for h, w in self.shapes]
+
+    def with_tokens(self, tokens: Tensor) -> FeaturePyramid:
+        return replace(self, tokens=tokens)
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Decoder input: content (B, Q, C) and reference boxes (B, Q, 4), cxcywh in logit space.
+
+    valid: (B, Q) bool, False for queries that fell on padding because the image has fewer tokens; None: all valid.
+    """
+
+    content: Tensor
+    reference_logit: Tensor
+    valid: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """class_logits (B, Q, K) and boxes (B, Q, 4), cxcywh relative to the image."""
+
+    class_logits: Tensor
+    boxes: Tensor
+
+    def split(self, num_first: int) -> tuple[Predictions, Predictions]:
+        """The predictions of the first `num_first` queries, and of the rest."""
+        return (
+            Predictions(self.class_logits[:, :num_first], self.boxes[:, :num_first]),
+            Predictions(self.class_logits[:, num_first:], self.boxes[:, num_first:]),
+        )
+
+
+@dataclass(frozen=True)
+class DenoisingQueries:
+    """Noised ground truth that the decoder learns to restore, num_groups x (positives, negatives) an image.
+
+    queries: content (B, G * 2 * N_max, C) and their noised reference boxes; slots beyond an image's N are padding.
+    valid: (B, G * 2 * N_max) bool, False on padding slots.
+    num_groups: G. Slots are ordered [group, positive | negative, object].
+    """
+
+    queries: Queries
+    valid: Tensor
+    num_groups: int
+
+    def __len__(self) -> int:
+        return self.valid.shape[1]
+
+
+@dataclass(frozen=True)
+class DenoisingOutput:
+    """What the decoder made of the denoising queries: one Predictions a layer, and their number of groups."""
+
+    layers: tuple[Predictions, ...]
+    num_groups: int
+
+
+@dataclass(frozen=True)
+class DetectorOutput:
+    """layers: predictions of every decoder layer, the last one the detector's answer.
+
+    proposals: predictions of the query selection. denoising: in training only.
+    """
+
+    layers: tuple[Predictions, ...]
+    proposals: Predictions | None = None
+    denoising: DenoisingOutput | None = None
+
+    @property
+    def predictions(self) -> Predictions:
+        return self.layers[-1]
+
+    def with_proposals(self, proposals: Predictions) -> DetectorOutput:
+        return replace(self, proposals=proposals)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Detections of one image, best first: scores (N,), labels (N,) int64, boxes (N, 4) xyxy in original pixels."""
+
+    scores: Tensor
+    labels: Tensor
+    boxes: Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def to(self, device: torch.device | str) -> Detections:
+        return Detections(self.scores.to(device), self.labels.to(device), self.boxes.to(device))
