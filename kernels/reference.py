@@ -1,0 +1,89 @@
+"""Both attentions in plain PyTorch: the oracle of every other backend.
+
+By gathers (`F.embedding`), not grid_sample, so that double backward works and exports carry no GridSample.
+Shapes: B images, S tokens, Q queries, M heads, D channels a head, L levels, P points.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels.points import SamplingPoints, level_starts
+
+
+def deformable_attention(value: Tensor, logits: Tensor, points: SamplingPoints) -> Tensor:
+    """Multi-scale deformable attention (Deformable DETR, Eq. 3): out = sum softmax(logits) * sampled value.
+
+    value (B, S, M, D), logits (B, Q, M, L * P) -> (B, Q, M * D).
+    """
+    sampled = sample(value, points)
+    return _weighted_sum(logits.softmax(-1).to(value.dtype), sampled)
+
+
+def key_aware_attention(query: Tensor, value: Tensor, points: SamplingPoints, key: Tensor | None = None) -> Tensor:
+    """Key-aware deformable attention (Lite DETR, Eq. 4): out = sum softmax(q . k / sqrt(D)) * v over sampled k, v.
+
+    query (B, Q, M, D), value and key (B, S, M, D) -> (B, Q, M * D). Without `key` the values serve as keys.
+    A sample outside its level reads zero and so has logit 0: it keeps its share of the softmax.
+    """
+    sampled_value = sample(value, points)
+    sampled_key = sampled_value if key is None else sample(key, points)
+    logits = (sampled_key @ query.unsqueeze(-1)).squeeze(-1) * query.shape[-1] ** -0.5
+    return _weighted_sum(logits.softmax(-1), sampled_value)
+
+
+def _weighted_sum(weights: Tensor, sampled: Tensor) -> Tensor:
+    """weights (B, Q, M, L * P), sampled (B, Q, M, L * P, D) -> (B, Q, M * D)."""
+    return (weights.unsqueeze(-2) @ sampled).squeeze(-2).flatten(2)
+
+
+def sample(table: Tensor, points: SamplingPoints) -> Tensor:
+    """Bilinear samples (B, Q, M, L * P, D) of `table` (B, S, M, D), zero outside, pixel centres at + 0.5."""
+    rows, weights = bilinear_corners(points)
+    flat = table.reshape(-1, table.shape[-1])  # (B * S * M, D)
+    corners = zip(rows.unbind(-1), weights.to(table.dtype).unbind(-1), strict=True)
+    return sum(F.embedding(row, flat) * weight.unsqueeze(-1) for row, weight in corners).flatten(3, 4)
+
+
+def bilinear_corners(points: SamplingPoints) -> tuple[Tensor, Tensor]:
+    """The four pixels around each location, (B, Q, M, L, P, 4) each.
+
+    Rows of the table (B * S * M, D), and the bilinear weights: 0 where a corner lies outside the valid part.
+    """
+    location = points.pixel_locations()
+    low = location.detach().floor()
+    fraction = location - low
+    corner = low.unsqueeze(-2) + low.new_tensor([(0, 0), (1, 0), (0, 1), (1, 1)])  # (B, Q, M, L, P, 4, 2)
+    x_weight, y_weight = (torch.stack([1 - f, f], dim=-1) for f in fraction.unbind(-1))
+    weights = (y_weight.unsqueeze(-1) * x_weight.unsqueeze(-2)).flatten(-2)  # order (y, x): 00, 01, 10, 11
+
+    limit = _valid_limit(points, location)
+    inside = ((corner >= 0) & (corner < limit)).all(-1)
+    return _table_rows(corner, points), torch.where(inside, weights, 0)
+
+
+def _valid_limit(points: SamplingPoints, like: Tensor) -> Tensor:
+    """(1 or B, 1, 1, L, 1, 1, 2) valid (width, height) of each level."""
+    if points.valid_sizes is None:
+        size = like.new_tensor([(w, h) for h, w in points.shapes]).unsqueeze(0)
+    else:
+        size = points.valid_sizes.flip(-1).to(like.dtype)
+    return size[:, None, None, :, None, None]
+
+
+def _table_rows(corner: Tensor, points: SamplingPoints) -> Tensor:
+    """Rows of (B * S * M, D) for corners (B, Q, M, L, P, 4, 2); corners outside are pulled to some row that exists."""
+    batch, _, heads = corner.shape[:3]
+    integers = {"device": corner.device, "dtype": torch.long}
+    width = torch.tensor([max(w, 1) for _, w in points.shapes], **integers).view(-1, 1, 1)
+    height = torch.tensor([max(h, 1) for h, _ in points.shapes], **integers).view(-1, 1, 1)
+    start = torch.tensor(level_starts(points.shapes), **integers).view(-1, 1, 1)
+    x, y = (c.long() for c in corner.unbind(-1))
+    x, y = torch.minimum(x.clamp(min=0), width - 1), torch.minimum(y.clamp(min=0), height - 1)
+    # an empty last level would start behind the table's end
+    token = (start + y * width + x).clamp(max=points.num_tokens - 1)
+    image = torch.arange(batch, **integers).view(-1, 1, 1, 1, 1, 1)
+    head = torch.arange(heads, **integers).view(-1, 1, 1, 1)
+    return (image * points.num_tokens + token) * heads + head

@@ -1,0 +1,68 @@
+"""What the seam promises: routing and errors that name the argument."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import make_problem
+
+import kernels
+
+
+def attend(problem, points=None, **changes):
+    t = problem.tensors | changes
+    return kernels.key_aware_attention(
+        t["query"], t["value"], points or problem.points, backend=t.get("backend", "auto")
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("query", lambda x: x[:, :, :, :-1]),
+        ("value", lambda x: x[:, :-1]),
+        ("value", lambda x: x[0]),
+    ],
+)
+def test_wrong_shapes_are_named(name, change):
+    problem = make_problem()
+    with pytest.raises(ValueError, match=f"^{name}: expected"):
+        attend(problem, **{name: change(problem.tensors[name])})
+
+
+@pytest.mark.parametrize("name", ["reference", "offsets"])
+def test_wrong_points_are_named(name):
+    problem = make_problem()
+    points = replace(problem.points, **{name: getattr(problem.points, name)[..., :1]})
+    with pytest.raises(ValueError, match=f"^{name}: expected"):
+        attend(problem, points)
+
+
+def test_wrong_logits_are_named():
+    problem = make_problem()
+    with pytest.raises(ValueError, match="^logits: expected"):
+        kernels.deformable_attention(problem.tensors["value"], problem.tensors["logits"][..., 1:], problem.points)
+
+
+def test_wrong_key_is_named():
+    problem = make_problem()
+    t = problem.tensors
+    with pytest.raises(ValueError, match="^key: expected"):
+        kernels.key_aware_attention(t["query"], t["value"], problem.points, key=t["key"][:, 1:])
+
+
+def test_float_valid_sizes_are_refused():
+    points = replace(make_problem(padded=True).points, valid_sizes=torch.ones(2, 2, 2))
+    with pytest.raises(ValueError, match="^valid_sizes: expected int"):
+        attend(make_problem(padded=True), points)
+
+
+def test_unknown_backend_is_named():
+    with pytest.raises(ValueError, match="^backend: expected one of"):
+        attend(make_problem(), backend="cuda")
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_backends_agree(backend):
+    problem = make_problem(boxes=True, padded=True)
+    torch.testing.assert_close(attend(problem, backend=backend), attend(problem), atol=1e-11, rtol=0)
