@@ -1,0 +1,88 @@
+"""The set-prediction loss of DINO: every decoder layer, the proposals and the denoising part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from litedetr.boxes import cxcywh_to_xyxy, generalized_iou
+from litedetr.losses.config import LossConfig
+from litedetr.losses.focal import focal_loss
+from litedetr.losses.matcher import Assignment, assign_denoising, match
+from litedetr.structures import DenoisingOutput, DetectorOutput, Predictions, TargetBatch
+
+
+@dataclass(frozen=True)
+class Losses:
+    """total: the weighted sum, a scalar. parts: unweighted and detached, `class`, `l1` and `giou` of the last layer,
+    with suffix `_0`, `_1`, ... of the layers before, `_proposals` and `_denoising_0`, ....
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+class Criterion:
+    """criterion(output, targets) -> Losses.
+
+    Every term is a sum over the batch divided by `targets.num_boxes`, so the losses of micro-batches that carry the
+    large batch's number add up to the large batch's loss.
+    """
+
+    def __init__(self, config: LossConfig) -> None:
+        self.config = config
+
+    def __call__(self, output: DetectorOutput, targets: TargetBatch) -> Losses:
+        terms: dict[str, Tensor] = {}
+        last = len(output.layers) - 1
+        for i, predictions in enumerate(output.layers):
+            self._add(terms, "" if i == last else f"_{i}", self._matched(predictions, targets))
+        if output.proposals is not None:
+            self._add(terms, "_proposals", self._matched(output.proposals, targets))
+        if output.denoising is not None:
+            for i, part in enumerate(self._denoising(output.denoising, targets)):
+                self._add(terms, f"_denoising_{i}", part)
+        total = torch.stack([self._weight(name) * value for name, value in terms.items()]).sum()
+        return Losses(total, {name: value.detach() for name, value in terms.items()})
+
+    def _matched(self, predictions: Predictions, targets: TargetBatch) -> dict[str, Tensor]:
+        predictions = _full_precision(predictions)
+        assignment = match(predictions, targets, self.config)
+        return self._terms(predictions, assignment, targets.num_boxes)
+
+    def _denoising(self, denoising: DenoisingOutput, targets: TargetBatch) -> list[dict[str, Tensor]]:
+        """Padding slots are left out, so that an image's loss does not depend on its batch."""
+        num_slots = denoising.layers[0].boxes.shape[1] // (2 * denoising.num_groups)
+        assignment, real = assign_denoising(targets, denoising.num_groups, num_slots)
+        normaliser = targets.num_boxes * denoising.num_groups
+        return [self._terms(_full_precision(layer), assignment, normaliser, real) for layer in denoising.layers]
+
+    def _terms(
+        self, predictions: Predictions, pairs: Assignment, normaliser: float, real: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        logits = predictions.class_logits
+        wanted = torch.zeros_like(logits)
+        wanted[pairs.image, pairs.query, pairs.labels] = 1
+        classes = focal_loss(logits, wanted, self.config.focal_alpha, self.config.focal_gamma)
+        if real is not None:
+            classes = classes * real.unsqueeze(-1)
+        boxes, target_boxes = predictions.boxes[pairs.image, pairs.query], pairs.boxes.to(predictions.boxes.dtype)
+        overlap = generalized_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes))
+        sums = {"class": classes.sum(), "l1": (boxes - target_boxes).abs().sum(), "giou": (1 - overlap).sum()}
+        return {name: value / normaliser for name, value in sums.items()}
+
+    @staticmethod
+    def _add(terms: dict[str, Tensor], suffix: str, part: dict[str, Tensor]) -> None:
+        terms.update({name + suffix: value for name, value in part.items()})
+
+    def _weight(self, name: str) -> float:
+        weights = self.config.weights
+        return {"class": weights.classes, "l1": weights.l1, "giou": weights.giou}[name.split("_")[0]]
+
+
+def _full_precision(predictions: Predictions) -> Predictions:
+    """At least fp32: sums over thousands of queries overflow or round in half precision."""
+    logits, boxes = predictions.class_logits, predictions.boxes
+    return Predictions(*(x.to(torch.promote_types(x.dtype, torch.float32)) for x in (logits, boxes)))

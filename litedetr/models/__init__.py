@@ -1,0 +1,7 @@
+"""The detector and its parts."""
+
+from litedetr.models.backbones import load_backbone_weights
+from litedetr.models.config import DetectorConfig
+from litedetr.models.detector import Detector, build_detector
+
+__all__ = ["Detector", "DetectorConfig", "build_detector", "load_backbone_weights"]

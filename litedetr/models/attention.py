@@ -1,0 +1,91 @@
+"""Multi-scale attention of queries to a feature pyramid: the one place that calls the kernels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from kernels import SamplingPoints, deformable_attention, key_aware_attention
+from litedetr.models.config import AttentionConfig, AttentionKind
+from litedetr.structures import FeaturePyramid
+
+
+class MultiScaleAttention(nn.Module):
+    """forward(query (B, Q, C), reference, memory) -> (B, Q, C).
+
+    reference: (B, Q, L, 2) points or (B, Q, L, 4) boxes, relative to each level. memory: values and, if key-aware,
+    keys are its tokens, without position; samples on padding read zero after the projection and keep their softmax mass.
+
+    kind `deformable`: attention weights are a linear function of the query (Deformable DETR, Eq. 3);
+    `key_aware`: q . k / sqrt(D) with sampled keys (Lite DETR, Eq. 4); `key_aware_shared`: keys are the values.
+    """
+
+    def __init__(self, kind: AttentionKind, channels: int, num_levels: int, config: AttentionConfig) -> None:
+        super().__init__()
+        self.kind = kind
+        self.backend = config.backend
+        self.num_heads = config.num_heads
+        self.grid = (config.num_heads, num_levels, config.num_points)
+        num_samples = math.prod(self.grid)
+        self.sampling_offsets = nn.Linear(channels, 2 * num_samples)
+        self.value_proj = nn.Linear(channels, channels)
+        self.output_proj = nn.Linear(channels, channels)
+        if kind == "deformable":
+            self.attention_weights = nn.Linear(channels, num_samples)
+        else:
+            self.query_proj = nn.Linear(channels, channels)
+        if kind == "key_aware":
+            self.key_proj = nn.Linear(channels, channels)
+        self._initialise()
+
+    def forward(self, query: Tensor, reference: Tensor, memory: FeaturePyramid) -> Tensor:
+        value = self._heads(self.value_proj(memory.tokens))
+        points = SamplingPoints(
+            reference.to(torch.promote_types(query.dtype, torch.float32)),
+            self.sampling_offsets(query).unflatten(-1, (*self.grid, 2)),
+            memory.shapes,
+            memory.valid_sizes,
+        )
+        return self.output_proj(self._attend(query, value, points, memory))
+
+    def _attend(self, query: Tensor, value: Tensor, points: SamplingPoints, memory: FeaturePyramid) -> Tensor:
+        if self.kind == "deformable":
+            logits = self._heads(self.attention_weights(query))
+            return deformable_attention(value, logits, points, self.backend)
+        key = self._heads(self.key_proj(memory.tokens)) if self.kind == "key_aware" else None
+        return key_aware_attention(self._heads(self.query_proj(query)), value, points, key, self.backend)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1))
+
+    def _initialise(self) -> None:
+        """Offsets start as a ring of directions, one a head, growing with the point; weights at zero."""
+        heads, levels, num_points = self.grid
+        angle = torch.arange(heads) * (2 * math.pi / heads)
+        direction = torch.stack([angle.cos(), angle.sin()], -1)
+        direction = direction / direction.abs().amax(-1, keepdim=True)
+        ring = direction.view(heads, 1, 1, 2) * torch.arange(1, num_points + 1).view(-1, 1)
+        nn.init.zeros_(self.sampling_offsets.weight)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(ring.expand(heads, levels, num_points, 2).flatten())
+        if self.kind == "deformable":
+            nn.init.zeros_(self.attention_weights.weight)
+            nn.init.zeros_(self.attention_weights.bias)
+        for name in ("value_proj", "output_proj", "query_proj", "key_proj"):
+            if hasattr(self, name):
+                nn.init.xavier_uniform_(getattr(self, name).weight)
+                nn.init.zeros_(getattr(self, name).bias)
+
+
+def reference_points(memory: FeaturePyramid, first_level: int = 0, last_level: int | None = None) -> Tensor:
+    """(B, Q, L, 2) centres of the cells of levels [first, last), the encoder's queries, relative to every level."""
+    ratios, dtype = memory.valid_ratios, memory.valid_ratios.dtype
+    centres = []
+    for level in range(len(memory.shapes))[first_level:last_level]:
+        height, width = memory.shapes[level]
+        y, x = (torch.arange(n, device=ratios.device, dtype=dtype) + 0.5 for n in (height, width))
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)  # (H * W, 2)
+        centres.append(grid / (ratios[:, level, None] * ratios.new_tensor([width, height])))
+    return torch.cat(centres, dim=1).unsqueeze(2) * ratios.unsqueeze(1)

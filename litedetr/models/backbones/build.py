@@ -1,0 +1,18 @@
+"""From a BackboneConfig to a backbone with random weights."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from litedetr.config import require
+from litedetr.models.backbones.resnet import DEPTHS, ResNet
+from litedetr.models.backbones.transformers import PREFIX, TransformersBackbone
+from litedetr.models.config import BackboneConfig
+
+
+def build_backbone(config: BackboneConfig, num_outputs: int, exact_padding: bool) -> nn.Module:
+    """A module ImageBatch -> list[FeatureMap] of the last `num_outputs` stages, with `out_channels` of each."""
+    if config.name.startswith(PREFIX):
+        return TransformersBackbone(config.name.removeprefix(PREFIX), num_outputs)
+    require(config.name in DEPTHS, "backbone.name", f"one of {', '.join(DEPTHS)} or {PREFIX}<model>", config.name)
+    return ResNet(config.name, config.norm, config.width, config.frozen_stages, num_outputs, exact_padding)

@@ -1,0 +1,79 @@
+"""Keeping padding out of convolutions and norms, so that an image's features do not depend on its batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from litedetr.structures import ImageBatch
+
+
+@dataclass(frozen=True)
+class PaddingMask:
+    """Which pixels of a map (B, C, H, W) are image. sizes: (B, 2), the valid (height, width)."""
+
+    sizes: Tensor
+
+    @classmethod
+    def of(cls, images: ImageBatch) -> PaddingMask | None:
+        """None where no image is padded, which spares all masking."""
+        return cls(images.sizes) if images.padded else None
+
+    def halved(self) -> PaddingMask:
+        """The mask behind a stride-2 convolution: like the map itself, its valid part is rounded up."""
+        return PaddingMask((self.sizes + 1) // 2)
+
+    def valid(self, height: int, width: int) -> Tensor:
+        """(B, 1, H, W) bool, True on the image."""
+        rows = torch.arange(height, device=self.sizes.device) < self.sizes[:, :1]
+        columns = torch.arange(width, device=self.sizes.device) < self.sizes[:, 1:]
+        return (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """One level of a backbone: values (B, C, H, W) at `stride`; mask as in the backbone's input, None: all valid."""
+
+    values: Tensor
+    stride: int
+    mask: PaddingMask | None
+
+
+def zero_padding(x: Tensor, mask: PaddingMask | None) -> Tensor:
+    """x (B, C, H, W) with zeros on padding: what a convolution sees there when the image stands alone."""
+    return x if mask is None else x.masked_fill(~mask.valid(*x.shape[-2:]), 0)
+
+
+class MaskedGroupNorm(nn.GroupNorm):
+    """Group norm whose statistics leave padding out. Wu & He, 2018."""
+
+    def forward(self, x: Tensor, mask: PaddingMask | None = None) -> Tensor:
+        if mask is None:
+            return super().forward(x)
+        valid = mask.valid(*x.shape[-2:])
+        grouped = zero_padding(x, mask).unflatten(1, (self.num_groups, -1))  # (B, G, C / G, H, W)
+        count = valid.sum((-2, -1), keepdim=True).unsqueeze(1) * grouped.shape[2]
+        mean = grouped.sum((2, 3, 4), keepdim=True) / count
+        centred = (grouped - mean) * valid.unsqueeze(1)
+        variance = centred.square().sum((2, 3, 4), keepdim=True) / count
+        normed = (centred * torch.rsqrt(variance + self.eps)).flatten(1, 2)
+        return normed * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch norm with fixed statistics and affine; state-dict names as torch's."""
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor, mask: PaddingMask | None = None) -> Tensor:
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        shift = self.bias - self.running_mean * scale
+        return x * scale.view(-1, 1, 1).to(x.dtype) + shift.view(-1, 1, 1).to(x.dtype)

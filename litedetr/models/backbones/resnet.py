@@ -1,0 +1,159 @@
+"""ResNet-18/34/50/101 (He et al., 2016) with torchvision's parameter names, so that its ImageNet files load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from litedetr.models.backbones.padding import (
+    FeatureMap,
+    FrozenBatchNorm,
+    MaskedGroupNorm,
+    PaddingMask,
+    zero_padding,
+)
+from litedetr.structures import ImageBatch
+
+Norm = Callable[[int], nn.Module]
+
+
+def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+
+
+class Shortcut(nn.ModuleList):
+    """1x1 convolution and norm where a block changes shape; torchvision calls them downsample.0 and .1."""
+
+    def forward(self, x: Tensor, mask: PaddingMask | None) -> Tensor:
+        convolution, norm = self
+        return norm(convolution(x), mask)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv1, self.bn1 = conv(in_channels, channels, 3, stride), norm(channels)
+        self.conv2, self.bn2 = conv(channels, channels, 3), norm(channels)
+        self.downsample = _shortcut(in_channels, channels, stride, norm)
+
+    def forward(self, x: Tensor, mask: PaddingMask | None) -> Tensor:
+        after = mask.halved() if mask and self.stride == 2 else mask
+        shortcut = x if self.downsample is None else self.downsample(x, after)
+        x = F.relu(self.bn1(self.conv1(zero_padding(x, mask)), after))
+        x = self.bn2(self.conv2(zero_padding(x, after)), after)
+        return F.relu(x + shortcut)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions; the stride sits in the 3x3 one, as in torchvision."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.stride = stride
+        out_channels = channels * self.expansion
+        self.conv1, self.bn1 = conv(in_channels, channels, 1), norm(channels)
+        self.conv2, self.bn2 = conv(channels, channels, 3, stride), norm(channels)
+        self.conv3, self.bn3 = conv(channels, out_channels, 1), norm(out_channels)
+        self.downsample = _shortcut(in_channels, out_channels, stride, norm)
+
+    def forward(self, x: Tensor, mask: PaddingMask | None) -> Tensor:
+        after = mask.halved() if mask and self.stride == 2 else mask
+        shortcut = x if self.downsample is None else self.downsample(x, after)
+        x = F.relu(self.bn1(self.conv1(x), mask))
+        x = F.relu(self.bn2(self.conv2(zero_padding(x, mask)), after))
+        return F.relu(self.bn3(self.conv3(x), after) + shortcut)
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int, norm: Norm) -> Shortcut | None:
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return Shortcut([conv(in_channels, out_channels, 1, stride), norm(out_channels)])
+
+
+class Stage(nn.ModuleList):
+    """Blocks of one resolution; the first has the stride."""
+
+    def __init__(
+        self, block: type[nn.Module], in_channels: int, channels: int, depth: int, stride: int, norm: Norm
+    ) -> None:
+        out_channels = channels * block.expansion
+        rest = [block(out_channels, channels, 1, norm) for _ in range(depth - 1)]
+        super().__init__([block(in_channels, channels, stride, norm), *rest])
+        self.stride = stride
+
+    def forward(self, x: Tensor, mask: PaddingMask | None) -> tuple[Tensor, PaddingMask | None]:
+        for block in self:
+            x = block(x, mask)
+            mask = mask.halved() if mask and block.stride == 2 else mask
+        return x, mask
+
+
+DEPTHS = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+}
+
+
+def group_norm(channels: int) -> nn.Module:
+    """Eight channels a group."""
+    return MaskedGroupNorm(channels // 8, channels)
+
+
+class ResNet(nn.Module):
+    """forward(images) -> C2..C5 as FeatureMaps of stride 4, 8, 16, 32; the first ones left out as asked.
+
+    norm: `frozen` or `group`. frozen_stages: how many of (stem, layer1, ...) are not trained.
+    num_outputs: how many of C2..C5, counted from C5. exact_padding: keep padding out of every convolution and norm.
+    """
+
+    def __init__(
+        self, name: str, norm: str, width: int, frozen_stages: int, num_outputs: int, exact_padding: bool
+    ) -> None:
+        super().__init__()
+        block, depths = DEPTHS[name]
+        make_norm: Norm = {"frozen": FrozenBatchNorm, "group": group_norm}[norm]
+        widths = [width * 2**i for i in range(4)]
+        out = [w * block.expansion for w in widths]
+        self.conv1, self.bn1 = conv(3, width, 7, 2), make_norm(width)
+        self.layer1 = Stage(block, width, widths[0], depths[0], 1, make_norm)
+        self.layer2 = Stage(block, out[0], widths[1], depths[1], 2, make_norm)
+        self.layer3 = Stage(block, out[1], widths[2], depths[2], 2, make_norm)
+        self.layer4 = Stage(block, out[2], widths[3], depths[3], 2, make_norm)
+        self.num_outputs = num_outputs
+        self.exact_padding = exact_padding
+        self.out_channels = out[4 - num_outputs :]
+        self._initialise()
+        self._freeze(frozen_stages)
+
+    def forward(self, images: ImageBatch) -> list[FeatureMap]:
+        mask = PaddingMask.of(images) if self.exact_padding else None
+        x, mask = self.conv1(zero_padding(images.pixels, mask)), mask and mask.halved()
+        x = zero_padding(F.relu(self.bn1(x, mask)), mask)  # after ReLU zero is max pooling's neutral element
+        x, mask = F.max_pool2d(x, 3, stride=2, padding=1), mask and mask.halved()
+        maps = []
+        for stage, stride in zip((self.layer1, self.layer2, self.layer3, self.layer4), (4, 8, 16, 32), strict=True):
+            x, mask = stage(x, mask)
+            maps.append(FeatureMap(x, stride, mask))
+        return maps[4 - self.num_outputs :]
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def _freeze(self, num_stages: int) -> None:
+        stages = [(self.conv1, self.bn1), (self.layer1,), (self.layer2,), (self.layer3,), (self.layer4,)]
+        for modules in stages[:num_stages]:
+            for module in modules:
+                module.requires_grad_(False)

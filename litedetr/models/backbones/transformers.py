@@ -1,0 +1,53 @@
+"""Swin, ConvNeXt, DINOv2 and other backbones of the `transformers` library (an optional extra)."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from litedetr.config import ConfigError
+from litedetr.models.backbones.padding import FeatureMap, PaddingMask, zero_padding
+from litedetr.structures import ImageBatch
+
+PREFIX = "transformers:"
+
+
+class TransformersBackbone(nn.Module):
+    """The last `num_outputs` stages of a `transformers` backbone.
+
+    name: a model type with its default configuration and random weights (`swin`, `convnext`), or a folder or hub name
+    with a configuration and weights. Its attention windows see the padding, so a batch of several sizes gives slightly
+    other features than each image alone; behind the backbone, padding is zeroed.
+    """
+
+    def __init__(self, name: str, num_outputs: int) -> None:
+        super().__init__()
+        try:
+            from transformers import AutoBackbone, AutoConfig
+        except ImportError as error:
+            raise ConfigError(
+                f"backbone.name: {PREFIX}{name} needs the optional packages: pip install litedetr[backbones]"
+            ) from error
+        stages = list(range(1, 5))[-num_outputs:]
+        features = [f"stage{stage}" for stage in stages]
+        if name in _model_types():
+            self.body = AutoBackbone.from_config(AutoConfig.for_model(name, out_features=features))
+        else:
+            self.body = AutoBackbone.from_pretrained(name, out_features=features)
+        self.strides = [2 ** (stage + 1) for stage in stages]
+        self.out_channels = list(self.body.channels)
+
+    def forward(self, images: ImageBatch) -> list[FeatureMap]:
+        maps = self.body(images.pixels).feature_maps
+        mask = PaddingMask.of(images)
+        return [_feature_map(values, stride, mask) for values, stride in zip(maps, self.strides, strict=True)]
+
+
+def _feature_map(values, stride: int, mask: PaddingMask | None) -> FeatureMap:
+    level = mask and PaddingMask(-(-mask.sizes // stride))
+    return FeatureMap(zero_padding(values, level), stride, level)
+
+
+def _model_types() -> set[str]:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING_NAMES
+
+    return set(MODEL_FOR_BACKBONE_MAPPING_NAMES)

@@ -1,0 +1,56 @@
+"""Pre-trained backbone weights from a file or an address."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor, nn
+
+from litedetr.config import ConfigError
+
+
+def load_backbone_weights(backbone: nn.Module, weights: str) -> None:
+    """Load `weights`, the path or URL of a state dict, into `backbone`.
+
+    The classification head of an ImageNet file is left out; anything else that does not fit is an error.
+    """
+    state = _read(weights)
+    state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    own = backbone.state_dict()
+    missing = sorted(set(own) - set(state))
+    unexpected = sorted(name for name in set(state) - set(own) if not name.endswith("num_batches_tracked"))
+    misfits = [
+        f"{n} {tuple(state[n].shape)}, not {tuple(own[n].shape)}"
+        for n in own
+        if n in state and state[n].shape != own[n].shape
+    ]
+    if missing or unexpected or misfits:
+        raise ConfigError(
+            f"backbone.weights: {weights} does not fit this backbone; missing: {_some(missing)}; "
+            f"unexpected: {_some(unexpected)}; of other shape: {_some(misfits)}"
+        )
+    backbone.load_state_dict({name: state[name] for name in own})
+
+
+def _read(weights: str) -> dict[str, Tensor]:
+    try:
+        if urlparse(weights).scheme in ("http", "https"):
+            state = torch.hub.load_state_dict_from_url(weights, map_location="cpu", weights_only=True)
+        else:
+            state = torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ConfigError(f"backbone.weights: no such file: {weights}") from error
+    except (URLError, OSError) as error:
+        raise ConfigError(
+            f"backbone.weights: {weights} could not be downloaded ({error}); download it elsewhere and give its path, "
+            "or set backbone.weights=null to start from random weights"
+        ) from error
+    return state.get("model", state) if isinstance(state, dict) else state
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:5]) or "none"
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown

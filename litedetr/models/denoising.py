@@ -1,0 +1,75 @@
+"""Contrastive denoising (DINO, section 3.3): noised ground truth that the decoder learns to restore or to reject."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from litedetr.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
+from litedetr.models.config import DenoisingConfig
+from litedetr.structures import DenoisingQueries, Queries, TargetBatch
+
+
+class Denoising(nn.Module):
+    """forward(targets) -> DenoisingQueries.
+
+    Each group holds every object twice: as a positive, its corners moved by less than half its size, and as a
+    negative, moved by half to one size. Slots up to the batch's most objects are padding, and so is the one slot of a
+    batch without objects: the embedding then gets a zero gradient, not none.
+    """
+
+    def __init__(self, config: DenoisingConfig, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = num_classes
+        self.labels = nn.Embedding(num_classes, channels)
+
+    def forward(self, targets: TargetBatch) -> DenoisingQueries:
+        num_slots = max(targets.max_objects, 1)
+        num_groups = max(1, self.config.num_pairs // num_slots)
+        labels, boxes, valid = _pad(targets, num_slots)
+        repeat = (1, 2 * num_groups)
+        labels, valid = labels.repeat(repeat), valid.repeat(repeat)
+        boxes = boxes.repeat(*repeat, 1)
+        negative = torch.arange(2, device=boxes.device).repeat_interleave(num_slots).repeat(num_groups).bool()
+        content = self.labels(self._flip(labels))
+        reference = inverse_sigmoid(self._jitter(boxes, negative))
+        return DenoisingQueries(Queries(content, reference), valid, num_groups)
+
+    def _flip(self, labels: Tensor) -> Tensor:
+        flipped = torch.rand(labels.shape, device=labels.device) < self.config.label_flip
+        return torch.where(flipped, torch.randint_like(labels, self.num_classes), labels)
+
+    def _jitter(self, boxes: Tensor, negative: Tensor) -> Tensor:
+        """boxes (B, Q, 4) cxcywh -> the same with moved corners, clipped to the image."""
+        sign = torch.randint_like(boxes, 2) * 2 - 1
+        distance = torch.rand_like(boxes) + negative.unsqueeze(-1)
+        half = boxes[..., 2:].repeat(1, 1, 2) / 2
+        corners = cxcywh_to_xyxy(boxes) + sign * distance * half * self.config.box_noise
+        return xyxy_to_cxcywh(corners.clamp(0, 1))
+
+
+def _pad(targets: TargetBatch, num_slots: int) -> tuple[Tensor, Tensor, Tensor]:
+    """labels (B, N), boxes (B, N, 4) and which slots are real (B, N), padded to N = num_slots."""
+    first = targets.items[0]
+    labels = pad_sequence([first.labels.new_zeros(num_slots), *(t.labels for t in targets.items)], batch_first=True)
+    boxes = pad_sequence([first.boxes.new_zeros(num_slots, 4), *(t.boxes for t in targets.items)], batch_first=True)
+    counts = torch.tensor([len(t) for t in targets.items], device=labels.device)
+    valid = torch.arange(num_slots, device=labels.device) < counts.unsqueeze(1)
+    return labels[1:], boxes[1:], valid
+
+
+def group_mask(denoising: DenoisingQueries, num_queries: int) -> Tensor:
+    """(B, Q', Q') bool, True where query i may attend to j, with Q' = denoising slots, then `num_queries` queries.
+
+    Denoising queries see their own group's real slots and, like everyone, the queries; queries see no group.
+    A padding slot sees at least itself, since a softmax over nothing is NaN.
+    """
+    num_slots = len(denoising)
+    device = denoising.valid.device
+    group = torch.arange(num_slots, device=device) // (num_slots // denoising.num_groups)
+    group = torch.cat([group, group.new_full((num_queries,), -1)])
+    same = (group[:, None] == group[None, :]) | (group[None, :] == -1)
+    valid = torch.nn.functional.pad(denoising.valid, (0, num_queries), value=True)
+    return same & (valid[:, None, :] | torch.eye(len(group), dtype=torch.bool, device=device))

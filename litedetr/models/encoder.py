@@ -1,0 +1,178 @@
+"""The interleaved multi-scale encoder (Lite DETR, section 3.3, Fig. 3) and the full one it is compared with.
+
+High-level tokens are those of the coarse levels (few), low-level tokens those of the fine ones (most).
+
+    sequential   A times: F_H <- layer(F_H, F_L + F_H)      then: F_L <- layer(F_L, F_L + F_H)       (Eqs. 1 and 2)
+    joint        A - 1 times: F_H <- layer(F_H, F_L + F_H)  then: F_L, F_H <- layer(both, F_L + F_H)  (published code)
+    full         F_L, F_H <- layer(both, F_L + F_H)                                                   (Deformable DETR)
+
+Tokens run from high resolution to low, so low-level tokens come first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from litedetr.models.attention import MultiScaleAttention, reference_points
+from litedetr.models.config import DetectorConfig, EncoderConfig
+from litedetr.structures import FeaturePyramid
+
+
+@dataclass(frozen=True)
+class TokenGroup:
+    """The tokens that a layer updates: a slice of the pyramid's, and their reference points (B, Q, L, 2)."""
+
+    tokens: slice
+    reference: Tensor
+
+    @classmethod
+    def of_levels(cls, pyramid: FeaturePyramid, first: int, last: int) -> TokenGroup:
+        sizes = pyramid.level_sizes
+        return cls(slice(sum(sizes[:first]), sum(sizes[:last])), reference_points(pyramid, first, last))
+
+
+class FeedForward(nn.Module):
+    """Linear, ReLU, linear, residual, norm."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(channels, hidden)
+        self.linear2 = nn.Linear(hidden, channels)
+        self.norm = nn.LayerNorm(channels)
+        for linear in (self.linear1, self.linear2):
+            nn.init.xavier_uniform_(linear.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x + self.linear2(F.relu(self.linear1(x))))
+
+
+class EncoderLayer(nn.Module):
+    """Attention of a token group to the whole pyramid, then a feed-forward (post-norm)."""
+
+    def __init__(self, attention: MultiScaleAttention, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.attention = attention
+        self.norm = nn.LayerNorm(channels)
+        self.feedforward = FeedForward(channels, hidden)
+
+    def forward(self, pyramid: FeaturePyramid, group: TokenGroup) -> Tensor:
+        """Returns the updated tokens of the group alone."""
+        return self.feedforward(self.attend(pyramid, group))
+
+    def attend(self, pyramid: FeaturePyramid, group: TokenGroup) -> Tensor:
+        tokens, position = pyramid.tokens[:, group.tokens], pyramid.position[:, group.tokens]
+        return self.norm(tokens + self.attention(tokens + position, group.reference, pyramid))
+
+
+class JointLayer(EncoderLayer):
+    """One attention for all tokens; low-level ones get a narrow feed-forward of their own (published code)."""
+
+    def __init__(self, attention: MultiScaleAttention, channels: int, hidden: int, low_hidden: int) -> None:
+        super().__init__(attention, channels, hidden)
+        self.low_feedforward = FeedForward(channels, low_hidden)
+
+    def forward(self, pyramid: FeaturePyramid, group: TokenGroup, num_low: int) -> Tensor:
+        tokens = self.attend(pyramid, group)
+        return torch.cat([self.low_feedforward(tokens[:, :num_low]), self.feedforward(tokens[:, num_low:])], dim=1)
+
+
+class _Encoder(nn.Module):
+    """What the three forms share: applying a layer to a group, recomputed in the backward pass if asked."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.activation_checkpointing = config.activation_checkpointing
+
+    def _run(self, layer: nn.Module, pyramid: FeaturePyramid, *args: object) -> Tensor:
+        if self.activation_checkpointing and self.training:
+            return checkpoint(layer, pyramid, *args, use_reentrant=False)
+        return layer(pyramid, *args)
+
+    def _update(self, layer: nn.Module, pyramid: FeaturePyramid, group: TokenGroup) -> FeaturePyramid:
+        tokens = pyramid.tokens
+        before, after = tokens[:, : group.tokens.start], tokens[:, group.tokens.stop :]
+        return pyramid.with_tokens(torch.cat([before, self._run(layer, pyramid, group), after], dim=1))
+
+
+class FullEncoder(_Encoder):
+    """forward(pyramid) -> pyramid: every layer updates all tokens (Deformable DETR, DINO)."""
+
+    def __init__(self, config: EncoderConfig, channels: int, make_attention) -> None:
+        super().__init__(config)
+        self.layers = nn.ModuleList(
+            EncoderLayer(make_attention(), channels, config.feedforward) for _ in range(config.num_layers)
+        )
+
+    def forward(self, pyramid: FeaturePyramid) -> FeaturePyramid:
+        everything = TokenGroup.of_levels(pyramid, 0, len(pyramid.shapes))
+        for layer in self.layers:
+            pyramid = self._update(layer, pyramid, everything)
+        return pyramid
+
+
+class SequentialBlock(nn.Module):
+    """A high-level layers and one low-level layer."""
+
+    def __init__(self, config: EncoderConfig, channels: int, make_attention) -> None:
+        super().__init__()
+        self.high_layers = nn.ModuleList(
+            EncoderLayer(make_attention(), channels, config.feedforward) for _ in range(config.num_high_layers)
+        )
+        self.low_layer = EncoderLayer(make_attention(), channels, config.low_feedforward or channels)
+
+
+class JointBlock(nn.Module):
+    """A - 1 high-level layers and one layer for all tokens."""
+
+    def __init__(self, config: EncoderConfig, channels: int, make_attention) -> None:
+        super().__init__()
+        self.high_layers = nn.ModuleList(
+            EncoderLayer(make_attention(), channels, config.feedforward) for _ in range(config.num_high_layers - 1)
+        )
+        low_hidden = config.low_feedforward or channels
+        self.joint_layer = JointLayer(make_attention(), channels, config.feedforward, low_hidden)
+
+
+class InterleavedEncoder(_Encoder):
+    """forward(pyramid) -> pyramid: B blocks of A high-level updates and one low-level update."""
+
+    def __init__(self, config: EncoderConfig, channels: int, make_attention) -> None:
+        super().__init__(config)
+        block = {"sequential": SequentialBlock, "joint": JointBlock}[config.update]
+        self.num_high_levels = config.num_high_levels
+        self.blocks = nn.ModuleList(block(config, channels, make_attention) for _ in range(config.num_blocks))
+
+    def forward(self, pyramid: FeaturePyramid) -> FeaturePyramid:
+        num_levels = len(pyramid.shapes)
+        first_high = num_levels - self.num_high_levels
+        low = TokenGroup.of_levels(pyramid, 0, first_high)
+        high = TokenGroup.of_levels(pyramid, first_high, num_levels)
+        for block in self.blocks:
+            for layer in block.high_layers:
+                pyramid = self._update(layer, pyramid, high)
+            pyramid = self._update_low(block, pyramid, low, high)
+        return pyramid
+
+    def _update_low(
+        self, block: nn.Module, pyramid: FeaturePyramid, low: TokenGroup, high: TokenGroup
+    ) -> FeaturePyramid:
+        if isinstance(block, SequentialBlock):
+            return self._update(block.low_layer, pyramid, low)
+        both = TokenGroup(slice(0, high.tokens.stop), torch.cat([low.reference, high.reference], dim=1))
+        return pyramid.with_tokens(self._run(block.joint_layer, pyramid, both, low.tokens.stop))
+
+
+def build_encoder(config: DetectorConfig) -> nn.Module:
+    """The encoder of `config`, a module FeaturePyramid -> FeaturePyramid."""
+    channels, attention = config.neck.channels, config.attention
+
+    def make_attention() -> MultiScaleAttention:
+        return MultiScaleAttention(attention.encoder, channels, config.neck.num_levels, attention)
+
+    encoder = FullEncoder if config.encoder.update == "full" else InterleavedEncoder
+    return encoder(config.encoder, channels, make_attention)

@@ -1,0 +1,47 @@
+"""Sine embeddings of pixels and of boxes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+IMAGE_TEMPERATURE = 20.0
+BOX_TEMPERATURE = 10000.0
+
+
+def sine(x: Tensor, num_features: int, temperature: float) -> Tensor:
+    """x (...) in [0, 1] -> (..., num_features): sine on even features, cosine on odd ones."""
+    exponent = 2 * (torch.arange(num_features, device=x.device) // 2) / num_features
+    angle = x.unsqueeze(-1) * (2 * math.pi) / temperature ** exponent.to(x.dtype)
+    return torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], dim=-1).flatten(-2)
+
+
+def pixel_embedding(shape: tuple[int, int], valid_size: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
+    """(B, H * W, C) embedding of a level's pixels: C / 2 features of y, then C / 2 of x.
+
+    valid_size (B, 2): (height, width) without padding; positions count from 1 and are relative to it. On padding a
+    position stops at the last valid one, and is 0 where the whole row or column is padding (as published).
+    """
+    height, width = shape
+    y, rows = _axis_embedding(height, valid_size[:, 0], channels // 2, dtype)
+    x, columns = _axis_embedding(width, valid_size[:, 1], channels // 2, dtype)
+    nowhere = sine(y.new_zeros(()), channels // 2, IMAGE_TEMPERATURE)
+    y = torch.where(columns[:, None, :, None], y[:, :, None], nowhere)  # (B, H, W, C / 2)
+    x = torch.where(rows[:, :, None, None], x[:, None, :], nowhere)
+    return torch.cat([y, x], dim=-1).flatten(1, 2)
+
+
+def _axis_embedding(length: int, valid: Tensor, num_features: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(B, length, num_features) embedding and (B, length) which positions are not padding."""
+    index = torch.arange(length, device=valid.device)
+    limit = valid.to(dtype).unsqueeze(1)
+    position = torch.minimum(index.to(dtype) + 1, limit)
+    return sine(position / (limit + 1e-6), num_features, IMAGE_TEMPERATURE), index < valid.unsqueeze(1)
+
+
+def box_embedding(boxes: Tensor, channels: int) -> Tensor:
+    """boxes (B, Q, 4) cxcywh in [0, 1] -> (B, Q, 2 C), C / 2 features each of y, x, w, h."""
+    x, y, w, h = (sine(side, channels // 2, BOX_TEMPERATURE) for side in boxes.unbind(-1))
+    return torch.cat([y, x, w, h], dim=-1)

@@ -1,0 +1,69 @@
+"""An image's result does not depend on the images it is batched with, nor on what padding holds."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from model_helpers import random_images, small_detector
+
+from litedetr.structures import ImageBatch
+
+SIZES = [(96, 150), (131, 85), (33, 40)]  # no side divides by a stride; the last has fewer tokens than queries
+ENCODERS = {
+    "sequential": {},
+    "joint": {"encoder": {"update": "joint"}},
+    "full": {
+        "encoder": {
+            "update": "full",
+            "num_layers": 2,
+            "num_high_levels": None,
+            "num_high_layers": None,
+            "num_blocks": None,
+        }
+    },
+    "own keys": {"attention": {"encoder": "key_aware"}},
+    "deformable": {"attention": {"encoder": "deformable", "decoder": "deformable"}},
+    "bottlenecks": {"backbone": {"name": "resnet50"}},
+}
+
+
+@pytest.mark.parametrize("changes", ENCODERS.values(), ids=list(ENCODERS))
+def test_a_batch_of_several_sizes_gives_what_each_image_gives_alone(changes):
+    model = small_detector(query_selection={"num_queries": 40}, **changes)
+    images = random_images(*SIZES)
+    with torch.no_grad():
+        together = model(ImageBatch.from_images(images)).predictions
+        for i, image in enumerate(images):
+            alone = model(ImageBatch.from_images([image])).predictions
+            num_queries = alone.boxes.shape[1]
+            torch.testing.assert_close(together.boxes[i, :num_queries], alone.boxes[0], atol=1e-9, rtol=0)
+            torch.testing.assert_close(together.class_logits[i, :num_queries], alone.class_logits[0], atol=1e-9, rtol=0)
+            assert (together.class_logits[i, num_queries:] < -1000).all()  # queries that fell on padding say nothing
+
+
+def test_the_small_image_has_fewer_tokens_than_queries():
+    """Otherwise the test above would not show what happens then."""
+    model = small_detector(query_selection={"num_queries": 40})
+    with torch.no_grad():
+        assert model(ImageBatch.from_images(random_images(SIZES[-1]))).predictions.boxes.shape[1] < 40
+
+
+@pytest.mark.parametrize("content", [7.0, float("nan")])
+def test_what_padding_holds_changes_nothing(content):
+    model = small_detector()
+    clean = ImageBatch.from_images(random_images((64, 96), (96, 70)))
+    pixels = clean.pixels.clone()
+    pixels[0, :, 64:] = content
+    pixels[1, :, :, 70:] = content
+    with torch.no_grad():
+        expected, actual = model(clean).predictions, model(replace(clean, pixels=pixels)).predictions
+    assert torch.equal(actual.boxes, expected.boxes)
+    assert torch.equal(actual.class_logits, expected.class_logits)
+
+
+def test_an_unpadded_batch_skips_the_masks_and_agrees_with_them():
+    model = small_detector()
+    images = ImageBatch.from_images(random_images((64, 96), (64, 96)))
+    with torch.no_grad():
+        plain, masked = model(images).predictions, model(replace(images, padded=True)).predictions
+    torch.testing.assert_close(masked.boxes, plain.boxes, atol=1e-12, rtol=0)
