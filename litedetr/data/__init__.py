@@ -1,0 +1,30 @@
+"""Data sets in COCO's format, their transforms and batches."""
+
+from litedetr.data.build import DatasetPair, build_datasets, build_eval_dataset
+from litedetr.data.categories import Categories
+from litedetr.data.coco import CocoDetection
+from litedetr.data.config import DataConfig, ShapesConfig, TransformConfig
+from litedetr.data.errors import DataError
+from litedetr.data.images import IMAGENET_MEAN, IMAGENET_STD, denormalize, normalize, read_image
+from litedetr.data.sampling import EpochSampler, Sample, SampleKey, collate
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Categories",
+    "CocoDetection",
+    "DataConfig",
+    "DataError",
+    "DatasetPair",
+    "EpochSampler",
+    "Sample",
+    "SampleKey",
+    "ShapesConfig",
+    "TransformConfig",
+    "build_datasets",
+    "build_eval_dataset",
+    "collate",
+    "denormalize",
+    "normalize",
+    "read_image",
+]

@@ -1,0 +1,181 @@
+"""COCO JSON files: checked once, entry by entry, then kept as compact arrays."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from litedetr.data.categories import Categories
+from litedetr.data.errors import DataError
+
+_Entry = Mapping[str, Any]
+_INT64 = range(-(2**63), 2**63)
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """Images and training objects of a split as arrays: workers share them instead of copying a dict per object.
+
+    ids: (I,) int64 image ids. file_names: (I,) str. sizes: (I, 2) int32, (height, width) as the JSON gives them.
+    offsets: (I + 1,) int64; the objects of image i are offsets[i] to offsets[i + 1].
+    boxes: (N, 4) float32, xyxy in pixels, clipped to the image, none empty. labels: (N,) int64. No crowds.
+    """
+
+    ids: np.ndarray
+    file_names: np.ndarray
+    sizes: np.ndarray
+    offsets: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def objects(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """boxes (n, 4) and labels (n,) of the image at `index`."""
+        part = slice(self.offsets[index], self.offsets[index + 1])
+        return self.boxes[part], self.labels[part]
+
+
+@dataclass(frozen=True)
+class CocoJson:
+    """A checked COCO JSON: `images`, `annotations` and `categories` as COCO defines them, read from `path`."""
+
+    path: Path
+    images: list[_Entry]
+    annotations: list[_Entry]
+    categories: list[_Entry]
+
+    @classmethod
+    def read(cls, path: Path) -> CocoJson:
+        """DataError names the file, and the entry's id, of whatever is not COCO."""
+        content = _load(path)
+        coco = cls(path, *(_entries(content, name, path) for name in ("images", "annotations", "categories")))
+        _check_categories(coco)
+        _check_images(coco)
+        _check_annotations(coco)
+        return coco
+
+    def table(self, categories: Categories) -> ImageTable:
+        """Arrays of all images, and of the objects that belong to `categories`."""
+        position = {image["id"]: index for index, image in enumerate(self.images)}
+        label_of = categories.labels
+        kept = [a for a in self.annotations if a["category_id"] in label_of and not a.get("iscrowd", 0)]
+        kept.sort(key=lambda a: position[a["image_id"]])  # stable: the JSON's order within an image
+        owners = np.array([position[a["image_id"]] for a in kept], dtype=np.int64)
+        labels = np.array([label_of[a["category_id"]] for a in kept], dtype=np.int64)
+        sizes = np.array([(image["height"], image["width"]) for image in self.images], dtype=np.int32)
+        boxes = _clipped_xyxy(np.array([a["bbox"] for a in kept], dtype=np.float64).reshape(-1, 4), sizes[owners])
+        solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        return ImageTable(
+            ids=np.array([image["id"] for image in self.images], dtype=np.int64),
+            file_names=np.array([image["file_name"] for image in self.images]),
+            sizes=sizes,
+            offsets=np.concatenate([[0], np.bincount(owners[solid], minlength=len(self.images)).cumsum()]),
+            boxes=boxes[solid],
+            labels=labels[solid],
+        )
+
+    def check_files(self, folder: Path) -> None:
+        """DataError unless every image's file lies in `folder`; one listing for each folder, not one look a file."""
+        paths = [folder / image["file_name"] for image in self.images]
+        listings = {parent: _listing(parent) for parent in {path.parent for path in paths}}
+        missing = [path for path in paths if path.name not in listings[path.parent]]
+        if missing:
+            raise DataError(
+                f"{self.path}: {len(missing)} of its {len(self.images)} images are not in {folder}, "
+                f"the first is {missing[0]}"
+            )
+
+
+def _clipped_xyxy(xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    limit = np.concatenate([sizes[:, ::-1], sizes[:, ::-1]], axis=1)
+    corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+    return corners.clip(0, limit).astype(np.float32)
+
+
+def _listing(folder: Path) -> set[str]:
+    return set(os.listdir(folder)) if folder.is_dir() else set()
+
+
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path}: the annotation file does not exist") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON: {error}") from error
+
+
+def _entries(content: Any, name: str, path: Path) -> list[_Entry]:
+    entries = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise DataError(f"{path}: not a COCO file: expected an object with a list of objects under {name!r}")
+    if not entries and name != "annotations":
+        raise DataError(f"{path}: it has no {name}")
+    return entries
+
+
+def _check_ids(entries: list[_Entry], kind: str, path: Path) -> set[int]:
+    """The ids of all entries, each a distinct integer."""
+    seen: set[int] = set()
+    for number, entry in enumerate(entries):
+        entry_id = _field(entry, "id", int, f"{path}: {kind} number {number}")
+        if entry_id in seen:
+            raise DataError(f"{path}: {kind} id {entry_id} occurs twice")
+        seen.add(entry_id)
+    return seen
+
+
+def _field(entry: _Entry, name: str, kind: type, where: str) -> Any:
+    value = entry.get(name)
+    if type(value) is not kind:  # bool is an int to isinstance
+        raise DataError(f"{where}: expected {name!r} of type {kind.__name__}, got {value!r}")
+    return value
+
+
+def _check_categories(coco: CocoJson) -> None:
+    _check_ids(coco.categories, "category", coco.path)
+    for category in coco.categories:
+        _field(category, "name", str, f"{coco.path}: category id {category['id']}")
+
+
+def _check_images(coco: CocoJson) -> None:
+    for image_id in _check_ids(coco.images, "image", coco.path):
+        if image_id not in _INT64:
+            raise DataError(f"{coco.path}: image id {image_id} does not fit 64 bits")
+    for image in coco.images:
+        where = f"{coco.path}: image id {image['id']}"
+        _field(image, "file_name", str, where)
+        if min(_field(image, side, int, where) for side in ("width", "height")) <= 0:
+            raise DataError(f"{where}: expected a positive size, got {image['width']}x{image['height']}")
+
+
+def _check_annotations(coco: CocoJson) -> None:
+    _check_ids(coco.annotations, "annotation", coco.path)
+    known = {name: {entry["id"] for entry in getattr(coco, name)} for name in ("images", "categories")}
+    for annotation in coco.annotations:
+        where = f"{coco.path}: annotation id {annotation['id']}"
+        for name, ids in (("image_id", known["images"]), ("category_id", known["categories"])):
+            if _field(annotation, name, int, where) not in ids:
+                raise DataError(f"{where}: there is no {name.removesuffix('_id')} with the id {annotation[name]}")
+        if not _is_box(annotation.get("bbox")):
+            expected = "a bbox [x, y, width, height] of finite numbers, width and height at least 0"
+            raise DataError(f"{where}: expected {expected}, got {annotation.get('bbox')!r}")
+        if annotation.get("iscrowd", 0) not in (0, 1):
+            raise DataError(f"{where}: expected iscrowd 0 or 1, got {annotation['iscrowd']!r}")
+        if type(annotation.get("area", 0)) not in (int, float):
+            raise DataError(f"{where}: expected a number as area, got {annotation['area']!r}")
+
+
+def _is_box(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 4 or not all(type(number) in (int, float) for number in value):
+        return False
+    return all(map(math.isfinite, value)) and value[2] >= 0 and value[3] >= 0

@@ -1,0 +1,64 @@
+"""Image files of any kind to 8-bit RGB, and on to the tensors that the detector takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from litedetr.data.errors import DataError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def read_image(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
+    """The image at `path` as RGB, upright by its EXIF orientation.
+
+    size: (height, width) that annotations refer to. A set annotated on unrotated pixels, whose size fits only
+    before the rotation, is left unrotated. DataError if neither fits or the file cannot be decoded.
+    """
+    try:
+        with Image.open(path) as stored:
+            stored.load()
+            upright = ImageOps.exif_transpose(stored)
+            image = to_rgb(stored if size and upright.size != size[::-1] else upright)
+    except Exception as error:  # decoders raise errors of many types
+        raise DataError(f"{path}: cannot be read as an image: {error}") from error
+    if size and image.size != size[::-1]:
+        (height, width), (real_width, real_height) = size, image.size
+        raise DataError(f"{path}: the annotations say {width}x{height} pixels, the file has {real_width}x{real_height}")
+    return image
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow mode to RGB; 16-bit values are scaled to 8 bits, transparency is dropped."""
+    if image.mode.startswith("I"):  # Pillow's own conversion clips at 255
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"expected 16-bit pixels, got values from {values.min()} to {values.max()}")
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def normalize(image: Image.Image) -> Tensor:
+    """RGB image to (3, h, w) float32 with ImageNet's mean 0 and deviation 1."""
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div_(255)
+    return pixels.sub_(_channels(IMAGENET_MEAN)).div_(_channels(IMAGENET_STD))
+
+
+def denormalize(pixels: Tensor) -> Tensor:
+    """(..., 3, h, w) normalised to values in [0, 1], for pictures."""
+    mean, std = _channels(IMAGENET_MEAN).to(pixels), _channels(IMAGENET_STD).to(pixels)
+    return (pixels * std + mean).clamp(0, 1)
+
+
+def _channels(values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values).view(3, 1, 1)

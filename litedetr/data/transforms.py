@@ -1,0 +1,94 @@
+"""Geometric transforms of an image and its boxes, as DETR trains with them (Carion et al., 2020).
+
+The random ones draw from the generator that they are handed and from nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from litedetr.data.config import TransformConfig
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An RGB image with its objects: boxes (N, 4) float32 xyxy in pixels, labels (N,) int64."""
+
+    image: Image.Image
+    boxes: Tensor
+    labels: Tensor
+
+
+def augment(item: LabelledImage, config: TransformConfig, rng: np.random.Generator) -> LabelledImage:
+    """Random flip, random crop, random scale."""
+    if rng.random() < config.flip:
+        item = flip(item)
+    if config.crop and rng.random() < config.crop_probability:
+        item = resize(item, _choose(config.crop_resize_sides, rng))
+        item = _random_crop(item, config.crop_range, rng)
+    side = _choose(config.train_sides, rng) if config.train_sides else min(item.image.size)
+    return resize(item, side, config.max_side)
+
+
+def for_evaluation(item: LabelledImage, config: TransformConfig) -> LabelledImage:
+    """Resize to the evaluation size."""
+    return resize(item, config.eval_side or min(item.image.size), config.max_side)
+
+
+def resize(item: LabelledImage, side: int, max_side: int | None = None) -> LabelledImage:
+    """Resize the shortest side to `side`, or less if the longest would exceed `max_side`; boxes follow exactly."""
+    old = item.image.size
+    new = resized_size(old, side, max_side)
+    if new == old:
+        return item
+    scale = torch.tensor([new[0] / old[0], new[1] / old[1]]).repeat(2)
+    return LabelledImage(item.image.resize(new, Image.Resampling.BILINEAR), item.boxes * scale, item.labels)
+
+
+def resized_size(size: tuple[int, int], side: int, max_side: int | None = None) -> tuple[int, int]:
+    """(width, height) with the shortest side `side`, less where the longest would exceed `max_side`.
+
+    Rounds as DETR does, but for very long images, which rounding there takes a few pixels beyond the cap.
+    """
+    shortest, longest = min(size), max(size)
+    if max_side is not None and longest / shortest * side > max_side:
+        side = max(round(max_side * shortest / longest), 1)
+    longest = int(side * longest / shortest)
+    longest = longest if max_side is None else min(longest, max_side)
+    return (side, longest) if size[0] <= size[1] else (longest, side)
+
+
+def flip(item: LabelledImage) -> LabelledImage:
+    """Mirror left and right."""
+    width = item.image.size[0]
+    x1, y1, x2, y2 = item.boxes.unbind(-1)
+    boxes = torch.stack([width - x2, y1, width - x1, y2], dim=-1)
+    return LabelledImage(item.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), boxes, item.labels)
+
+
+def crop(item: LabelledImage, left: int, top: int, size: tuple[int, int]) -> LabelledImage:
+    """Cut a window of `size` (width, height); boxes are clipped to it, and those with no area left are dropped."""
+    width, height = size
+    boxes = item.boxes - torch.tensor([left, top, left, top])
+    boxes = torch.minimum(boxes.clamp(min=0), torch.tensor([width, height, width, height]))
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    image = item.image.crop((left, top, left + width, top + height))
+    return LabelledImage(image, boxes[kept], item.labels[kept])
+
+
+def _random_crop(item: LabelledImage, sides: tuple[int, int], rng: np.random.Generator) -> LabelledImage:
+    low, high = sides
+    width, height = (int(rng.integers(min(low, full), min(high, full), endpoint=True)) for full in item.image.size)
+    left = int(rng.integers(item.image.width - width, endpoint=True))
+    top = int(rng.integers(item.image.height - height, endpoint=True))
+    return crop(item, left, top, (width, height))
+
+
+def _choose(sides: Sequence[int], rng: np.random.Generator) -> int:
+    return sides[int(rng.integers(len(sides)))]

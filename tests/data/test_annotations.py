@@ -1,0 +1,129 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from litedetr.data import Categories, DataError
+from litedetr.data.annotations import CocoJson, ImageTable
+from litedetr.data.layout import SplitFiles
+
+Content = dict[str, Any]
+Write = Callable[..., SplitFiles]
+
+
+def read_table(files: SplitFiles) -> ImageTable:
+    coco = CocoJson.read(files.annotations)
+    return coco.table(Categories.from_coco(coco.categories))
+
+
+def annotation(**changes: Any) -> Callable[[Content], None]:
+    return lambda content: content["annotations"][1].update(changes)
+
+
+def image(**changes: Any) -> Callable[[Content], None]:
+    return lambda content: content["images"][1].update(changes)
+
+
+def without(entries: str, key: str) -> Callable[[Content], None]:
+    return lambda content: content[entries][1].pop(key)
+
+
+def duplicate(entries: str) -> Callable[[Content], None]:
+    return lambda content: content[entries].append(content[entries][1])
+
+
+BROKEN = {
+    "no images key": (lambda c: c.pop("images"), "'images'"),
+    "no annotations key": (lambda c: c.pop("annotations"), "'annotations'"),
+    "categories are names": (lambda c: c.update(categories=["cat"]), "'categories'"),
+    "no images": (lambda c: c.update(images=[]), "no images"),
+    "no categories": (lambda c: c.update(categories=[]), "no categories"),
+    "image twice": (duplicate("images"), "image id 4 occurs twice"),
+    "annotation twice": (duplicate("annotations"), "annotation id 11 occurs twice"),
+    "category twice": (duplicate("categories"), "category id 5 occurs twice"),
+    "image id as text": (image(id="4"), "image number 1: expected 'id' of type int, got '4'"),
+    "image id beyond 64 bits": (image(id=2**63), "image id 9223372036854775808"),
+    "no file name": (without("images", "file_name"), "image id 4: expected 'file_name'"),
+    "no width": (without("images", "width"), "image id 4: expected 'width'"),
+    "empty image": (image(height=0), "image id 4: expected a positive size, got 30x0"),
+    "no category name": (without("categories", "name"), "category id 5: expected 'name'"),
+    "unknown image": (annotation(image_id=99), "annotation id 11: there is no image with the id 99"),
+    "unknown category": (annotation(category_id=6), "annotation id 11: there is no category with the id 6"),
+    "category as truth value": (annotation(category_id=True), "annotation id 11: expected 'category_id' of type int"),
+    "no bbox": (without("annotations", "bbox"), "annotation id 11: expected a bbox .* got None"),
+    "bbox of three": (annotation(bbox=[1, 2, 3]), "annotation id 11: expected a bbox"),
+    "bbox of text": (annotation(bbox=["1", 2, 3, 4]), "annotation id 11: expected a bbox"),
+    "bbox not finite": (annotation(bbox=[1, 2, float("nan"), 4]), "annotation id 11: expected a bbox"),
+    "bbox of negative size": (annotation(bbox=[9, 9, -3, 4]), "annotation id 11: expected a bbox"),
+    "odd crowd": (annotation(iscrowd="yes"), "annotation id 11: expected iscrowd"),
+    "odd area": (annotation(area="big"), "annotation id 11: expected a number as area"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_not_coco_is_named(name: str, content: Content, tmp_path: Path) -> None:
+    change, message = BROKEN[name]
+    change(content)
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"labels\.json: .*{message}"):
+        CocoJson.read(path)
+
+
+@pytest.mark.parametrize(("text", "message"), [("[]", "not a COCO file"), ("{'images'", "cannot be read as JSON")])
+def test_what_is_no_json_object_is_named(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "labels.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=rf"labels\.json: .*{message}"):
+        CocoJson.read(path)
+
+
+def test_a_missing_json_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"labels\.json: the annotation file does not exist"):
+        CocoJson.read(tmp_path / "labels.json")
+
+
+def test_every_image_gets_its_own_objects_without_crowds(content: Content, write: Write) -> None:
+    table = read_table(write(content))
+    assert table.ids.tolist() == [9, 4, 7]
+    assert table.sizes.tolist() == [[20, 40], [50, 30], [16, 16]]
+    objects = [(boxes.tolist(), labels.tolist()) for boxes, labels in map(table.objects, range(3))]
+    assert objects == [([[4, 5, 24, 15]], [1]), ([[3, 10, 15, 30], [1, 1, 7, 7]], [0, 1]), ([], [])]
+
+
+@pytest.mark.parametrize(
+    ("bbox", "expected"),
+    [
+        ([-5, 10, 20, 50], [[0, 10, 15, 20]]),  # beyond left and bottom
+        ([30, -4, 100, 10], [[30, 0, 40, 6]]),  # beyond right and top
+        ([4, 5, 0, 10], []),
+        ([4, 5, 10, 0], []),
+        ([40, 5, 10, 10], []),  # wholly outside
+    ],
+)
+def test_boxes_are_clipped_and_empty_ones_dropped(
+    bbox: list[float], expected: list[list[float]], content: Content, write: Write
+) -> None:
+    content["annotations"][1]["bbox"] = bbox
+    table = read_table(write(content))
+    assert table.objects(0)[0].tolist() == expected
+    assert table.objects(1)[0].tolist() == [[3, 10, 15, 30], [1, 1, 7, 7]]
+    assert table.objects(1)[1].tolist() == [0, 1]
+
+
+def test_a_set_without_any_object_is_a_set(content: Content, write: Write) -> None:
+    table = read_table(write(content | {"annotations": []}))
+    assert len(table) == 3
+    assert table.objects(2)[0].shape == (0, 4)
+    assert table.objects(2)[0].dtype == np.float32
+
+
+def test_missing_image_files_are_counted_and_named(content: Content, write: Write) -> None:
+    files = write(content)
+    for name in ("sub/b.png", "c.png"):
+        (files.images / name).unlink()
+    with pytest.raises(DataError, match=r"2 of its 3 images are not in .*first is .*b\.png"):
+        CocoJson.read(files.annotations).check_files(files.images)

@@ -1,0 +1,56 @@
+import json
+
+import pytest
+
+from litedetr.config import ConfigError
+from litedetr.data import Categories, DataError
+
+ENTRIES = [
+    {"id": 2**70, "name": "huge"},
+    {"id": 0, "name": "zero"},
+    {"id": 12, "name": "dog"},
+    {"id": -3, "name": "cat"},
+]
+
+
+def test_labels_follow_ascending_ids_of_any_size() -> None:
+    categories = Categories.from_coco(ENTRIES)
+    assert categories.names == ("cat", "zero", "dog", "huge")
+    assert categories.labels == {-3: 0, 0: 1, 12: 2, 2**70: 3}
+    assert [categories.ids[label] for label in range(len(categories))] == [-3, 0, 12, 2**70]
+
+
+def test_survives_a_checkpoint() -> None:
+    categories = Categories.from_coco(ENTRIES)
+    assert Categories.from_mapping(json.loads(json.dumps(categories.to_mapping()))) == categories
+
+
+@pytest.mark.parametrize(("names", "ids"), [((), ()), (("a",), (1, 2)), (("a", "b"), (2, 1)), (("a", "b"), (1, 1))])
+def test_refuses_what_is_no_map(names: tuple[str, ...], ids: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="categor"):
+        Categories(names, ids)
+
+
+def test_restriction_keeps_ids() -> None:
+    assert Categories.from_coco(ENTRIES).restricted_to(("dog", "cat")) == Categories(("cat", "dog"), (-3, 12))
+
+
+def test_restriction_to_an_unknown_name_lists_the_known() -> None:
+    with pytest.raises(ConfigError, match=r"data\.classes: .*cat, zero, dog, huge, got cow"):
+        Categories.from_coco(ENTRIES).restricted_to(("dog", "cow"))
+
+
+def test_a_split_with_fewer_categories_fits() -> None:
+    Categories.from_coco(ENTRIES).check_covers(Categories(("dog",), (12,)), "val.json")
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        (Categories(("dog",), (13,)), "id 13 is 'dog' there and 'absent' here"),
+        (Categories(("wolf",), (12,)), "id 12 is 'wolf' there and 'dog' here"),
+    ],
+)
+def test_other_ids_or_names_are_named(other: Categories, difference: str) -> None:
+    with pytest.raises(DataError, match=rf"val\.json.*{difference}"):
+        Categories.from_coco(ENTRIES).check_covers(other, "val.json")
