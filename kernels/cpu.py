@@ -179,7 +179,7 @@ def _bag(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
 
 
 def _dot(vectors: Tensor, samples: Tensor) -> Tensor:
-    """vectors (N, V, D), samples (N, K, D) -> (N, V, K); this order of the product is several times the other's speed."""
+    """vectors (N, V, D), samples (N, K, D) -> (N, V, K). The other order of the product takes several times as long."""
     return vectors @ samples.transpose(1, 2)
 
 
@@ -207,10 +207,10 @@ class _Attention(torch.autograd.Function):
     def backward(ctx, grad_out):
         if torch.is_grad_enabled():
             raise RuntimeError("this backend differentiates once; use backend='reference' for second derivatives")
-        query, key, value, logits, reference, offsets = ctx.saved_tensors
-        grads = Gradients.zeros(query, key, value, logits, reference, offsets)
-        for chunk in _chunks(offsets):
-            _backward_chunk(chunk, ctx.saved_tensors, grad_out[chunk], grads, ctx.grid)
+        inputs = ctx.saved_tensors  # once: activation checkpointing recomputes them on each access
+        grads = Gradients.zeros(*inputs)
+        for chunk in _chunks(inputs[-1]):
+            _backward_chunk(chunk, inputs, grad_out[chunk], grads, ctx.grid)
         return grads.query, grads.key, grads.value, grads.logits, grads.reference, grads.offsets, None
 
 

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from kernels import cpu, reference
-from kernels.points import SamplingPoints
+from kernels.points import SamplingPoints, check_tensor
 
 Backend = Literal["auto", "triton", "reference"]
 
@@ -24,7 +24,7 @@ def deformable_attention(value: Tensor, logits: Tensor, points: SamplingPoints, 
     Raises ValueError where shapes, devices or the backend do not fit.
     """
     points.check(value)
-    _check_shape(
+    check_tensor(
         "logits", logits, (*points.offsets.shape[:3], points.offsets.shape[3] * points.offsets.shape[4]), value
     )
     return _implementation(backend, value).deformable_attention(value, logits, points)
@@ -39,17 +39,10 @@ def key_aware_attention(
     Raises ValueError where shapes, devices or the backend do not fit.
     """
     points.check(value)
-    _check_shape("query", query, (*points.offsets.shape[:3], value.shape[-1]), value)
+    check_tensor("query", query, (*points.offsets.shape[:3], value.shape[-1]), value)
     if key is not None:
-        _check_shape("key", key, tuple(value.shape), value)
+        check_tensor("key", key, tuple(value.shape), value)
     return _implementation(backend, value).key_aware_attention(query, value, points, key)
-
-
-def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...], value: Tensor) -> None:
-    if tuple(tensor.shape) != tuple(expected):
-        raise ValueError(f"{name}: expected shape {tuple(expected)}, got {tuple(tensor.shape)}")
-    if tensor.device != value.device:
-        raise ValueError(f"{name}: expected on {value.device} like value, got {tensor.device}")
 
 
 def _implementation(backend: str, value: Tensor) -> ModuleType:

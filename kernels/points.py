@@ -43,40 +43,31 @@ class SamplingPoints:
 
     def check(self, value: Tensor) -> None:
         """Raise ValueError where the shapes do not fit `value` (B, S, M, D) or each other."""
-        if value.ndim != 4:
-            raise ValueError(f"value: expected shape (B, S, M, D), got {tuple(value.shape)}")
-        batch, tokens, heads, _ = value.shape
-        if tokens != self.num_tokens:
-            raise ValueError(f"value: expected S = {self.num_tokens} tokens for shapes {self.shapes}, got {tokens}")
-        expected = (batch, self.offsets.shape[1], heads, len(self.shapes), self.offsets.shape[-2], 2)
-        if tuple(self.offsets.shape) != expected:
-            raise ValueError(
-                f"offsets: expected shape (B, Q, M, L, P, 2) = {expected}, got {tuple(self.offsets.shape)}"
-            )
-        leading = (batch, self.offsets.shape[1], len(self.shapes))
-        if tuple(self.reference.shape[:-1]) != leading or self.reference.shape[-1] not in (2, 4):
-            raise ValueError(
-                f"reference: expected shape (B, Q, L, 2 or 4) with (B, Q, L) = {leading}, got {tuple(self.reference.shape)}"
-            )
-        if self.valid_sizes is not None and tuple(self.valid_sizes.shape) != (batch, len(self.shapes), 2):
-            raise ValueError(
-                f"valid_sizes: expected shape (B, L, 2) = {(batch, len(self.shapes), 2)}, got {tuple(self.valid_sizes.shape)}"
-            )
-        for name, tensor in (
-            ("reference", self.reference),
-            ("offsets", self.offsets),
-            ("valid_sizes", self.valid_sizes),
-        ):
-            if tensor is not None and tensor.device != value.device:
-                raise ValueError(f"{name}: expected on {value.device} like value, got {tensor.device}")
-        if self.valid_sizes is not None and self.valid_sizes.dtype not in (torch.int32, torch.int64):
-            raise ValueError(f"valid_sizes: expected int32 or int64, got {self.valid_sizes.dtype}")
-        if any(not isinstance(side, int) or side < 0 for side in _flatten(self.shapes)):
+        if any(not isinstance(side, int) or side < 0 for shape in self.shapes for side in shape):
             raise ValueError(f"shapes: expected pairs (H_l, W_l) of ints >= 0, got {self.shapes}")
+        if value.ndim != 4 or value.shape[1] != self.num_tokens:
+            expected = f"(B, S, M, D) with S = {self.num_tokens} tokens for shapes {self.shapes}"
+            raise ValueError(f"value: expected shape {expected}, got {tuple(value.shape)}")
+        if self.offsets.ndim != 6:
+            raise ValueError(f"offsets: expected shape (B, Q, M, L, P, 2), got {tuple(self.offsets.shape)}")
+        batch, _, heads, _ = value.shape
+        _, queries, _, _, num_points, _ = self.offsets.shape
+        levels = len(self.shapes)
+        last = 4 if self.reference.shape[-1] == 4 else 2
+        check_tensor("offsets", self.offsets, (batch, queries, heads, levels, num_points, 2), value)
+        check_tensor("reference", self.reference, (batch, queries, levels, last), value)
+        if self.valid_sizes is not None:
+            check_tensor("valid_sizes", self.valid_sizes, (batch, levels, 2), value)
+            if self.valid_sizes.dtype not in (torch.int32, torch.int64):
+                raise ValueError(f"valid_sizes: expected int32 or int64, got {self.valid_sizes.dtype}")
 
 
-def _flatten(shapes: tuple[tuple[int, int], ...]) -> list[int]:
-    return [side for shape in shapes for side in shape]
+def check_tensor(name: str, tensor: Tensor, expected: tuple[int, ...], value: Tensor) -> None:
+    """Raise ValueError unless `tensor` has the expected shape and lies where `value` does."""
+    if tuple(tensor.shape) != expected:
+        raise ValueError(f"{name}: expected shape {expected}, got {tuple(tensor.shape)}")
+    if tensor.device != value.device:
+        raise ValueError(f"{name}: expected on {value.device} like value, got {tensor.device}")
 
 
 def level_starts(shapes: tuple[tuple[int, int], ...]) -> list[int]:

@@ -16,7 +16,8 @@ class MultiScaleAttention(nn.Module):
     """forward(query (B, Q, C), reference, memory) -> (B, Q, C).
 
     reference: (B, Q, L, 2) points or (B, Q, L, 4) boxes, relative to each level. memory: values and, if key-aware,
-    keys are its tokens, without position; samples on padding read zero after the projection and keep their softmax mass.
+    keys are its tokens, without position; samples on padding read zero after the projection and keep their share of
+    the softmax.
 
     kind `deformable`: attention weights are a linear function of the query (Deformable DETR, Eq. 3);
     `key_aware`: q . k / sqrt(D) with sampled keys (Lite DETR, Eq. 4); `key_aware_shared`: keys are the values.

@@ -1,4 +1,4 @@
-"""What a detector is made of, as plain values: these dataclasses are the configuration files' and the checkpoints' form."""
+"""What a detector is made of, as plain values: the form it has in configuration files and checkpoints."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class NeckConfig:
-    """channels: C. num_levels: L, of which min(L - 1, 4) come from the backbone and the rest from stride-2 convolutions."""
+    """channels: C. num_levels: L; min(L - 1, 4) come from the backbone, the rest from stride-2 convolutions."""
 
     channels: int = 256
     num_levels: int = 4
@@ -117,7 +117,7 @@ class QuerySelectionConfig:
 
 @dataclass(frozen=True)
 class DenoisingConfig:
-    """Contrastive denoising (DINO, section 3.3). num_pairs: groups x objects stays below it where one group fits; 0: off.
+    """Contrastive denoising (DINO, section 3.3). num_pairs: at most so many, groups x objects; 0: off.
 
     box_noise: scale of the corners' jitter (1.0 in Lite-DINO, 0.4 in DINO). label_flip: probability of a random label.
     """

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import make_problem
+from kernel_helpers import make_problem
 
 from kernels import cpu, reference
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import make_problem
+from kernel_helpers import make_problem
 
 import kernels
 

@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 import torch
-from conftest import make_problem
+from kernel_helpers import make_problem
 from torch.autograd import gradcheck, gradgradcheck
 
 from kernels import reference

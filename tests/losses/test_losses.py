@@ -1,0 +1,171 @@
+"""Matching and losses against definitions spelled out."""
+
+from dataclasses import replace
+from itertools import permutations
+
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+from litedetr.boxes import cxcywh_to_xyxy, generalized_iou
+from litedetr.losses import Criterion, LossConfig
+from litedetr.losses.focal import focal_cost, focal_loss
+from litedetr.losses.matcher import match
+from litedetr.structures import DenoisingOutput, DetectorOutput, Predictions, Target, TargetBatch
+
+CONFIG = LossConfig()
+
+
+def predictions(batch=2, queries=5, classes=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return Predictions(
+        torch.randn(batch, queries, classes, generator=generator, dtype=torch.float64),
+        torch.rand(batch, queries, 4, generator=generator, dtype=torch.float64) * 0.4 + 0.2,
+    )
+
+
+def targets(*counts, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    items = [
+        Target(
+            torch.randint(3, (n,), generator=generator),
+            torch.rand(n, 4, generator=generator, dtype=torch.float64) * 0.4 + 0.2,
+            i,
+            (10, 10),
+        )
+        for i, n in enumerate(counts)
+    ]
+    return TargetBatch.from_targets(items)
+
+
+def pair_cost(p, image, query, label, box):
+    classes = focal_cost(p.class_logits[image, query, label], 0.25, 2.0)
+    own = p.boxes[image, query]
+    giou = generalized_iou(cxcywh_to_xyxy(own), cxcywh_to_xyxy(box))
+    return (2 * classes + 5 * (own - box).abs().sum() - 2 * giou).item()
+
+
+def test_matching_is_the_cheapest_of_all_assignments():
+    p, wanted = predictions(), targets(3, 2)
+    assignment = match(p, wanted, CONFIG)
+    for i, target in enumerate(wanted.items):
+        chosen = assignment.image == i
+        pairs = zip(assignment.query[chosen], assignment.labels[chosen], assignment.boxes[chosen], strict=True)
+        cost = sum(pair_cost(p, i, query, label, box) for query, label, box in pairs)
+        every = [
+            sum(pair_cost(p, i, q, target.labels[n], target.boxes[n]) for n, q in enumerate(order))
+            for order in permutations(range(5), len(target))
+        ]
+        assert cost == pytest.approx(min(every))
+
+
+def test_more_objects_than_queries_match_as_many_as_there_are():
+    assignment = match(predictions(batch=1, queries=2), targets(4), CONFIG)
+    assert sorted(assignment.query.tolist()) == [0, 1]
+
+
+def test_predictions_that_are_not_finite_are_named():
+    broken = replace(predictions(), boxes=torch.full((2, 5, 4), float("nan")))
+    with pytest.raises(ValueError, match="image 0: predictions are not finite"):
+        match(broken, targets(1, 1), CONFIG)
+
+
+def test_focal_loss_formula():
+    logits = torch.tensor([0.3, -1.2], dtype=torch.float64)
+    p = logits.sigmoid()
+    positive = -0.25 * (1 - p) ** 2 * p.log()
+    negative = -0.75 * p**2 * (1 - p).log()
+    torch.testing.assert_close(focal_loss(logits, torch.ones_like(p), 0.25, 2.0), positive)
+    torch.testing.assert_close(focal_loss(logits, torch.zeros_like(p), 0.25, 2.0), negative)
+
+
+def test_loss_of_one_layer_spelled_out():
+    p, wanted = predictions(), targets(2, 1)
+    losses = Criterion(CONFIG)(DetectorOutput((p,)), wanted)
+    pairs = match(p, wanted, CONFIG)
+    onehot = torch.zeros_like(p.class_logits)
+    onehot[pairs.image, pairs.query] = one_hot(pairs.labels, 3).double()
+    matched = p.boxes[pairs.image, pairs.query]
+    overlap = generalized_iou(cxcywh_to_xyxy(matched), cxcywh_to_xyxy(pairs.boxes))
+    expected = {
+        "class": focal_loss(p.class_logits, onehot, 0.25, 2.0).sum() / 3,
+        "l1": (matched - pairs.boxes).abs().sum() / 3,
+        "giou": (1 - overlap).sum() / 3,
+    }
+    assert losses.parts.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(losses.parts[name], value)
+    total = expected["class"] + 5 * expected["l1"] + 2 * expected["giou"]
+    torch.testing.assert_close(losses.total, total)
+
+
+def full_output(batch, wanted):
+    groups, slots = 2, max(wanted.max_objects, 1)
+    noised = tuple(predictions(batch, groups * 2 * slots, seed=s) for s in (7, 8))
+    layers = (predictions(batch, seed=3), predictions(batch, seed=4))
+    return DetectorOutput(layers, predictions(batch, seed=5), DenoisingOutput(noised, groups))
+
+
+def test_every_part_is_there():
+    losses = Criterion(CONFIG)(full_output(2, targets(2, 1)), targets(2, 1))
+    suffixes = ("", "_0", "_proposals", "_denoising_0", "_denoising_1")
+    assert set(losses.parts) == {name + suffix for name in ("class", "l1", "giou") for suffix in suffixes}
+
+
+def test_denoising_knows_its_pairs():
+    """Positives of each group that answer exactly right, everything else silent: no loss."""
+    wanted = targets(2, 1)
+    boxes, logits = torch.full((2, 8, 4), 0.5, dtype=torch.float64), torch.full((2, 8, 3), -50.0, dtype=torch.float64)
+    for image, target in enumerate(wanted.items):
+        for start in (0, 4):  # two groups of two positives and two negatives
+            for n in range(len(target)):
+                boxes[image, start + n] = target.boxes[n]
+                logits[image, start + n, target.labels[n]] = 50.0
+    right = DenoisingOutput((Predictions(logits, boxes),), 2)
+    parts = Criterion(CONFIG)(DetectorOutput((predictions(),), denoising=right), wanted).parts
+    assert max(parts[f"{name}_denoising_0"] for name in ("class", "l1", "giou")) < 1e-4
+
+
+def test_padding_slots_cost_nothing():
+    """Image 1 has one object in two slots; what its padding slots (1, 3, 5, 7) predict must not matter."""
+    wanted = targets(2, 1)
+    output = full_output(2, wanted)
+    shouted = [replace(p, class_logits=p.class_logits.clone()) for p in output.denoising.layers]
+    for p in shouted:
+        p.class_logits[1, 1::2] = 30.0
+    loud = replace(output, denoising=DenoisingOutput(tuple(shouted), 2))
+    expected, actual = (Criterion(CONFIG)(o, wanted).total for o in (output, loud))
+    torch.testing.assert_close(actual, expected)
+
+
+def test_micro_batches_add_up_to_the_large_batch():
+    wanted = targets(3, 1)
+    output = full_output(2, wanted)
+    whole = Criterion(CONFIG)(output, wanted).total
+
+    def part(p, i):
+        return Predictions(p.class_logits[i : i + 1], p.boxes[i : i + 1])
+
+    total = 0
+    for i in range(2):
+        micro = DetectorOutput(
+            tuple(part(p, i) for p in output.layers),
+            part(output.proposals, i),
+            DenoisingOutput(tuple(part(p, i) for p in output.denoising.layers), 2),
+        )
+        share = replace(TargetBatch.from_targets([wanted.items[i]]), num_boxes=wanted.num_boxes, max_objects=3)
+        total = total + Criterion(CONFIG)(micro, share).total
+    torch.testing.assert_close(total, whole)
+
+
+def test_no_objects_at_all():
+    losses = Criterion(CONFIG)(full_output(2, targets(0, 0)), targets(0, 0))
+    assert losses.total.isfinite()
+    assert losses.parts["l1"] == 0
+    assert losses.parts["class"] > 0
+
+
+def test_half_precision_predictions_are_summed_in_single():
+    p = predictions(queries=5)
+    half = Predictions(p.class_logits.half(), p.boxes.half())
+    assert Criterion(CONFIG)(DetectorOutput((half,)), targets(2, 1)).total.dtype == torch.float32

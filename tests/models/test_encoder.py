@@ -1,0 +1,115 @@
+"""The order in which the interleaved encoder reads and writes its token groups."""
+
+import pytest
+import torch
+from model_helpers import small_config, small_detector
+
+from litedetr.config import ConfigError
+from litedetr.models.attention import reference_points
+
+
+def memory_and_pyramid(model, batch):
+    pyramid = model.neck(model.backbone(batch), batch)
+    return model.encoder(pyramid).tokens, pyramid
+
+
+def layer_by_hand(layer, pyramid, tokens, group, feedforward=None):
+    """One post-norm layer on the tokens of `group`, reading all of `tokens`."""
+    pyramid = pyramid.with_tokens(tokens)
+    query = tokens[:, group]
+    reference = reference_points(pyramid)[:, group]
+    attended = layer.norm(query + layer.attention(query + pyramid.position[:, group], reference, pyramid))
+    return (feedforward or layer.feedforward)(attended)
+
+
+@pytest.mark.parametrize("num_high", [1, 2, 3])
+def test_sequential_is_equations_1_and_2(batch, num_high):
+    model = small_detector(encoder={"num_high_levels": num_high, "num_high_layers": 3, "num_blocks": 2})
+    memory, pyramid = memory_and_pyramid(model, batch)
+    num_low = sum(pyramid.level_sizes[:-num_high])
+    low, high = pyramid.tokens[:, :num_low], pyramid.tokens[:, num_low:]
+    for block in model.encoder.blocks:
+        for layer in block.high_layers:
+            high = layer_by_hand(layer, pyramid, torch.cat([low, high], 1), slice(num_low, None))
+        low = layer_by_hand(block.low_layer, pyramid, torch.cat([low, high], 1), slice(0, num_low))
+    torch.testing.assert_close(memory, torch.cat([low, high], 1), atol=1e-12, rtol=0)
+
+
+def test_joint_updates_both_groups_from_the_same_tokens(batch):
+    model = small_detector(encoder={"update": "joint", "num_high_layers": 3, "num_blocks": 2})
+    memory, pyramid = memory_and_pyramid(model, batch)
+    num_low = pyramid.level_sizes[0]
+    tokens = pyramid.tokens
+    for block in model.encoder.blocks:
+        for layer in block.high_layers:
+            high = layer_by_hand(layer, pyramid, tokens, slice(num_low, None))
+            tokens = torch.cat([tokens[:, :num_low], high], 1)
+        last = block.joint_layer
+        low = layer_by_hand(last, pyramid, tokens, slice(0, num_low), last.low_feedforward)
+        tokens = torch.cat([low, layer_by_hand(last, pyramid, tokens, slice(num_low, None))], 1)
+    torch.testing.assert_close(memory, tokens, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(("update", "num_layers"), [("sequential", 7), ("joint", 6)])
+def test_h3l1_6_1_has_the_papers_layers(update, num_layers):
+    model = small_detector(encoder={"update": update, "num_high_layers": 6, "num_blocks": 1})
+    attentions = [name for name, _ in model.encoder.named_modules() if name.endswith("attention")]
+    assert len(attentions) == num_layers
+
+
+def test_low_level_feedforward_is_narrow():
+    block = small_detector().encoder.blocks[0]
+    assert block.low_layer.feedforward.linear1.out_features == 16  # C
+    assert block.high_layers[0].feedforward.linear1.out_features == 24
+
+
+@pytest.mark.parametrize("num_levels", [1, 2, 3, 5, 6])
+def test_any_number_of_levels(batch, num_levels):
+    full = {"update": "full", "num_layers": 1, "num_high_levels": None, "num_high_layers": None, "num_blocks": None}
+    encoder = full if num_levels == 1 else {"num_high_levels": num_levels - 1}
+    model = small_detector(neck={"num_levels": num_levels}, encoder=encoder)
+    pyramid = model.neck(model.backbone(batch), batch)
+    assert len(pyramid.shapes) == num_levels
+    assert model.encoder(pyramid).tokens.shape == pyramid.tokens.shape
+    assert model(batch).predictions.boxes.isfinite().all()
+
+
+def test_three_scales_leave_s4_out(batch):
+    three, four = small_detector(neck={"num_levels": 3}, encoder={"num_high_levels": 2}), small_detector()
+    shapes = [model.neck(model.backbone(batch), batch).shapes for model in (three, four)]
+    assert shapes[0] == shapes[1][1:] == ((6, 8), (3, 4), (2, 2))
+
+
+def test_activation_checkpointing_changes_no_gradient(batch):
+    grads = []
+    for checkpointing in (False, True):
+        model = small_detector(encoder={"activation_checkpointing": checkpointing}).train()
+        model(batch).predictions.boxes.sum().backward()
+        grads.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys()
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grads[1][name], grad, atol=1e-12, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        ("encoder", {"num_high_layers": 0}, r"encoder.num_high_layers \(a\): expected an integer >= 1, got 0"),
+        ("encoder", {"num_blocks": 0}, r"encoder.num_blocks \(b\): expected an integer >= 1, got 0"),
+        ("encoder", {"num_high_levels": 4}, "encoder.num_high_levels: expected an integer in 1..3 .*, got 4"),
+        ("encoder", {"num_high_levels": 0}, "encoder.num_high_levels: expected an integer >= 1, got 0"),
+        ("encoder", {"update": "full", "num_layers": 6}, "encoder.num_high_levels: expected nothing"),
+        ("encoder", {"num_layers": 6}, "encoder.num_layers: expected nothing"),
+        ("encoder", {"update": "both"}, "encoder.update: expected one of"),
+        ("encoder", {"blocks": 2}, "encoder.blocks: expected one of"),
+        ("attention", {"num_heads": 3}, "attention.num_heads: expected a divisor of neck.channels"),
+        ("backbone", {"name": "resnet19"}, "backbone.name: expected one of"),
+        ("neck", {"channels": 18}, "neck.channels: expected a multiple of 4 and of neck.norm_groups"),
+        ("query_selection", {"num_queries": 0}, "query_selection.num_queries: expected an integer >= 1"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(section, change, message):
+    from litedetr.models import build_detector
+
+    with pytest.raises(ConfigError, match=message):
+        build_detector(small_config(**{section: change}), 3)

@@ -1,0 +1,70 @@
+"""Who may import whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+COMMON = {"litedetr.structures", "litedetr.boxes", "litedetr.config"}
+# what each part of the project may import of ours, and of packages with rules of their own
+LAW = {
+    "kernels": {"kernels"},
+    "litedetr/structures.py": set(),
+    "litedetr/boxes.py": set(),
+    "litedetr/config.py": set(),
+    "litedetr/models/attention.py": COMMON | {"litedetr.models", "kernels"},
+    "litedetr/models": COMMON | {"litedetr.models"},
+    "litedetr/losses": COMMON | {"litedetr.losses"},
+    "litedetr/data": COMMON | {"litedetr.data"},
+    "litedetr/postprocess.py": COMMON,
+    "litedetr/engine": COMMON
+    | {"litedetr.engine", "litedetr.models", "litedetr.losses", "litedetr.data", "litedetr.postprocess"},
+    "scripts": COMMON | {"litedetr.engine", "scripts"},
+}
+SCRIPTS_ALONE = {"hydra", "omegaconf"}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that `path` imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module)
+    return found
+
+
+def part_of(path: Path) -> str:
+    """The most specific entry of LAW that governs `path`."""
+    name = path.relative_to(ROOT).as_posix()
+    matching = [part for part in LAW if name == part or name.startswith(f"{part}/")]
+    return max(matching, key=len, default="")
+
+
+def allowed(module: str, permitted: set[str]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in permitted)
+
+
+SOURCES = sorted(path for folder in ("kernels", "litedetr", "scripts") for path in (ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_keep_the_law(path):
+    part = part_of(path)
+    if path == ROOT / "litedetr" / "__init__.py":
+        return  # the package's own front door
+    assert part, f"{path}: no rule of LAW covers it"
+    ours = {name for name in imports(path) if name.split(".")[0] in ("kernels", "litedetr", "scripts")}
+    assert not {name for name in ours if not allowed(name, LAW[part])}
+    if part != "scripts":
+        assert not {name for name in imports(path) if name.split(".")[0] in SCRIPTS_ALONE}
+
+
+def test_kernels_need_torch_and_triton_alone():
+    third_party = {"torch", "triton", "kernels"}
+    standard = __import__("sys").stdlib_module_names
+    for path in (ROOT / "kernels").rglob("*.py"):
+        assert {name.split(".")[0] for name in imports(path)} <= third_party | standard, path
