@@ -36,21 +36,21 @@ class Criterion:
 
     def __call__(self, output: DetectorOutput, targets: TargetBatch) -> Losses:
         terms: dict[str, Tensor] = {}
-        last = len(output.layers) - 1
-        for i, predictions in enumerate(output.layers):
-            self._add(terms, "" if i == last else f"_{i}", self._matched(predictions, targets))
+        layers = {f"_{i}": layer for i, layer in enumerate(output.layers[:-1])} | {"": output.predictions}
         if output.proposals is not None:
-            self._add(terms, "_proposals", self._matched(output.proposals, targets))
+            layers["_proposals"] = output.proposals
+        for suffix, part in zip(layers, self._matched(list(layers.values()), targets), strict=True):
+            self._add(terms, suffix, part)
         if output.denoising is not None:
             for i, part in enumerate(self._denoising(output.denoising, targets)):
                 self._add(terms, f"_denoising_{i}", part)
         total = torch.stack([self._weight(name) * value for name, value in terms.items()]).sum()
         return Losses(total, {name: value.detach() for name, value in terms.items()})
 
-    def _matched(self, predictions: Predictions, targets: TargetBatch) -> dict[str, Tensor]:
-        predictions = _full_precision(predictions)
-        assignment = match(predictions, targets, self.config)
-        return self._terms(predictions, assignment, targets.num_boxes)
+    def _matched(self, layers: list[Predictions], targets: TargetBatch) -> list[dict[str, Tensor]]:
+        layers = [_full_precision(layer) for layer in layers]
+        assignments = match(layers, targets, self.config)
+        return [self._terms(*pair, targets.num_boxes) for pair in zip(layers, assignments, strict=True)]
 
     def _denoising(self, denoising: DenoisingOutput, targets: TargetBatch) -> list[dict[str, Tensor]]:
         """Padding slots are left out, so that an image's loss does not depend on its batch."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from litedetr.boxes import cxcywh_to_xyxy, generalized_iou
 from litedetr.losses.config import LossConfig
 from litedetr.losses.focal import focal_cost
-from litedetr.structures import Predictions, Target, TargetBatch
+from litedetr.structures import Predictions, TargetBatch
 
 
 @dataclass(frozen=True)
@@ -26,36 +28,43 @@ class Assignment:
 
 
 @torch.no_grad()
-def match(predictions: Predictions, targets: TargetBatch, config: LossConfig) -> Assignment:
-    """The assignment of least cost between all queries and the objects of each image (DETR, Eq. 1).
+def match(layers: Sequence[Predictions], targets: TargetBatch, config: LossConfig) -> list[Assignment]:
+    """For each layer the assignment of least cost between its queries and the objects of each image (DETR, Eq. 1).
 
-    Raises ValueError where an image has a cost that is not finite, which only diverged predictions have.
+    All layers have Q queries; their costs travel to the host together, so the device is waited for once.
+    Raises ValueError where a cost is not finite, which only diverged predictions have.
     """
-    costs = [
-        _cost(predictions.class_logits[i], predictions.boxes[i], target, config).cpu().numpy()
-        for i, target in enumerate(targets.items)
-    ]
+    labels, boxes = (pad_sequence([getattr(t, name) for t in targets.items], True) for name in ("labels", "boxes"))
+    costs = torch.stack([_cost(predictions, labels, boxes, config) for predictions in layers]).cpu().numpy()
+    return [_assign(cost, targets) for cost in costs]
+
+
+def _cost(predictions: Predictions, labels: Tensor, boxes: Tensor, config: LossConfig) -> Tensor:
+    """(B, Q, N) from predictions and the objects, labels (B, N) and boxes (B, N, 4), padded to one number."""
+    own, wanted = predictions.boxes.unsqueeze(2), boxes.unsqueeze(1).to(predictions.boxes.dtype)
+    per_class = focal_cost(predictions.class_logits, config.focal_alpha, config.focal_gamma)
+    classes = per_class.gather(2, labels.unsqueeze(1).expand(-1, per_class.shape[1], -1))
+    l1 = (own - wanted).abs().sum(-1)
+    giou = generalized_iou(cxcywh_to_xyxy(own), cxcywh_to_xyxy(wanted))
+    return config.cost.classes * classes + config.cost.l1 * l1 - config.cost.giou * giou
+
+
+def _assign(costs: np.ndarray, targets: TargetBatch) -> Assignment:
+    """costs (B, Q, N_max), of which an image's own objects are the first columns."""
+    pairs = []
     for cost, target in zip(costs, targets.items, strict=True):
+        cost = cost[:, : len(target)]
         if not np.isfinite(cost).all():
             raise ValueError(f"image {target.image_id}: predictions are not finite, nothing can be matched to them")
-    pairs = [linear_sum_assignment(cost) for cost in costs]
-    device = predictions.boxes.device
-    query = torch.from_numpy(np.concatenate([query for query, _ in pairs])).to(device)
-    counts = torch.tensor([len(query) for query, _ in pairs])
-    image = torch.arange(len(pairs)).repeat_interleave(counts).to(device)
-    objects = [torch.from_numpy(chosen).to(device) for _, chosen in pairs]
-    labels = torch.cat([t.labels[chosen] for t, chosen in zip(targets.items, objects, strict=True)])
-    boxes = torch.cat([t.boxes[chosen] for t, chosen in zip(targets.items, objects, strict=True)])
+        pairs.append(linear_sum_assignment(cost))
+    starts = np.cumsum([0, *(len(target) for target in targets.items)])
+    image = np.repeat(np.arange(len(pairs)), [len(query) for query, _ in pairs])
+    query = np.concatenate([query for query, _ in pairs])
+    chosen = np.concatenate([objects + start for (_, objects), start in zip(pairs, starts, strict=False)])
+    device = targets.items[0].labels.device
+    image, query, chosen = (torch.from_numpy(x).to(device) for x in (image, query, chosen))
+    labels, boxes = (torch.cat([getattr(t, name) for t in targets.items])[chosen] for name in ("labels", "boxes"))
     return Assignment(image, query, labels, boxes)
-
-
-def _cost(class_logits: Tensor, boxes: Tensor, target: Target, config: LossConfig) -> Tensor:
-    """(Q, N) from class_logits (Q, K), boxes (Q, 4) and the objects of one image."""
-    wanted = target.boxes.to(boxes.dtype)
-    classes = focal_cost(class_logits[:, target.labels], config.focal_alpha, config.focal_gamma)
-    l1 = torch.cdist(boxes, wanted, p=1)
-    giou = generalized_iou(cxcywh_to_xyxy(boxes)[:, None], cxcywh_to_xyxy(wanted)[None])
-    return config.cost.classes * classes + config.cost.l1 * l1 - config.cost.giou * giou
 
 
 def assign_denoising(targets: TargetBatch, num_groups: int, num_slots: int) -> tuple[Assignment, Tensor]:

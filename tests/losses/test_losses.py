@@ -47,7 +47,7 @@ def pair_cost(p, image, query, label, box):
 
 def test_matching_is_the_cheapest_of_all_assignments():
     p, wanted = predictions(), targets(3, 2)
-    assignment = match(p, wanted, CONFIG)
+    (assignment,) = match([p], wanted, CONFIG)
     for i, target in enumerate(wanted.items):
         chosen = assignment.image == i
         pairs = zip(assignment.query[chosen], assignment.labels[chosen], assignment.boxes[chosen], strict=True)
@@ -60,14 +60,14 @@ def test_matching_is_the_cheapest_of_all_assignments():
 
 
 def test_more_objects_than_queries_match_as_many_as_there_are():
-    assignment = match(predictions(batch=1, queries=2), targets(4), CONFIG)
+    (assignment,) = match([predictions(batch=1, queries=2)], targets(4), CONFIG)
     assert sorted(assignment.query.tolist()) == [0, 1]
 
 
 def test_predictions_that_are_not_finite_are_named():
     broken = replace(predictions(), boxes=torch.full((2, 5, 4), float("nan")))
     with pytest.raises(ValueError, match="image 0: predictions are not finite"):
-        match(broken, targets(1, 1), CONFIG)
+        match([broken], targets(1, 1), CONFIG)
 
 
 def test_focal_loss_formula():
@@ -82,7 +82,7 @@ def test_focal_loss_formula():
 def test_loss_of_one_layer_spelled_out():
     p, wanted = predictions(), targets(2, 1)
     losses = Criterion(CONFIG)(DetectorOutput((p,)), wanted)
-    pairs = match(p, wanted, CONFIG)
+    (pairs,) = match([p], wanted, CONFIG)
     onehot = torch.zeros_like(p.class_logits)
     onehot[pairs.image, pairs.query] = one_hot(pairs.labels, 3).double()
     matched = p.boxes[pairs.image, pairs.query]

@@ -1,0 +1,49 @@
+"""Training and evaluation: the loop, and what surrounds it."""
+
+from litedetr.engine.batches import LoaderSettings, evaluation_batches
+from litedetr.engine.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    LoadedDetector,
+    load_checkpoint,
+    load_detector,
+    save_checkpoint,
+)
+from litedetr.engine.config import RunConfig, ScheduleConfig, TrainerConfig
+from litedetr.engine.distributed import Ranks, join_ranks, use_all_cores, use_deterministic_algorithms
+from litedetr.engine.evaluator import Evaluation, Evaluator, write_detections
+from litedetr.engine.run_folder import RunFolder, choose_run_folder
+from litedetr.engine.scores import Scores, class_table, coco_scores, summary_table
+from litedetr.engine.signals import Interrupted
+from litedetr.engine.train_step import NonFiniteError
+from litedetr.engine.trainer import Trainer
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "Evaluation",
+    "Evaluator",
+    "Interrupted",
+    "LoadedDetector",
+    "LoaderSettings",
+    "NonFiniteError",
+    "Ranks",
+    "RunConfig",
+    "RunFolder",
+    "ScheduleConfig",
+    "Scores",
+    "Trainer",
+    "TrainerConfig",
+    "choose_run_folder",
+    "class_table",
+    "coco_scores",
+    "evaluation_batches",
+    "join_ranks",
+    "load_checkpoint",
+    "load_detector",
+    "save_checkpoint",
+    "summary_table",
+    "use_all_cores",
+    "use_deterministic_algorithms",
+    "write_detections",
+]

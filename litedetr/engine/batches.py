@@ -1,0 +1,86 @@
+"""The batches of every optimiser step, a function of the step alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch.utils.data import DataLoader
+
+from litedetr.config import require
+from litedetr.data import CocoDetection, EpochSampler, collate
+from litedetr.engine.config import RunConfig
+from litedetr.engine.distributed import Ranks
+from litedetr.engine.signals import leave_signals_to_parent
+from litedetr.structures import ImageBatch, TargetBatch
+
+MicroBatch = tuple[ImageBatch, TargetBatch]
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """batch_size: images of one micro-batch of one rank."""
+
+    batch_size: int
+    num_workers: int
+    seed: int
+
+
+def loader_settings(config: RunConfig, ranks: Ranks) -> LoaderSettings:
+    """Split schedule.batch_size over ranks and accumulation."""
+    total, accumulate = config.schedule.batch_size, config.schedule.accumulate
+    shares = ranks.world_size * accumulate
+    expected = f"a multiple of processes ({ranks.world_size}) x schedule.accumulate ({accumulate})"
+    require(total % shares == 0, "schedule.batch_size", expected, total)
+    return LoaderSettings(total // shares, config.data.num_workers, config.seed)
+
+
+class StepBatches:
+    """A rank's micro-batches of training, `accumulate` a step; the same from any step on."""
+
+    def __init__(self, dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks, accumulate: int) -> None:
+        batch_size = settings.batch_size * ranks.world_size * accumulate
+        self.accumulate = accumulate
+        self.steps_per_epoch = len(dataset) // batch_size
+        enough = self.steps_per_epoch > 0
+        require(enough, "schedule.batch_size", f"at most the number of training images ({len(dataset)})", batch_size)
+        self.sampler = _sampler(dataset, settings, ranks, training=True)
+        self.loader = _loader(dataset, self.sampler, settings)
+
+    def from_step(self, step: int) -> Iterator[list[MicroBatch]]:
+        """Endless, one list an optimiser step, beginning with step number `step`."""
+        epoch, first = divmod(step, self.steps_per_epoch)
+        while True:
+            self.sampler.set_position(epoch, first * self.accumulate)
+            batches = iter(self.loader)
+            for _ in range(first, self.steps_per_epoch):
+                yield [next(batches) for _ in range(self.accumulate)]
+            epoch, first = epoch + 1, 0
+
+
+def evaluation_batches(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks) -> DataLoader:
+    """Batches that hold every image once over all ranks."""
+    return _loader(dataset, _sampler(dataset, settings, ranks, training=False), settings)
+
+
+def _sampler(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks, training: bool) -> EpochSampler:
+    return EpochSampler(
+        num_items=len(dataset),
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        shuffle=training,
+        drop_last=training,
+    )
+
+
+def _loader(dataset: CocoDetection, sampler: EpochSampler, settings: LoaderSettings) -> DataLoader:
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=settings.num_workers,
+        persistent_workers=settings.num_workers > 0,
+        worker_init_fn=leave_signals_to_parent,
+    )

@@ -1,0 +1,147 @@
+"""Checkpoints: one file that holds all that a run needs to go on, or a detector to be used. Never half written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from litedetr.config import ConfigError, from_mapping
+from litedetr.data import Categories
+from litedetr.engine.config import RunConfig
+from litedetr.models import Detector, build_detector
+
+FORMAT = "litedetr checkpoint"
+VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged, foreign or does not fit; the message names the file and what to do."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands. step: optimiser steps done. evaluated_step: the last step that was evaluated.
+
+    best_score: best validation AP so far.
+    """
+
+    step: int = 0
+    evaluated_step: int = 0
+    best_score: float = float("-inf")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Plain values and tensors only, so that it loads without running code.
+
+    config, categories: RunConfig and Categories as mappings. ema: averaged weights, None without averaging.
+    optimizer: moments by parameter name. scaler: state of the fp16 gradient scaler, empty otherwise.
+    """
+
+    config: dict[str, Any]
+    categories: dict[str, list[Any]]
+    model: dict[str, Tensor]
+    ema: dict[str, Tensor] | None
+    optimizer: dict[str, dict[str, Any]]
+    scaler: dict[str, Any]
+    progress: Progress
+    steps_per_epoch: int
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """What to use the detector with: the averaged weights where there are any."""
+        return self.model if self.ema is None else self.ema
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Replace `path` in one step: whenever the process dies, the file is the old one or the new one, whole."""
+    content = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
+    content |= {"progress": asdict(checkpoint.progress)}
+    content |= {"format": FORMAT, "version": VERSION, "torch_version": str(torch.__version__)}
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        descriptor = os.open(folder, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Read a checkpoint to the CPU; CheckpointError where that cannot be done."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; a run folder holds last.pt and best.pt")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen types for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        advice = "it is damaged or no PyTorch file; take the run's other checkpoint (last.pt, best.pt)"
+        raise CheckpointError(f"{path}: cannot be read: {advice} ({reason})") from error
+    _check_format(path, content)
+    names = [field.name for field in fields(Checkpoint)]
+    return Checkpoint(**{name: content[name] for name in names} | {"progress": Progress(**content["progress"])})
+
+
+def _check_format(path: Path, content: object) -> None:
+    if not isinstance(content, Mapping) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a checkpoint of this project; it must come from scripts/train.py")
+    if content["version"] != VERSION:
+        raise CheckpointError(f"{path}: has format version {content['version']}, this code reads version {VERSION}")
+
+
+@dataclass(frozen=True)
+class LoadedDetector:
+    """A trained detector in evaluation mode, its classes, and the configuration it was trained with."""
+
+    model: Detector
+    categories: Categories
+    config: RunConfig
+
+
+def load_detector(path: Path | str) -> LoadedDetector:
+    """The detector of a checkpoint, on the CPU; with averaged weights where there are any."""
+    checkpoint = load_checkpoint(path)
+    try:
+        config = from_mapping(RunConfig, checkpoint.config)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: its configuration does not fit this version of the code: {error}") from error
+    categories = from_mapping(Categories, checkpoint.categories)
+    model = build_detector(config.model, len(categories.ids))
+    load_weights(model, checkpoint.weights, path)
+    return LoadedDetector(model.eval(), categories, config)
+
+
+def load_weights(model: torch.nn.Module, weights: dict[str, Tensor], path: Path | str) -> None:
+    """Load all of `weights`, all of `model`; CheckpointError where they do not fit."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: its weights do not fit the model: {error}") from error
+
+
+def initialise_from(model: torch.nn.Module, path: Path | str) -> tuple[list[str], int]:
+    """Start from the weights of a checkpoint, as far as names and shapes agree.
+
+    Returns the names of the model's entries that kept their initial values, and how many were taken.
+    """
+    weights = load_checkpoint(path).weights
+    own = model.state_dict()
+    fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise CheckpointError(f"{path}: none of its weights fits the model; trainer.init_from needs a related model")
+    model.load_state_dict(fitting, strict=False)
+    return [name for name in own if name not in fitting], len(fitting)

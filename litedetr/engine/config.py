@@ -1,0 +1,119 @@
+"""Settings of a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from litedetr.config import require
+from litedetr.data import DataConfig
+from litedetr.losses import LossConfig
+from litedetr.models import DetectorConfig
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How long, how fast and in what batches; the defaults are the published 12-epoch recipe.
+
+    unit: what `length` and `drops` count. length: of the whole run.
+    decay: `step` multiplies the rates by `drop_factor` at each of `drops`; `cosine` falls to zero over the run.
+    warmup: optimiser steps of linear warm-up. clip_norm: largest gradient norm, None does not clip.
+    lr, backbone_lr, sampling_offsets_lr: peak rates, the first for all parameters that are not of the other two.
+    decay_norms_and_biases: whether weight decay reaches them too, as in the published code.
+    ema_decay: of the moving average of the weights that is evaluated; None: no average.
+    batch_size: images of one optimiser step, over all ranks and the `accumulate` micro-batches of each.
+    """
+
+    length: int = 12
+    unit: Literal["epochs", "iterations"] = "epochs"
+    decay: Literal["step", "cosine", "constant"] = "step"
+    drops: tuple[int, ...] = (11,)
+    drop_factor: float = 0.1
+    warmup: int = 0
+    lr: float = 1e-4
+    backbone_lr: float = 1e-5
+    sampling_offsets_lr: float = 1e-4
+    weight_decay: float = 1e-4
+    decay_norms_and_biases: bool = True
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float | None = 0.1
+    ema_decay: float | None = None
+    batch_size: int = 16
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("length", "batch_size", "accumulate"):
+            require(getattr(self, name) >= 1, f"schedule.{name}", "at least 1", getattr(self, name))
+        for name in ("lr", "backbone_lr", "sampling_offsets_lr", "weight_decay", "warmup"):
+            require(getattr(self, name) >= 0, f"schedule.{name}", "at least 0", getattr(self, name))
+        divides = self.batch_size % self.accumulate == 0
+        require(
+            divides, "schedule.accumulate", f"a divisor of schedule.batch_size ({self.batch_size})", self.accumulate
+        )
+        self._require_drops()
+        proper = all(0 <= beta < 1 for beta in self.betas)
+        require(proper, "schedule.betas", "two numbers in [0, 1)", self.betas)
+        require(self.clip_norm is None or self.clip_norm > 0, "schedule.clip_norm", "null or above 0", self.clip_norm)
+        averages = self.ema_decay is None or 0 < self.ema_decay < 1
+        require(averages, "schedule.ema_decay", "null or a number in (0, 1)", self.ema_decay)
+
+    def _require_drops(self) -> None:
+        if self.decay == "step":
+            inside = all(0 < drop < self.length for drop in self.drops)
+            ascending = list(self.drops) == sorted(set(self.drops))
+            expected = f"ascending {self.unit} between 0 and schedule.length ({self.length})"
+            require(inside and ascending, "schedule.drops", expected, self.drops)
+        else:
+            require(not self.drops, "schedule.drops", f"nothing with schedule.decay={self.decay}", self.drops)
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How a run is carried out; none of it changes what is learned, but for `precision` and `init_from`.
+
+    device: `auto` takes the GPU where there is one. compile: torch.compile of backbone, encoder and decoder.
+    deterministic: refuse operations whose result differs from run to run.
+    checkpoint_every, log_every: in optimiser steps. evaluate_every: in epochs; None evaluates at the end only.
+    resume: `auto` continues from the run's last checkpoint where there is one, `never` starts anew, anything else
+    is the path of a checkpoint or of a run folder to continue.
+    init_from: checkpoint whose weights a new run starts from, as far as they fit.
+    num_pictures: validation images drawn at each evaluation. stop_after: leave at this step, to be resumed.
+    """
+
+    device: Device = "auto"
+    precision: Precision = "fp32"
+    compile: bool = False
+    deterministic: bool = False
+    checkpoint_every: int = 500
+    evaluate_every: int | None = 1
+    log_every: int = 10
+    resume: str = "never"
+    init_from: str | None = None
+    num_pictures: int = 4
+    stop_after: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoint_every", "log_every"):
+            require(getattr(self, name) >= 1, f"trainer.{name}", "at least 1", getattr(self, name))
+        require(self.num_pictures >= 0, "trainer.num_pictures", "at least 0", self.num_pictures)
+        for name in ("evaluate_every", "stop_after"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"trainer.{name}", "null or at least 1", value)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a training run is made from."""
+
+    data: DataConfig
+    model: DetectorConfig = field(default_factory=DetectorConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, "seed", "at least 0", self.seed)

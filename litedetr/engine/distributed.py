@@ -1,0 +1,95 @@
+"""One process or many: what torchrun says, and the few collectives that training needs on the host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import distributed as dist
+
+from litedetr.config import require
+from litedetr.engine.config import Device
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all processes of the run, and its device."""
+
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def gather(self, value: T) -> list[T]:
+        """`value` of every rank, in the order of ranks, on every rank. Picklable; travels through the host."""
+        if self.world_size == 1:
+            return [value]
+        values: list[T | None] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def gather_numbers(self, *values: float) -> list[list[float]]:
+        """The numbers of every rank, (world_size, len(values)), without pickling: for every step."""
+        if self.world_size == 1:
+            return [list(values)]
+        own = torch.tensor(values, dtype=torch.float64)
+        gathered = [torch.empty_like(own) for _ in range(self.world_size)]
+        dist.all_gather(gathered, own)
+        return [row.tolist() for row in gathered]
+
+    def gather_to_main(self, value: T) -> list[T] | None:
+        """As `gather`, but only the main rank receives; None elsewhere."""
+        if self.world_size == 1:
+            return [value]
+        values: list[T | None] | None = [None] * self.world_size if self.is_main else None
+        dist.gather_object(value, values)
+        return values
+
+    def from_main(self, value: T) -> T:
+        """The main rank's `value`."""
+        return self.gather(value)[0] if self.world_size > 1 else value
+
+
+@contextmanager
+def join_ranks(device: Device) -> Iterator[Ranks]:
+    """The ranks that torchrun started, or a single one without it. Leaves the process group at the end.
+
+    Raises ConfigError where a GPU is asked for and there is none.
+    """
+    has_gpu = torch.cuda.is_available()
+    require(device != "cuda" or has_gpu, "trainer.device", "auto or cpu, as this machine offers no CUDA GPU", device)
+    on_gpu = has_gpu and device != "cpu"
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    own_device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(own_device)
+    if world_size == 1:
+        yield Ranks(own_device)
+        return
+    # Host numbers travel by gloo even where gradients travel by NCCL, so they never wait for the GPU.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    yield Ranks(own_device, dist.get_rank(), world_size)
+    # Only after success: a rank that failed must not wait here for the others.
+    dist.destroy_process_group()
+
+
+def use_all_cores() -> None:
+    """Let CPU operations use every core this process may run on, unless OMP_NUM_THREADS says otherwise."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def use_deterministic_algorithms() -> None:
+    """Refuse operations without a deterministic form; cuBLAS wants its workspace fixed for it."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)

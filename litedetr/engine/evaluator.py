@@ -1,0 +1,81 @@
+"""From a model and a validation set to detections and scores, over all ranks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from litedetr.data import Categories, CocoDetection
+from litedetr.engine.config import Precision
+from litedetr.engine.distributed import Ranks
+from litedetr.engine.precision import autocast, full_precision
+from litedetr.engine.scores import DETECTION, Scores, coco_scores, detections_as_json
+from litedetr.postprocess import postprocess
+from litedetr.structures import Detections, Target
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """scores, and the detections behind them, a DETECTION array."""
+
+    scores: Scores
+    detections: np.ndarray
+
+
+class Evaluator:
+    """Evaluates models on `dataset`, of whose images `batches` holds this rank's share."""
+
+    def __init__(self, dataset: CocoDetection, batches: DataLoader, precision: Precision, ranks: Ranks) -> None:
+        self.categories, self.batches, self.precision, self.ranks = dataset.categories, batches, precision, ranks
+        self.ground_truth = dataset.coco_ground_truth()
+
+    def __call__(self, model: nn.Module, after_batch: Callable[[], None] = lambda: None) -> Evaluation | None:
+        """The evaluation on the main rank, None on the others. Leaves the model in the mode it had.
+
+        after_batch: called after each batch; may raise to leave early.
+        """
+        training = model.training
+        model.eval()
+        rows = [np.empty(0, DETECTION)]
+        for batch_rows in self._detect(model):
+            rows.extend(batch_rows)
+            after_batch()
+        model.train(training)
+        gathered = self.ranks.gather_to_main(np.concatenate(rows))
+        if gathered is None:
+            return None
+        detections = np.concatenate(gathered)
+        return Evaluation(coco_scores(self.ground_truth, detections, self.categories), detections)
+
+    @torch.no_grad()
+    def _detect(self, model: nn.Module) -> Iterator[list[np.ndarray]]:
+        device = self.ranks.device
+        for images, targets in self.batches:
+            with autocast(device, self.precision):
+                output = model(images.to(device))
+            predictions = full_precision(output.predictions)
+            found = postprocess(predictions, [target.original_size for target in targets.items])
+            yield [as_rows(*pair, self.categories) for pair in zip(targets.items, found, strict=True)]
+
+
+def as_rows(target: Target, detections: Detections, categories: Categories) -> np.ndarray:
+    """Detections of one image as a DETECTION array, with the data set's own category ids."""
+    rows = np.empty(len(detections), DETECTION)
+    x1, y1, x2, y2 = detections.boxes.double().cpu().unbind(1)
+    rows["image_id"] = target.image_id
+    rows["category_id"] = np.asarray(categories.ids)[detections.labels.cpu().numpy()]
+    rows["bbox"] = torch.stack([x1, y1, x2 - x1, y2 - y1], dim=1).numpy()
+    rows["score"] = detections.scores.double().cpu().numpy()
+    return rows
+
+
+def write_detections(path: Path, detections: np.ndarray) -> None:
+    """COCO's result format, as its evaluation server takes it."""
+    path.write_text(json.dumps(detections_as_json(detections)), encoding="utf-8")

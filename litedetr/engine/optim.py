@@ -1,0 +1,66 @@
+"""AdamW with the recipe's parameter groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from litedetr.engine.config import ScheduleConfig
+
+
+def parameter_groups(model: nn.Module, config: ScheduleConfig) -> list[dict[str, Any]]:
+    """Trainable parameters by rate (backbone, sampling offsets, rest) and weight decay.
+
+    Every group carries its peak rate as `peak_lr`.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            rate = _peak_rate(name, config)
+            decays = config.decay_norms_and_biases or parameter.ndim > 1
+            groups.setdefault((rate, config.weight_decay if decays else 0.0), []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in groups.items()
+    ]
+
+
+def _peak_rate(name: str, config: ScheduleConfig) -> float:
+    if name.startswith("backbone."):
+        return config.backbone_lr
+    if "sampling_offsets" in name:
+        return config.sampling_offsets_lr
+    return config.lr
+
+
+def build_optimizer(model: nn.Module, config: ScheduleConfig) -> AdamW:
+    """AdamW in its fused form, which is the fastest on CPUs and GPUs alike."""
+    groups = parameter_groups(model, config)
+    return AdamW(groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+
+
+def set_learning_rate(optimizer: Optimizer, factor: float) -> None:
+    """Give every group `factor` times its peak rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor
+
+
+def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, dict[str, Any]]:
+    """The optimiser's moments by parameter name, so that they survive another grouping of the parameters."""
+    return {name: optimizer.state[p] for name, p in model.named_parameters() if p in optimizer.state}
+
+
+def load_optimizer_state(model: nn.Module, optimizer: Optimizer, state: dict[str, dict[str, Any]]) -> None:
+    """The inverse of `optimizer_state`. Rates and weight decay stay those of the configuration."""
+    order = [p for group in optimizer.param_groups for p in group["params"]]
+    index = {id(parameter): i for i, parameter in enumerate(order)}
+    by_index = {index[id(p)]: state[name] for name, p in model.named_parameters() if name in state and id(p) in index}
+    optimizer.load_state_dict({"state": by_index, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def gradient_norm(model: nn.Module, clip_norm: float | None) -> torch.Tensor:
+    """The norm of all gradients, which are then scaled down to `clip_norm` where they exceed it."""
+    return nn.utils.clip_grad_norm_(model.parameters(), float("inf") if clip_norm is None else clip_norm)

@@ -1,0 +1,128 @@
+"""Where a run lies, and what it continues from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from litedetr.config import ConfigError, to_mapping
+from litedetr.engine.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from litedetr.engine.config import RunConfig
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of a run. resume_from: the checkpoint to continue from, None for a new run.
+
+    note: one line that tells the user what was decided.
+    """
+
+    path: Path
+    resume_from: Path | None
+    note: str
+
+    @property
+    def last(self) -> Path:
+        return self.path / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.pt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def pictures(self) -> Path:
+        return self.path / "pictures"
+
+    @property
+    def results(self) -> Path:
+        """There once the run is complete."""
+        return self.path / "results.json"
+
+
+def choose_run_folder(root: Path, name: str | None, config: RunConfig) -> RunFolder:
+    """The folder `root/name`, or one named by the time, as trainer.resume says.
+
+    `never`: a new run; ConfigError where `name` holds one already. `auto`: continues `name`, or without a name the
+    newest unfinished run of the same configuration; where there is none, begins a new run. A path continues that
+    checkpoint in its own folder, or in `name` where given.
+    """
+    resume = config.trainer.resume
+    if resume not in ("auto", "never"):
+        return _continue_path(Path(resume), root / name if name else None)
+    if name is None:
+        found = _newest_unfinished(root, config) if resume == "auto" else None
+        if found is not None:
+            return RunFolder(found, found / "last.pt", f"continuing {found}")
+        none = f"no unfinished run of this configuration under {root}: " if resume == "auto" else ""
+        folder = _new_folder(root)
+        return RunFolder(folder, None, f"{none}new run in {folder}")
+    folder = root / name
+    last = folder / "last.pt"
+    if resume == "never" and last.exists():
+        raise ConfigError(
+            f"run={name}: {folder} holds a run already; resume=auto continues it, another name starts anew"
+        )
+    if last.exists():
+        return RunFolder(folder, last, f"continuing {folder}")
+    return RunFolder(folder, None, f"new run in {folder}")
+
+
+def _continue_path(path: Path, folder: Path | None) -> RunFolder:
+    checkpoint = path / "last.pt" if path.is_dir() else path
+    if not checkpoint.is_file():
+        raise CheckpointError(f"resume={path}: no such checkpoint; expected auto, never, a checkpoint or a run folder")
+    folder = folder or checkpoint.parent
+    return RunFolder(folder, checkpoint, f"continuing {checkpoint} in {folder}")
+
+
+def _new_folder(root: Path) -> Path:
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    folder, count = root / stamp, 1
+    while folder.exists():
+        count += 1
+        folder = root / f"{stamp}_{count}"
+    return folder
+
+
+def _newest_unfinished(root: Path, config: RunConfig) -> Path | None:
+    checkpoints = sorted(root.glob("*/last.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in checkpoints:
+        if not (path.parent / "results.json").exists() and _same_run(load_checkpoint(path), config):
+            return path.parent
+    return None
+
+
+def _same_run(checkpoint: Checkpoint, config: RunConfig) -> bool:
+    """Whether both train the same thing; how they are carried out (`trainer`) may differ."""
+    mine, theirs = to_mapping(config), checkpoint.config
+    return all(mine[key] == theirs[key] for key in mine if key != "trainer")
+
+
+def changed_settings(checkpoint: Checkpoint, config: RunConfig) -> list[str]:
+    """What differs from the checkpoint's configuration, `name: old -> new`, trainer settings aside.
+
+    Raises CheckpointError where the model itself differs: then its weights do not mean the same.
+    """
+    old, new = dict(_flat(checkpoint.config)), dict(_flat(to_mapping(config)))
+    differing = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    lines = {name: f"{name}: {old.get(name)} -> {new.get(name)}" for name in differing}
+    model = [line for name, line in lines.items() if name.startswith("model.") and name != "model.backbone.weights"]
+    if model:
+        advice = "take another run=... name; trainer.init_from=... starts from the weights that fit"
+        raise CheckpointError(f"the checkpoint to continue has another model ({'; '.join(model)}): {advice}")
+    return [line for name, line in lines.items() if not name.startswith("trainer.")]
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

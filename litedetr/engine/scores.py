@@ -1,0 +1,131 @@
+"""COCO's scores of detections, by pycocotools, as values and as text."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from litedetr.data import Categories
+
+# One detection: raw ids, box as (x, y, width, height) in pixels of the original image.
+DETECTION = np.dtype([("image_id", "i8"), ("category_id", "i8"), ("bbox", "f8", 4), ("score", "f8")])
+
+PRECISIONS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+RECALLS = ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
+SUMMARY = PRECISIONS + RECALLS
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """AP and AP50 of one class in [0, 1], NaN where the set has no object of it."""
+
+    name: str
+    ap: float
+    ap50: float
+    num_objects: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """summary: COCO's twelve numbers by the names of SUMMARY, NaN where no object counts. classes: in label order."""
+
+    summary: dict[str, float]
+    classes: tuple[ClassScore, ...]
+
+    @property
+    def ap(self) -> float:
+        return self.summary["AP"]
+
+    def to_mapping(self) -> dict[str, object]:
+        """For JSON: an undefined score is None."""
+        entries = ({"AP": score.ap, "AP50": score.ap50, "objects": score.num_objects} for score in self.classes)
+        classes = {score.name: json_numbers(entry) for score, entry in zip(self.classes, entries, strict=True)}
+        return json_numbers(self.summary) | {"classes": classes}
+
+
+def json_numbers(numbers: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN: it becomes None."""
+    return {name: None if math.isnan(value) else value for name, value in numbers.items()}
+
+
+def coco_scores(ground_truth: COCO, detections: np.ndarray, categories: Categories) -> Scores:
+    """Score `detections`, a DETECTION array, which may be empty, against all images of `ground_truth`."""
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        evaluation = COCOeval(ground_truth, _as_coco(ground_truth, detections), "bbox")
+        evaluation.params.catIds = list(categories.ids)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    summary = {name: _defined(value) for name, value in zip(SUMMARY, evaluation.stats, strict=True)}
+    # (thresholds, recalls, classes, areas, limits): all areas, 100 detections; -1 where there is no object.
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    classes = [
+        ClassScore(name, _mean(precision[:, :, k]), _mean(precision[0, :, k]), _num_objects(ground_truth, category_id))
+        for k, (name, category_id) in enumerate(zip(categories.names, categories.ids, strict=True))
+    ]
+    return Scores(summary, tuple(classes))
+
+
+def _as_coco(ground_truth: COCO, detections: np.ndarray) -> COCO:
+    """As COCO.loadRes, which fails on an empty list."""
+    result = COCO()
+    result.dataset = {
+        "images": ground_truth.dataset["images"],
+        "categories": ground_truth.dataset["categories"],
+        "annotations": [
+            entry | {"id": number, "area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0}
+            for number, entry in enumerate(detections_as_json(detections), start=1)
+        ],
+    }
+    result.createIndex()
+    return result
+
+
+def detections_as_json(detections: np.ndarray) -> list[dict[str, object]]:
+    """COCO's result format."""
+    columns = (detections[name].tolist() for name in DETECTION.names)
+    return [dict(zip(DETECTION.names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _defined(value: float) -> float:
+    return math.nan if value < 0 else float(value)
+
+
+def _mean(precision: np.ndarray) -> float:
+    counted = precision[precision > -1]
+    return float(counted.mean()) if counted.size else math.nan
+
+
+def _num_objects(ground_truth: COCO, category_id: int) -> int:
+    return len(ground_truth.getAnnIds(catIds=[category_id], iscrowd=False))
+
+
+def summary_table(scores: Scores) -> str:
+    """COCO's twelve numbers in two columns."""
+    summary = scores.summary
+    lines = [
+        f"  {precision:<10}{_cell(summary[precision])}    {recall:<10}{_cell(summary[recall])}"
+        for precision, recall in zip(PRECISIONS, RECALLS, strict=True)
+    ]
+    return "\n".join(["COCO box scores", *lines])
+
+
+def class_table(scores: Scores) -> str:
+    """AP of every class."""
+    width = max(len("class"), *(len(score.name) for score in scores.classes))
+    header = f"  {'class':<{width}}  objects       AP     AP50"
+    lines = [
+        f"  {score.name:<{width}}  {score.num_objects:>7}  {_cell(score.ap):>7}  {_cell(score.ap50):>7}"
+        for score in scores.classes
+    ]
+    return "\n".join([header, *lines])
+
+
+def _cell(score: float) -> str:
+    return "    -" if math.isnan(score) else f"{score:5.3f}"

@@ -1,0 +1,42 @@
+"""A polite end: a signal is noted, and the loop leaves where nothing is lost."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupted(Exception):
+    """Training was asked to stop and left with its state saved. signum: the signal."""
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.signum = signum
+
+
+class StopRequest:
+    """While entered, SIGTERM and SIGINT set `signum` (0: none) instead of ending the process.
+
+    Repeated ones change nothing: launchers forward a signal that the process has already had.
+    """
+
+    signum = 0
+
+    def __enter__(self) -> StopRequest:
+        self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self.signum = signum
+
+
+def leave_signals_to_parent(worker: int) -> None:
+    """For data workers: Ctrl-C and a group's SIGTERM reach them too, but the training process still needs them."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,111 @@
+"""Everything that training changes: to and from a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from litedetr.config import from_mapping, to_mapping
+from litedetr.data import Categories
+from litedetr.engine.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    Progress,
+    initialise_from,
+    load_checkpoint,
+    load_weights,
+)
+from litedetr.engine.config import RunConfig
+from litedetr.engine.ema import ModelAverage
+from litedetr.engine.optim import build_optimizer, load_optimizer_state, optimizer_state
+from litedetr.engine.run_folder import changed_settings
+from litedetr.models import Detector, build_detector, load_backbone_weights
+
+
+@dataclass
+class TrainingState:
+    """average: None without averaging. progress: moves on with every step."""
+
+    config: RunConfig
+    categories: Categories
+    steps_per_epoch: int
+    model: Detector
+    optimizer: torch.optim.AdamW
+    scaler: torch.amp.GradScaler
+    average: ModelAverage | None
+    progress: Progress
+
+    @classmethod
+    def initial(
+        cls, config: RunConfig, categories: Categories, steps_per_epoch: int, device: torch.device
+    ) -> TrainingState:
+        """A state on `device` with random weights from config.seed; `begin` or `restore` completes it."""
+        torch.manual_seed(config.seed)
+        model = build_detector(config.model, len(categories.ids)).to(device).train()
+        optimizer = build_optimizer(model, config.schedule)
+        scaler = torch.amp.GradScaler(device.type, enabled=config.trainer.precision == "fp16")
+        decay = config.schedule.ema_decay
+        average = None if decay is None else ModelAverage(model, decay)
+        return cls(config, categories, steps_per_epoch, model, optimizer, scaler, average, Progress())
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        return self.model if self.average is None else self.average.model
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained ones."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(
+            config=to_mapping(self.config),
+            categories=to_mapping(self.categories),
+            model=self.model.state_dict(),
+            ema=None if self.average is None else self.average.model.state_dict(),
+            optimizer=optimizer_state(self.model, self.optimizer),
+            scaler=self.scaler.state_dict(),
+            progress=self.progress,
+            steps_per_epoch=self.steps_per_epoch,
+        )
+
+    def restore(self, path: Path) -> list[str]:
+        """Continue from a checkpoint. Returns the settings that have changed since; CheckpointError where it can't."""
+        checkpoint = load_checkpoint(path)
+        changed = changed_settings(checkpoint, self.config)
+        self._check_fits(checkpoint, path)
+        load_weights(self.model, checkpoint.model, path)
+        load_optimizer_state(self.model, self.optimizer, checkpoint.optimizer)
+        if self.average is not None:
+            load_weights(self.average.model, checkpoint.weights, path)
+        if checkpoint.scaler and self.scaler.is_enabled():
+            self.scaler.load_state_dict(checkpoint.scaler)
+        self.progress = checkpoint.progress
+        return changed
+
+    def begin(self) -> list[str]:
+        """Take the pre-trained weights that a new run starts from. Returns what was taken and what was not."""
+        notes = []
+        backbone_weights, init_from = self.config.model.backbone.weights, self.config.trainer.init_from
+        if backbone_weights is not None:
+            load_backbone_weights(self.model.backbone, backbone_weights)
+            notes.append(f"backbone weights from {backbone_weights}")
+        if init_from is not None:
+            left, taken = initialise_from(self.model, init_from)
+            notes.append(f"{taken} tensors from {init_from}; left at their initial values: {', '.join(left) or 'none'}")
+        if self.average is not None:
+            self.average.model.load_state_dict(self.model.state_dict())
+        return notes
+
+    def _check_fits(self, checkpoint: Checkpoint, path: Path) -> None:
+        if from_mapping(Categories, checkpoint.categories) != self.categories:
+            advice = "take another run=... name, and trainer.init_from=... for the weights that fit"
+            raise CheckpointError(f"{path}: trained on other classes: {advice}")
+        if checkpoint.steps_per_epoch != self.steps_per_epoch:
+            raise CheckpointError(
+                f"{path}: an epoch had {checkpoint.steps_per_epoch} steps and has {self.steps_per_epoch} now: "
+                "schedule.batch_size and the training set must stay the same"
+            )

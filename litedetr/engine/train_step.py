@@ -1,0 +1,139 @@
+"""One optimiser step: micro-batches in, updated weights out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from litedetr.engine.batches import MicroBatch
+from litedetr.engine.config import Precision
+from litedetr.engine.distributed import Ranks
+from litedetr.engine.optim import gradient_norm
+from litedetr.engine.precision import autocast
+from litedetr.engine.signals import StopRequest
+from litedetr.losses import Criterion, Losses
+from litedetr.structures import DetectorOutput, ImageBatch, TargetBatch
+
+
+class NonFiniteError(ArithmeticError):
+    """The loss or the gradient is infinite or not a number; nothing was updated with it."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """loss: of the whole batch, over all ranks. grad_norm: before clipping. parts: this rank's share of each part.
+
+    stop_signal: a signal that any rank received by the end of the step, 0 for none.
+    """
+
+    loss: float
+    grad_norm: float
+    parts: dict[str, Tensor]
+    stop_signal: int
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """model: the detector, or DDP around it. scaler: disabled unless `precision` is fp16.
+
+    stop: this rank's stop request, which the results tell all ranks.
+    """
+
+    model: nn.Module
+    criterion: Criterion
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
+    precision: Precision
+    clip_norm: float | None
+    seed: int
+    ranks: Ranks
+    stop: StopRequest
+
+    def __call__(self, step: int, batches: Sequence[MicroBatch]) -> StepResult:
+        """Update the model by the gradient of all `batches` of all ranks, exactly that of one large batch.
+
+        Raises NonFiniteError on all ranks, before the update.
+        """
+        # The noise of a step depends on nothing that came before it, so a resumed run draws the same.
+        torch.manual_seed(step_seed(self.seed, step, self.ranks.rank))
+        self.optimizer.zero_grad(set_to_none=True)
+        targets = share_counts([targets for _, targets in batches], self.ranks)
+        loss, parts = 0.0, {}
+        for number, ((images, _), own_targets) in enumerate(zip(batches, targets, strict=True), start=1):
+            with self._synchronised(last=number == len(batches)):
+                losses = self._backward(step, images.to(self.ranks.device), own_targets.to(self.ranks.device))
+            loss = loss + losses.total.detach()
+            parts = {name: parts.get(name, 0) + value for name, value in losses.parts.items()}
+        shared = self.ranks.gather_numbers(float(loss), self.stop.signum)
+        total, stop_signal = sum(row[0] for row in shared), int(max(row[1] for row in shared))
+        if not math.isfinite(total):
+            raise self._failure(f"the loss is {total}", step, parts)
+        return StepResult(total, self._update(step, parts), parts, stop_signal)
+
+    def _synchronised(self, last: bool) -> AbstractContextManager[object]:
+        """Ranks exchange gradients once, after the last micro-batch."""
+        if isinstance(self.model, DistributedDataParallel) and not last:
+            return self.model.no_sync()
+        return nullcontext()
+
+    def _backward(self, step: int, images: ImageBatch, targets: TargetBatch) -> Losses:
+        with autocast(self.ranks.device, self.precision):
+            output = self.model(images, targets)
+        # Before the loss, whose matching cannot be done with NaN; all ranks must learn it, or some would wait forever.
+        broken = non_finite(output)
+        if any(row[0] for row in self.ranks.gather_numbers(len(broken))):
+            where = ", ".join(broken) or "on another process"
+            raise self._failure(f"predictions are not finite ({where})", step, {})
+        losses = self.criterion(output, targets)
+        # The normaliser is that of all ranks and DDP averages over them: their number makes it a sum again.
+        self.scaler.scale(losses.total * self.ranks.world_size).backward()
+        return losses
+
+    def _update(self, step: int, parts: dict[str, Tensor]) -> float:
+        self.scaler.unscale_(self.optimizer)
+        grad_norm = float(gradient_norm(self.model, self.clip_norm))
+        # With fp16 an overflow is normal: the scaler skips the step and lowers its scale.
+        if not self.scaler.is_enabled() and not math.isfinite(grad_norm):
+            raise self._failure(f"the gradient's norm is {grad_norm}", step, parts)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return grad_norm
+
+    def _failure(self, what: str, step: int, parts: dict[str, Tensor]) -> NonFiniteError:
+        listed = ", ".join(f"{name} {float(part):.4g}" for name, part in parts.items())
+        return NonFiniteError(
+            f"{what} at step {step}; nothing was updated, and the last checkpoint is intact. "
+            f"Parts of the loss: {listed or 'none could be computed'}. Try a lower schedule.lr, a longer "
+            f"schedule.warmup, a smaller schedule.clip_norm, or trainer.precision=fp32 (now {self.precision}); "
+            "resume=auto continues from the checkpoint"
+        )
+
+
+def non_finite(output: DetectorOutput) -> list[str]:
+    """Names of the predictions that are infinite or not a number."""
+    named = {f"decoder layer {i}": layer for i, layer in enumerate(output.layers)} | {"proposals": output.proposals}
+    finite = [p.class_logits.isfinite().all() & p.boxes.isfinite().all() for p in named.values()]
+    flags = torch.stack(finite).tolist()  # one wait for the device, not one for each
+    return [name for name, is_finite in zip(named, flags, strict=True) if not is_finite]
+
+
+def share_counts(batches: Sequence[TargetBatch], ranks: Ranks) -> list[TargetBatch]:
+    """Give all micro-batches of all ranks the normaliser and the largest object count of the whole batch."""
+    counts = [len(item) for batch in batches for item in batch.items]
+    shared = ranks.gather_numbers(sum(counts), max(counts, default=0))
+    num_boxes = max(sum(row[0] for row in shared), 1.0)
+    max_objects = int(max(row[1] for row in shared))
+    return [replace(batch, num_boxes=num_boxes, max_objects=max_objects) for batch in batches]
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """A seed in [0, 2^63) of its own for every step and rank."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,207 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from torch.nn.parallel import DistributedDataParallel
+
+from litedetr.data import build_datasets
+from litedetr.engine.batches import MicroBatch, StepBatches, evaluation_batches, loader_settings
+from litedetr.engine.checkpoint import save_checkpoint
+from litedetr.engine.config import RunConfig
+from litedetr.engine.distributed import Ranks
+from litedetr.engine.evaluator import Evaluation, Evaluator
+from litedetr.engine.optim import set_learning_rate
+from litedetr.engine.pictures import sample_picture
+from litedetr.engine.run_folder import RunFolder
+from litedetr.engine.schedule import Timeline
+from litedetr.engine.scores import Scores, class_table, json_numbers, summary_table
+from litedetr.engine.signals import Interrupted, StopRequest
+from litedetr.engine.state import TrainingState
+from litedetr.engine.tracker import SilentTracker, Tracker
+from litedetr.engine.train_step import StepResult, TrainStep
+from litedetr.losses import Criterion
+
+
+class Trainer:
+    """Trains `config` in `folder`. All ranks do the same, but only the main one writes and prints."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, ranks: Ranks) -> None:
+        self.config, self.folder, self.ranks = config, folder, ranks
+        settings = loader_settings(config, ranks)
+        data = build_datasets(config.data, config.seed)
+        self.train_set, self.val_set = data.train, data.val
+        self.batches = StepBatches(data.train, settings, ranks, config.schedule.accumulate)
+        self.timeline = Timeline(config.schedule, self.batches.steps_per_epoch)
+        self.stop = StopRequest()
+        val_batches = evaluation_batches(data.val, settings, ranks)
+        self.evaluator = Evaluator(data.val, val_batches, config.trainer.precision, ranks)
+        categories, steps_per_epoch = data.train.categories, self.batches.steps_per_epoch
+        self.state = TrainingState.initial(config, categories, steps_per_epoch, ranks.device)
+        notes = [folder.note, self._description(), *self._restore()]
+        self.train_step = self._build_train_step()
+        self.tracker = self._build_tracker(notes)
+        self.scores: Scores | None = None
+
+    def _description(self) -> str:
+        return (
+            f"{self.state.num_parameters / 1e6:.1f} M trained parameters, {len(self.state.categories.ids)} classes, "
+            f"{len(self.train_set)} training and {len(self.val_set)} validation images, "
+            f"{self.timeline.total_steps} steps of {self.config.schedule.batch_size} images, "
+            f"{self.ranks.world_size} x {self.ranks.device.type}, {self.config.trainer.precision}"
+        )
+
+    def _restore(self) -> list[str]:
+        if self.folder.resume_from is not None:
+            changed = self.state.restore(self.folder.resume_from)
+            step, total = self.state.progress.step, self.timeline.total_steps
+            if step == total:  # nothing is left to train: only the last evaluation is done once more
+                self.state.progress = replace(self.state.progress, evaluated_step=step - 1)
+            return [f"at step {step} of {total}", *(f"changed since the checkpoint: {line}" for line in changed)]
+        return self.state.begin()
+
+    def _build_train_step(self) -> TrainStep:
+        model = self.state.model
+        if self.config.trainer.compile:
+            model.compile_parts()
+        if self.ranks.world_size > 1:
+            device_ids = [self.ranks.device] if self.ranks.device.type == "cuda" else None
+            model = DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
+        return TrainStep(
+            model=model,
+            criterion=Criterion(self.config.loss),
+            optimizer=self.state.optimizer,
+            scaler=self.state.scaler,
+            precision=self.config.trainer.precision,
+            clip_norm=self.config.schedule.clip_norm,
+            seed=self.config.seed,
+            ranks=self.ranks,
+            stop=self.stop,
+        )
+
+    def _build_tracker(self, notes: list[str]) -> SilentTracker:
+        if not self.ranks.is_main:
+            return SilentTracker()
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        self.folder.results.unlink(missing_ok=True)
+        tracker = Tracker(self.folder, self.state.progress, self.timeline.total_steps)
+        for note in notes:
+            tracker.say(note)
+        return tracker
+
+    def run(self) -> Scores | None:
+        """Train to the end and evaluate. Returns the final scores on the main rank, None on others.
+
+        None too where trainer.stop_after ends the run. Raises Interrupted after SIGTERM or SIGINT, with the state
+        saved, and NonFiniteError where the loss or the gradient is not finite.
+        """
+        with self.stop:
+            try:
+                self._train()
+            finally:
+                self.tracker.close()
+        return self.scores
+
+    def _train(self) -> None:
+        total = self.timeline.total_steps
+        end = min(total, self.config.trainer.stop_after or total)
+        if self._evaluation_due():  # the run ended while it evaluated
+            self._evaluate()
+        batches = self.batches.from_step(self.state.progress.step)
+        self._logged = (self.state.progress.step, time.perf_counter())
+        for step in range(self.state.progress.step, end):
+            self._step(step, next(batches))
+            if self._evaluation_due():
+                self._evaluate()
+                self._logged = (step + 1, time.perf_counter())
+        if self.state.progress.step < total:
+            self._save(self.folder.last)
+            self.tracker.say(f"stopped at step {self.state.progress.step} of {total} (trainer.stop_after)")
+        else:
+            self._finish()
+
+    def _step(self, step: int, batches: list[MicroBatch]) -> None:
+        factor = self.timeline.learning_rate_factor(step)
+        set_learning_rate(self.state.optimizer, factor)
+        result = self.train_step(step, batches)
+        if self.state.average is not None:
+            self.state.average.update(self.state.model, step)
+        done = step + 1
+        self.state.progress = replace(self.state.progress, step=done)
+        rate = self.config.schedule.lr * factor
+        self.tracker.advance(result.loss, rate)
+        if done % self.config.trainer.log_every == 0:
+            self._log(done, result, rate)
+        # Before an evaluation too: it takes long, and it can be done again.
+        if result.stop_signal or done % self.config.trainer.checkpoint_every == 0 or self._evaluation_due():
+            self._save(self.folder.last)
+        if result.stop_signal:
+            raise Interrupted(result.stop_signal, self._farewell(result.stop_signal))
+
+    def _log(self, step: int, result: StepResult, rate: float) -> None:
+        shares = self.ranks.gather_numbers(*(float(part) for part in result.parts.values()))
+        parts = {name: sum(share) for name, share in zip(result.parts, zip(*shares, strict=True), strict=True)}
+        (last_step, last_time), now = self._logged, time.perf_counter()
+        self._logged = (step, now)
+        speed = (step - last_step) * self.config.schedule.batch_size / (now - last_time)
+        numbers = {"epoch": step / self.timeline.steps_per_epoch, "loss": result.loss, "lr": rate}
+        self.tracker.train(step, numbers | {"grad_norm": result.grad_norm, "images_per_second": speed} | parts)
+
+    def _save(self, path: Path) -> None:
+        if self.ranks.is_main:
+            save_checkpoint(path, self.state.checkpoint())
+
+    def _evaluation_due(self) -> bool:
+        """Whether the weights of this step shall be evaluated and are not yet."""
+        step, every = self.state.progress.step, self.config.trainer.evaluate_every
+        if step == self.state.progress.evaluated_step:
+            return False
+        periodic = every is not None and step % (every * self.timeline.steps_per_epoch) == 0
+        return periodic or step == self.timeline.total_steps
+
+    def _evaluate(self) -> None:
+        evaluation = self.evaluator(self.state.evaluated_model, self._leave_evaluation_if_asked)
+        progress = replace(self.state.progress, evaluated_step=self.state.progress.step)
+        self.state.progress = progress
+        if evaluation is None:
+            return
+        self.scores = evaluation.scores
+        self.tracker.evaluation(progress.step, self.timeline.epoch_of(progress.step), self.scores)
+        self._draw(evaluation)
+        # "not <=": where no object counts, AP is undefined, and the latest weights are taken for the best.
+        if not self.scores.ap <= progress.best_score:
+            self.state.progress = replace(progress, best_score=self.scores.ap)
+            self._save(self.folder.best)
+        self._save(self.folder.last)
+
+    def _draw(self, evaluation: Evaluation) -> None:
+        for image_id in self.val_set.image_ids[: self.config.trainer.num_pictures]:
+            image, truth = self.val_set.load_image(image_id), self.evaluator.ground_truth
+            picture = sample_picture(image, image_id, evaluation.detections, truth)
+            self.tracker.picture(self.state.progress.step, f"image_{image_id}", picture)
+
+    def _leave_evaluation_if_asked(self) -> None:
+        if self.stop.signum:
+            raise Interrupted(self.stop.signum, self._farewell(self.stop.signum))
+
+    def _farewell(self, signum: int) -> str:
+        name, step = signal.Signals(signum).name, self.state.progress.step
+        return f"{name}: left after step {step}, saved in {self.folder.last}; resume={self.folder.path} continues"
+
+    def _finish(self) -> None:
+        if self.scores is None:
+            return
+        best = self.state.progress.best_score
+        content = {"step": self.state.progress.step} | json_numbers({"best_AP": best}) | self.scores.to_mapping()
+        self.folder.results.write_text(json.dumps(content, indent=2), encoding="utf-8")
+        for text in (summary_table(self.scores), class_table(self.scores)):
+            self.tracker.say("\n" + text)
+        self.tracker.say(
+            f"\nbest AP {best:.3f}: {self.folder.best}\nlast weights: {self.folder.last}\n"
+            f"pictures: {self.folder.pictures}\nnumbers: {self.folder.metrics}, tensorboard --logdir {self.folder.path}"
+        )

@@ -1,0 +1,62 @@
+"""What the scripts share: from Hydra's configuration to ours, and errors as one clear line."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+CONFIG_FOLDER = str(Path(__file__).resolve().parent.parent / "conf")
+# The scripts run from a clone too, without an installation.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from litedetr.config import from_mapping  # noqa: E402
+from litedetr.engine import Interrupted, NonFiniteError, RunConfig  # noqa: E402
+from litedetr.models import DetectorConfig  # noqa: E402
+
+USER_ERRORS = (ValueError, FileNotFoundError, OmegaConfBaseException, NonFiniteError)
+
+
+def run_config(cfg: DictConfig) -> RunConfig:
+    """RunConfig of a composed conf/train.yaml; ConfigError names a setting that cannot work."""
+    plain = as_mapping(cfg)
+    parts = {field.name for field in fields(DetectorConfig)}
+    return from_mapping(
+        RunConfig,
+        {
+            "model": {name: value for name, value in plain.items() if name in parts},
+            "trainer": plain["trainer"] | {"resume": plain["resume"]},
+            **{name: plain[name] for name in ("data", "loss", "schedule", "seed")},
+        },
+    )
+
+
+def as_mapping(cfg: DictConfig) -> dict[str, Any]:
+    """Plain values, interpolations resolved."""
+    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+def clear_errors(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """End with one line on stderr and code 2 where the user can mend it; with 128 + n after signal n."""
+
+    @functools.wraps(main)
+    def wrapped(cfg: DictConfig) -> None:
+        try:
+            main(cfg)
+        except Interrupted as stop:
+            print(stop, file=sys.stderr)
+            sys.exit(128 + stop.signum)
+        except USER_ERRORS as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            print(f"error: {error}\n(HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
+            sys.exit(2)
+
+    return wrapped

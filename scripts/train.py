@@ -1,0 +1,34 @@
+"""Train and evaluate a detector; conf/train.yaml and its groups hold the settings.
+
+python scripts/train.py encoder=h3l1 a=6 b=1
+torchrun --nproc-per-node=8 scripts/train.py experiment=coco_r50_36ep data.root=<coco>
+"""
+
+from pathlib import Path
+
+import hydra
+from _common import CONFIG_FOLDER, clear_errors, run_config
+from omegaconf import DictConfig, OmegaConf
+
+from litedetr.engine import Trainer, choose_run_folder, join_ranks, use_all_cores, use_deterministic_algorithms
+
+RUNS = Path("runs")
+
+
+@hydra.main(version_base=None, config_path=CONFIG_FOLDER, config_name="train")
+@clear_errors
+def main(cfg: DictConfig) -> None:
+    config = run_config(cfg)
+    use_all_cores()
+    if config.trainer.deterministic:
+        use_deterministic_algorithms()
+    with join_ranks(config.trainer.device) as ranks:
+        folder = ranks.from_main(choose_run_folder(RUNS, cfg.run, config) if ranks.is_main else None)
+        trainer = Trainer(config, folder, ranks)
+        if ranks.is_main:
+            OmegaConf.save(cfg, folder.path / "config.yaml", resolve=True)
+        trainer.run()
+
+
+if __name__ == "__main__":
+    main()

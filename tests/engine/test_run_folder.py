@@ -1,0 +1,89 @@
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from engine_helpers import run_config
+
+from litedetr.config import ConfigError, to_mapping
+from litedetr.engine import Checkpoint, CheckpointError, RunConfig, choose_run_folder, save_checkpoint
+from litedetr.engine.checkpoint import Progress
+from litedetr.engine.run_folder import changed_settings
+
+
+def checkpoint_of(config: RunConfig) -> Checkpoint:
+    return Checkpoint(to_mapping(config), {"names": [], "ids": []}, {}, None, {}, {}, Progress(), 3)
+
+
+def add_run(root: Path, name: str, config: RunConfig, age: float, finished: bool = False) -> Path:
+    folder = root / name
+    folder.mkdir()
+    save_checkpoint(folder / "last.pt", checkpoint_of(config))
+    os.utime(folder / "last.pt", (1e9 - age, 1e9 - age))
+    if finished:
+        (folder / "results.json").write_text("{}")
+    return folder
+
+
+def config_with(tmp_path: Path, **trainer: object) -> RunConfig:
+    return run_config(tmp_path, trainer=trainer)
+
+
+def test_a_name_begins_a_run_and_auto_continues_it(tmp_path: Path):
+    auto = config_with(tmp_path, resume="auto")
+    assert choose_run_folder(tmp_path, "foo", auto).resume_from is None
+    folder = add_run(tmp_path, "foo", auto, age=0)
+    chosen = choose_run_folder(tmp_path, "foo", auto)
+    assert (chosen.path, chosen.resume_from) == (folder, folder / "last.pt")
+
+
+def test_a_run_is_never_overwritten(tmp_path: Path):
+    config = config_with(tmp_path)
+    add_run(tmp_path, "foo", config, age=0)
+    with pytest.raises(ConfigError, match=r"run=foo: .* holds a run already; resume=auto"):
+        choose_run_folder(tmp_path, "foo", config)
+
+
+def test_without_a_name_runs_do_not_collide(tmp_path: Path):
+    config = config_with(tmp_path)
+    first = choose_run_folder(tmp_path, None, config).path
+    first.mkdir()
+    second = choose_run_folder(tmp_path, None, config).path
+    assert first != second
+    assert first.parent == second.parent == tmp_path
+
+
+def test_auto_without_a_name_takes_the_newest_unfinished_run_of_the_same_configuration(tmp_path: Path):
+    config = config_with(tmp_path, resume="auto")
+    add_run(tmp_path, "finished", config, age=1, finished=True)
+    add_run(tmp_path, "other_seed", replace(config, seed=5), age=2)
+    wanted = add_run(tmp_path, "wanted", config_with(tmp_path, log_every=7), age=3)
+    add_run(tmp_path, "older", config, age=4)
+    assert choose_run_folder(tmp_path, None, config).path == wanted
+
+
+def test_auto_without_a_name_says_when_there_is_nothing_to_continue(tmp_path: Path):
+    chosen = choose_run_folder(tmp_path, None, config_with(tmp_path, resume="auto"))
+    assert chosen.resume_from is None
+    assert "no unfinished run of this configuration" in chosen.note
+
+
+def test_a_path_continues_a_checkpoint_or_a_folder(tmp_path: Path):
+    folder = add_run(tmp_path, "foo", config_with(tmp_path), age=0)
+    for path in (folder, folder / "last.pt"):
+        chosen = choose_run_folder(tmp_path, None, config_with(tmp_path, resume=str(path)))
+        assert (chosen.path, chosen.resume_from) == (folder, folder / "last.pt")
+    elsewhere = choose_run_folder(tmp_path, "bar", config_with(tmp_path, resume=str(folder)))
+    assert (elsewhere.path, elsewhere.resume_from) == (tmp_path / "bar", folder / "last.pt")
+    with pytest.raises(CheckpointError, match="resume=atuo: no such checkpoint; expected auto, never"):
+        choose_run_folder(tmp_path, None, config_with(tmp_path, resume="atuo"))
+
+
+def test_a_changed_model_is_refused_and_other_changes_are_told(tmp_path: Path):
+    config = run_config(tmp_path)
+    checkpoint = checkpoint_of(config)
+    assert changed_settings(checkpoint, config_with(tmp_path, log_every=3)) == []
+    assert changed_settings(checkpoint, replace(config, seed=4)) == ["seed: 0 -> 4"]
+    wider = replace(config, model=replace(config.model, decoder=replace(config.model.decoder, feedforward=32)))
+    with pytest.raises(CheckpointError, match=r"model.decoder.feedforward: 16 -> 32"):
+        changed_settings(checkpoint, wider)

@@ -1,0 +1,85 @@
+"""The two scripts as a user runs them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = [
+    *("encoder=h3l1", "a=1", "b=1", "encoder.feedforward=16", "neck.channels=16", "neck.norm_groups=4"),
+    *("attention.num_heads=2", "query_selection.num_queries=8", "decoder.num_layers=1", "decoder.feedforward=16"),
+    *("backbone.width=8", "data.num_workers=0", "data.shapes.num_train=12", "data.shapes.num_val=5"),
+    *("data.shapes.min_side=48", "data.shapes.max_side=64", "schedule.batch_size=4", "schedule.length=100"),
+    *("schedule.warmup=0", "trainer.device=cpu", "trainer.log_every=1", "trainer.num_pictures=1"),
+]
+
+
+def command(script: str, *settings: str) -> list[str]:
+    return [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *settings]
+
+
+def run(folder: Path, script: str, *settings: str) -> subprocess.CompletedProcess:
+    environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
+    return subprocess.run(command(script, *settings), cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def tiny(cache: Path) -> list[str]:
+    return [*TINY, f"data.shapes.cache={cache}"]
+
+
+def test_stop_resume_and_evaluate(tmp_path: Path, tiny: list[str]):
+    """SIGTERM in the middle, `resume=auto` to the end, the scores once more from the checkpoint."""
+    child = subprocess.Popen(command("train", *tiny, "run=foo"), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    folder = tmp_path / "runs" / "foo"
+    deadline = time.monotonic() + 60
+    while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").read_text():
+        assert child.poll() is None, child.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    child.send_signal(signal.SIGTERM)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 128 + signal.SIGTERM
+    assert "SIGTERM: left after step" in errors
+    assert "Traceback" not in errors
+
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    last = max(steps)
+    again = run(
+        tmp_path, "train", *tiny, "run=foo", "resume=auto", "schedule.unit=iterations", f"schedule.length={last + 2}"
+    )
+    assert again.returncode == 0, again.stderr
+    assert "COCO box scores" in again.stdout
+    assert "schedule.unit: epochs -> iterations" in again.stdout
+    assert (folder / "config.yaml").exists()
+    assert not (tmp_path / "outputs").exists()
+
+    evaluated = run(tmp_path, "eval", "checkpoint=runs/foo/last.pt", "device=cpu", "batch_size=2")
+    assert evaluated.returncode == 0, evaluated.stderr
+    table = evaluated.stdout[evaluated.stdout.index("COCO box scores") : evaluated.stdout.index("detections:")]
+    assert table.strip() in again.stdout
+    found = json.loads((folder / "detections.json").read_text())
+    assert {entry["image_id"] for entry in found} == {1, 2, 3, 4, 5}
+    assert set(found[0]) == {"image_id", "category_id", "bbox", "score"}
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "message"),
+    [
+        ("train", ["schedule.lr=fast"], "error: schedule.lr: expected a value of type float, got 'fast'"),
+        ("train", ["resume=runs/none"], "error: resume=runs/none: no such checkpoint"),
+        ("eval", [], "Missing mandatory value: checkpoint"),
+    ],
+)
+def test_a_mistake_is_one_clear_message(tmp_path: Path, script: str, settings: list[str], message: str):
+    result = run(tmp_path, script, *settings)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []

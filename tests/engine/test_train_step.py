@@ -1,0 +1,186 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from engine_helpers import MODEL, run_config
+from torch import Tensor, nn
+
+from litedetr.data import build_datasets, collate
+from litedetr.engine import NonFiniteError, Ranks, ScheduleConfig
+from litedetr.engine.batches import MicroBatch
+from litedetr.engine.optim import build_optimizer
+from litedetr.engine.signals import StopRequest
+from litedetr.engine.train_step import TrainStep, share_counts, step_seed
+from litedetr.losses import Criterion, LossConfig
+from litedetr.models import build_detector
+from litedetr.models.config import DenoisingConfig
+from litedetr.structures import Target, TargetBatch
+
+
+@pytest.fixture(scope="module")
+def samples(cache):
+    """Images of several sizes with 0 to 3 objects."""
+    data = build_datasets(run_config(cache).data, seed=0).train
+    return [data[index] for index in range(8)]
+
+
+def batch_of(samples, dtype: torch.dtype) -> MicroBatch:
+    images, targets = collate(samples)
+    items = tuple(replace(item, boxes=item.boxes.to(dtype)) for item in targets.items)
+    return replace(images, pixels=images.pixels.to(dtype)), replace(targets, items=items)
+
+
+def build_step(ranks: Ranks, dtype: torch.dtype = torch.float32, precision: str = "fp32", **denoising) -> TrainStep:
+    torch.manual_seed(0)
+    config = replace(MODEL, denoising=DenoisingConfig(num_pairs=6, **denoising))
+    model = build_detector(config, 5).to(dtype).train()
+    return TrainStep(
+        model=model,
+        criterion=Criterion(LossConfig()),
+        optimizer=build_optimizer(model, ScheduleConfig()),
+        scaler=torch.amp.GradScaler("cpu", enabled=precision == "fp16"),
+        precision=precision,
+        clip_norm=None,
+        seed=0,
+        ranks=ranks,
+        stop=StopRequest(),
+    )
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_accumulation_gives_the_large_batch_its_gradient_loss_and_parts(samples, one_rank: Ranks):
+    """With unequal object counts, so that a mean of the micro-batches' means is another number."""
+    quiet = {"box_noise": 0.0, "label_flip": 0.0}
+    large, small = (build_step(one_rank, torch.float64, **quiet) for _ in range(2))
+    pieces = [samples[:1], samples[1:6], samples[6:]]
+    assert len({sum(len(s.target) for s in piece) / len(piece) for piece in pieces}) > 1
+    expected = large(0, [batch_of(samples, torch.float64)])
+    result = small(0, [batch_of(piece, torch.float64) for piece in pieces])
+    assert result.loss == pytest.approx(expected.loss, rel=1e-9)
+    assert {n: float(p) for n, p in result.parts.items()} == pytest.approx(
+        {n: float(p) for n, p in expected.parts.items()}
+    )
+    for name, wanted in gradients(large.model).items():
+        got = gradients(small.model)[name]
+        assert (got - wanted).norm() <= 1e-9 * wanted.norm().clamp(min=1e-6), name
+
+
+def test_a_step_draws_the_same_noise_whatever_came_before(samples, one_rank: Ranks):
+    batch = batch_of(samples[:4], torch.float32)
+    first, second = build_step(one_rank), build_step(one_rank)
+    torch.rand(17)
+    assert first(3, [batch]).loss == second(3, [batch]).loss
+    assert build_step(one_rank)(4, [batch]).loss != build_step(one_rank)(3, [batch]).loss
+
+
+def test_seeds_of_steps_and_ranks_differ():
+    seeds = {step_seed(seed, step, rank) for seed in range(3) for step in range(50) for rank in range(4)}
+    assert len(seeds) == 600
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+class TwoRanks(Ranks):
+    """The first of two ranks; what the other one says in each exchange is given."""
+
+    def __init__(self, *answers: tuple[float, ...]) -> None:
+        super().__init__(torch.device("cpu"))
+        object.__setattr__(self, "answers", iter(answers))
+
+    def gather_numbers(self, *values: float) -> list[list[float]]:
+        return [list(values), list(next(self.answers))]
+
+
+NO_OBJECTS, FINITE, NOT_FINITE = (0, 0), (0,), (1,)  # answers on counts and predictions
+
+
+def target(num_objects: int) -> Target:
+    return Target(torch.zeros(num_objects, dtype=torch.int64), torch.rand(num_objects, 4), 0, (10, 10))
+
+
+def test_counts_are_those_of_all_micro_batches_and_ranks(one_rank: Ranks):
+    batches = [TargetBatch.from_targets([target(2), target(0)]), TargetBatch.from_targets([target(0)])]
+    assert [(b.num_boxes, b.max_objects) for b in share_counts(batches, one_rank)] == [(2, 2)] * 2
+    two = TwoRanks((7, 5))
+    assert [(b.num_boxes, b.max_objects) for b in share_counts(batches, two)] == [(9, 5)] * 2
+    empty = [TargetBatch.from_targets([target(0)])] * 2
+    assert [(b.num_boxes, b.max_objects) for b in share_counts(empty, one_rank)] == [(1, 0)] * 2
+
+
+def test_a_batch_without_any_object_gives_every_parameter_a_finite_gradient(samples, one_rank: Ranks):
+    """A parameter without a gradient would stop training on several ranks."""
+    bare = [replace(s.target, labels=s.target.labels[:0], boxes=s.target.boxes[:0]) for s in samples]
+    nothing = [replace(sample, target=target) for sample, target in zip(samples, bare, strict=True)]
+    step = build_step(one_rank)
+    assert math.isfinite(step(0, [batch_of(nothing, torch.float32)]).loss)
+    assert [name for name, gradient in gradients(step.model).items() if gradient is None] == []
+
+
+def test_a_signal_to_another_rank_reaches_this_one(samples, one_rank: Ranks):
+    batch = batch_of(samples[:2], torch.float32)
+    assert build_step(one_rank)(0, [batch]).stop_signal == 0
+    asked = build_step(one_rank)
+    asked.stop.signum = 15
+    assert asked(0, [batch]).stop_signal == 15
+    assert build_step(TwoRanks(NO_OBJECTS, FINITE, (0.0, 2)))(0, [batch]).stop_signal == 2
+
+
+def assert_stops_without_update(step: TrainStep, batch: MicroBatch, message: str) -> None:
+    before = {name: value.clone() for name, value in step.model.state_dict().items()}
+    with pytest.raises(NonFiniteError, match=message) as error:
+        step(41, [batch])
+    assert "at step 41" in str(error.value)
+    assert "schedule.lr" in str(error.value)
+    for name, value in step.model.state_dict().items():
+        assert torch.equal(value, before[name]) or value.isnan().any(), name
+
+
+def test_nan_predictions_stop_before_the_update(samples, one_rank: Ranks):
+    batch = batch_of(samples[:2], torch.float32)
+    step = build_step(one_rank)
+    nn.init.constant_(step.model.decoder.head.classes.weight, math.nan)
+    assert_stops_without_update(step, batch, r"predictions are not finite \(decoder layer 0, decoder layer 1\)")
+    other_rank_failed = replace(build_step(one_rank), ranks=TwoRanks(NO_OBJECTS, NOT_FINITE))
+    assert_stops_without_update(other_rank_failed, batch, r"predictions are not finite \(on another process\)")
+
+
+def test_an_infinite_loss_stops_before_the_update_with_its_parts(samples, one_rank: Ranks):
+    batch = batch_of(samples[:2], torch.float32)
+    infinite = Criterion(replace(LossConfig(), weights=replace(LossConfig().weights, l1=math.inf)))
+    assert_stops_without_update(replace(build_step(one_rank), criterion=infinite), batch, r"the loss is inf.*l1 0\.")
+    other_rank_failed = replace(build_step(one_rank), ranks=TwoRanks(NO_OBJECTS, FINITE, (math.nan, 0)))
+    assert_stops_without_update(other_rank_failed, batch, "the loss is nan")
+
+
+def test_an_infinite_gradient_stops_in_full_precision_and_is_skipped_by_the_fp16_scaler(samples, one_rank: Ranks):
+    batch = batch_of(samples[:2], torch.float32)
+    step = build_step(one_rank)
+    hook = lambda grad: torch.full_like(grad, math.inf)  # noqa: E731
+    next(step.model.parameters()).register_hook(hook)
+    assert_stops_without_update(step, batch, "the gradient's norm is (inf|nan)")
+
+    half = build_step(one_rank, precision="fp16")
+    next(half.model.parameters()).register_hook(hook)
+    before = {name: value.clone() for name, value in half.model.state_dict().items()}
+    scale = half.scaler.get_scale()
+    assert not math.isfinite(half(0, [batch]).grad_norm)
+    assert half.scaler.get_scale() == scale / 2
+    assert all(torch.equal(value, before[name]) for name, value in half.model.state_dict().items())
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains_to_about_the_same_loss(samples, one_rank: Ranks, precision: str):
+    batch = batch_of(samples[:4], torch.float32)
+    expected = build_step(one_rank)(0, [batch])
+    step = build_step(one_rank, precision=precision)
+    before = next(step.model.parameters()).clone()
+    results = [step(0, [batch])]
+    while not math.isfinite(results[-1].grad_norm) and len(results) < 12:  # until fp16 has found its scale
+        results.append(step(0, [batch]))
+    assert results[0].loss == pytest.approx(expected.loss, rel=0.05)
+    assert results[0].loss != expected.loss
+    assert results[-1].grad_norm == pytest.approx(expected.grad_norm, rel=0.2)  # a skipped step changes nothing
+    assert not torch.equal(next(step.model.parameters()), before)

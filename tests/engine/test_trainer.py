@@ -1,0 +1,221 @@
+"""Whole runs of a tiny detector."""
+
+import json
+import math
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from engine_helpers import metrics, run_config, train
+
+from litedetr.config import ConfigError
+from litedetr.engine import CheckpointError, Interrupted, NonFiniteError, Ranks, RunFolder, Trainer, load_checkpoint
+from litedetr.engine.checkpoint import Progress
+from litedetr.engine.tracker import drop_metrics_after
+
+TIMES = ("images_per_second",)
+
+
+def numbers(folder: Path) -> list[dict]:
+    """All that was recorded, but for how fast it went."""
+    records = metrics(folder, "train") + metrics(folder, "evaluation")
+    return [{name: value for name, value in record.items() if name not in TIMES} for record in records]
+
+
+@pytest.fixture(scope="module")
+def whole_run(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    train(run_config(cache), folder, Ranks(torch.device("cpu")))
+    return folder
+
+
+def assert_same_end(folder: Path, whole_run: Path) -> None:
+    assert numbers(folder) == numbers(whole_run)
+    mine, theirs = load_checkpoint(folder / "last.pt"), load_checkpoint(whole_run / "last.pt")
+    assert mine.progress == theirs.progress
+    for kind in ("model", "ema"):
+        for name, value in getattr(theirs, kind).items():
+            assert torch.equal(getattr(mine, kind)[name], value), f"{kind} {name}"
+
+
+def test_a_run_leaves_what_it_promises(whole_run: Path):
+    assert [record["step"] for record in metrics(whole_run, "train")] == [1, 2, 3, 4, 5, 6]
+    assert [record["step"] for record in metrics(whole_run, "evaluation")] == [3, 6]
+    assert [record["lr"] for record in metrics(whole_run, "train")] == pytest.approx([1e-3] * 3 + [1e-4] * 3)
+    results = json.loads((whole_run / "results.json").read_text())
+    assert results["step"] == 6
+    assert set(results["classes"]) == {"circle", "ring", "square", "triangle", "star"}
+    assert len(list((whole_run / "pictures").glob("*.png"))) == 1
+    assert list((whole_run / "tensorboard").iterdir())
+    best = load_checkpoint(whole_run / "best.pt").progress
+    assert best.best_score == max(record["AP"] for record in metrics(whole_run, "evaluation"))
+    last = load_checkpoint(whole_run / "last.pt")
+    assert any(not torch.equal(last.ema[name], value) for name, value in last.model.items())
+
+
+@pytest.mark.parametrize("stop_after", [2, 3, 4])
+def test_a_resumed_run_is_the_uninterrupted_one(
+    whole_run: Path, cache: Path, tmp_path: Path, one_rank: Ranks, stop_after: int
+):
+    """To the last bit, from the middle of an epoch and from its end."""
+    train(run_config(cache, trainer={"stop_after": stop_after}), tmp_path, one_rank)
+    assert not (tmp_path / "results.json").exists()
+    assert metrics(tmp_path, "train")[-1]["step"] == stop_after
+    torch.rand(11)  # another process starts from another state
+    train(run_config(cache), tmp_path, one_rank)
+    assert_same_end(tmp_path, whole_run)
+
+
+def test_steps_after_the_last_checkpoint_are_done_again_and_listed_once(
+    whole_run: Path, cache: Path, tmp_path: Path, one_rank: Ranks, monkeypatch: pytest.MonkeyPatch
+):
+    """As after SIGKILL at step 5, where the checkpoint is of step 4 and a line of the metrics is cut short."""
+    config = run_config(cache, trainer={"checkpoint_every": 4})
+    trainer = Trainer(config, RunFolder(tmp_path, None, "test"), one_rank)
+    step = trainer._step
+
+    def killed(number: int, batches: list) -> None:
+        step(number, batches)
+        if number == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert load_checkpoint(tmp_path / "last.pt").progress.step == 4
+    assert metrics(tmp_path, "train")[-1]["step"] == 5
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "tra')
+    train(config, tmp_path, one_rank)
+    assert_same_end(tmp_path, whole_run)
+
+
+def test_a_run_killed_while_it_evaluates_evaluates_again(
+    whole_run: Path, cache: Path, tmp_path: Path, one_rank: Ranks, monkeypatch: pytest.MonkeyPatch
+):
+    trainer = Trainer(run_config(cache), RunFolder(tmp_path, None, "test"), one_rank)
+    monkeypatch.setattr(trainer, "evaluator", lambda *arguments: os.kill(os.getpid(), signal.SIGTERM) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.run()
+    assert metrics(tmp_path, "evaluation") == []
+    train(run_config(cache), tmp_path, one_rank)
+    assert_same_end(tmp_path, whole_run)
+
+
+@pytest.mark.parametrize("ema_decay", [0.9, None])
+def test_the_averaged_weights_are_evaluated_where_there_are_any(
+    cache: Path, tmp_path: Path, one_rank: Ranks, monkeypatch: pytest.MonkeyPatch, ema_decay: float | None
+):
+    trainer = Trainer(run_config(cache, schedule={"ema_decay": ema_decay}), RunFolder(tmp_path, None, "test"), one_rank)
+    evaluated = []
+    monkeypatch.setattr(trainer, "evaluator", lambda model, *arguments: evaluated.append(model))
+    trainer.run()
+    expected = trainer.state.model if ema_decay is None else trainer.state.average.model
+    assert evaluated == [expected] * 2
+
+
+def test_a_finished_run_is_only_evaluated_once_more(whole_run: Path, cache: Path, tmp_path: Path, one_rank: Ranks):
+    train(run_config(cache), tmp_path, one_rank)
+    written = (tmp_path / "best.pt").stat().st_mtime_ns
+    again = train(run_config(cache), tmp_path, one_rank)
+    assert again.scores is not None
+    assert (tmp_path / "best.pt").stat().st_mtime_ns == written
+    assert_same_end(tmp_path, whole_run)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_after_its_step_with_the_state_saved(
+    cache: Path, tmp_path: Path, one_rank: Ranks, monkeypatch: pytest.MonkeyPatch, signum: int
+):
+    trainer = Trainer(run_config(cache), RunFolder(tmp_path, None, "test"), one_rank)
+    handler = signal.getsignal(signum)
+    forward = trainer.state.model.forward
+    calls = []
+
+    def interrupted(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signum)
+        return forward(*arguments)
+
+    monkeypatch.setattr(trainer.state.model, "forward", interrupted)
+    with pytest.raises(Interrupted) as stop:
+        trainer.run()
+    assert stop.value.signum == signum
+    assert load_checkpoint(tmp_path / "last.pt").progress.step == 2
+    assert signal.getsignal(signum) == handler
+
+
+def test_a_run_that_diverges_keeps_its_last_checkpoint(
+    cache: Path, tmp_path: Path, one_rank: Ranks, monkeypatch: pytest.MonkeyPatch
+):
+    config = run_config(cache, trainer={"checkpoint_every": 1})
+    trainer = Trainer(config, RunFolder(tmp_path, None, "test"), one_rank)
+    step = trainer._step
+
+    def poisoned(number: int, batches: list) -> None:
+        if number == 2:
+            torch.nn.init.constant_(next(trainer.state.model.parameters()), math.nan)
+        step(number, batches)
+
+    monkeypatch.setattr(trainer, "_step", poisoned)
+    with pytest.raises(NonFiniteError, match="at step 2"):
+        trainer.run()
+    kept = load_checkpoint(tmp_path / "last.pt")
+    assert kept.progress.step == 2
+    assert all(value.isfinite().all() for value in kept.model.values())
+
+
+def test_accumulation_trains_on_the_same_images(cache: Path, tmp_path: Path, one_rank: Ranks):
+    quiet = replace(run_config(cache).model.denoising, box_noise=0.0, label_flip=0.0)
+
+    def losses(name: str, accumulate: int) -> list[float]:
+        config = run_config(cache, schedule={"accumulate": accumulate}, trainer={"stop_after": 2})
+        config = replace(config, model=replace(config.model, denoising=quiet))
+        train(config, tmp_path / name, one_rank)
+        return [record["loss"] for record in metrics(tmp_path / name, "train")]
+
+    assert losses("four", 4) == pytest.approx(losses("one", 1), rel=1e-3)
+
+
+def test_what_cannot_be_continued_says_why(whole_run: Path, cache: Path, one_rank: Ranks):
+    smaller_batches = run_config(cache, schedule={"batch_size": 2})
+    with pytest.raises(CheckpointError, match=r"an epoch had 3 steps and has 6 now: schedule\.batch_size"):
+        train(smaller_batches, whole_run, one_rank)
+    config = run_config(cache)
+    fewer = replace(config, data=replace(config.data, classes=("circle", "star")))
+    with pytest.raises(CheckpointError, match=r"trained on other classes: .*init_from"):
+        train(fewer, whole_run, one_rank)
+
+
+def test_fine_tuning_starts_from_the_weights_of_another_run(
+    whole_run: Path, cache: Path, tmp_path: Path, one_rank: Ranks
+):
+    config = run_config(cache, trainer={"init_from": str(whole_run / "last.pt")})
+    trainer = Trainer(config, RunFolder(tmp_path, None, "test"), one_rank)
+    expected = load_checkpoint(whole_run / "last.pt").ema
+    for model in (trainer.state.model, trainer.state.average.model):
+        assert all(torch.equal(model.state_dict()[name], value) for name, value in expected.items())
+    assert trainer.state.progress == Progress()
+
+
+def test_a_batch_that_cannot_be_split_or_filled_is_named(cache: Path, tmp_path: Path, one_rank: Ranks):
+    with pytest.raises(ConfigError, match=r"schedule.batch_size: expected at most .* \(12\), got 16"):
+        train(run_config(cache, schedule={"batch_size": 16}), tmp_path, one_rank)
+    three = replace(one_rank, world_size=3)
+    with pytest.raises(ConfigError, match=r"schedule.batch_size: expected a multiple of processes \(3\)"):
+        train(run_config(cache), tmp_path, three)
+
+
+def test_metrics_keep_what_lies_before_the_checkpoint(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [{"kind": "train", "step": step} for step in (1, 2, 3)]
+    lines.insert(2, {"kind": "evaluation", "step": 2})
+    path.write_text("\n".join(json.dumps(line) for line in lines))
+    drop_metrics_after(path, Progress(step=2, evaluated_step=2))
+    assert [json.loads(line) for line in path.read_text().splitlines()] == lines[:3]
+    drop_metrics_after(path, Progress(step=2, evaluated_step=0))
+    assert [json.loads(line) for line in path.read_text().splitlines()] == lines[:2]
