@@ -31,6 +31,7 @@ def key_aware_attention(query: Tensor, value: Tensor, points: SamplingPoints, ke
     return _attend(query, key, value, None, points)
 
 
+@torch.compiler.disable  # loops over chunks would be unrolled into one huge graph
 def _attend(
     query: Tensor | None, key: Tensor | None, value: Tensor, logits: Tensor | None, points: SamplingPoints
 ) -> Tensor:

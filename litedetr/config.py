@@ -55,6 +55,8 @@ def _join(path: str, name: str) -> str:
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
     origin = get_origin(hint)
+    if hint is Any:
+        return value
     if origin in (Union, types.UnionType):
         options = get_args(hint)
         if value is None and type(None) in options:

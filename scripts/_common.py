@@ -6,7 +6,6 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +16,14 @@ CONFIG_FOLDER = str(Path(__file__).resolve().parent.parent / "conf")
 # The scripts run from a clone too, without an installation.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from litedetr.config import from_mapping  # noqa: E402
 from litedetr.engine import Interrupted, NonFiniteError, RunConfig  # noqa: E402
-from litedetr.models import DetectorConfig  # noqa: E402
 
 USER_ERRORS = (ValueError, FileNotFoundError, OmegaConfBaseException, NonFiniteError)
 
 
 def run_config(cfg: DictConfig) -> RunConfig:
     """RunConfig of a composed conf/train.yaml; ConfigError names a setting that cannot work."""
-    plain = as_mapping(cfg)
-    parts = {field.name for field in fields(DetectorConfig)}
-    return from_mapping(
-        RunConfig,
-        {
-            "model": {name: value for name, value in plain.items() if name in parts},
-            "trainer": plain["trainer"] | {"resume": plain["resume"]},
-            **{name: plain[name] for name in ("data", "loss", "schedule", "seed")},
-        },
-    )
+    return RunConfig.from_settings(as_mapping(cfg))
 
 
 def as_mapping(cfg: DictConfig) -> dict[str, Any]:

@@ -1,15 +1,17 @@
 """Scenes of the embedded data set, drawn with Pillow.
 
-Each class has a neighbour that it is easily taken for, so that a detector has to look at shape, not at colour or size:
+Colour is a hint, not an answer: one shape in five has any colour. Each class has a neighbour that it is easily
+taken for, so that a detector has to look at shape:
 
 - circle and ring share their outline and differ by the hole alone;
-- square and triangle, at any rotation, share straight edges and differ by the number and the angle of their corners;
+- square and triangle, both a little tilted, share a flat base and straight edges and differ by what is above it;
 - star has corners like both, and a small one looks like a circle.
 """
 
 from __future__ import annotations
 
 import math
+from colorsys import hsv_to_rgb
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +20,17 @@ from PIL import Image, ImageDraw
 SHAPES = ("circle", "ring", "square", "triangle", "star")
 
 _OVERSAMPLING = 4
-_SMALLEST, _LARGEST = 12.0, 150.0  # larger extent of a shape in pixels
+_SMALLEST, _LARGEST = 16.0, 150.0  # larger extent of a shape in pixels
 _LARGEST_SHARE = 0.85  # of the image's longer side
+_TILT = math.radians(15)  # largest rotation from upright
 _HOLE = 0.55  # radius of a ring's hole over the ring's own
 _LEAST_VISIBLE = 0.5  # share of a shape that the image's edge and later shapes leave to see
 _LEAST_CONTRAST = 90.0  # distance in RGB from what a shape is drawn on
 _PLACEMENT_ATTEMPTS = 12
+_TYPICAL_SHARE = 0.8  # of shapes whose colour is a hint at what they are
+_HUE_SPREAD = 0.08  # of such a colour around its shape's hue, in turns
+_COLOUR_ATTEMPTS = 100
+_BACKGROUND_SATURATION = 0.4
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ def draw_scene(rng: np.random.Generator, sides: tuple[int, int], max_objects: in
     placed = _Placed(canvas)
     for size in sizes.tolist():
         shape = SHAPES[int(rng.integers(len(SHAPES)))]
-        placed.try_to_add(shape, Outline.of(shape, size, rng.uniform(0, 2 * math.pi)), rng)
+        placed.try_to_add(shape, Outline.of(shape, size, rng.uniform(-_TILT, _TILT)), rng)
     noisy = np.asarray(canvas, dtype=np.float32) + 5 * rng.standard_normal((height, width, 3), dtype=np.float32)
     image = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
     return Scene(image, tuple(placed.shapes), np.array(placed.boxes).reshape(-1, 4))
@@ -139,7 +146,7 @@ class _Placed:
     ) -> None:
         pixels = np.asarray(self._canvas, dtype=np.float32)
         below = coverage.ravel() @ pixels.reshape(-1, 3) / coverage.sum()
-        self._canvas.paste(_contrasting_colour(below, rng), mask=mask)
+        self._canvas.paste(_colour(shape, below, rng), mask=mask)
         self._visible = [visible * (1 - coverage) for visible in self._visible]
         self._visible.append(coverage)
         self._areas.append(full)
@@ -150,27 +157,40 @@ class _Placed:
 def _unit_polygon(shape: str) -> np.ndarray:
     """Vertices (V, 2) on the unit circle, and for a star inside it too."""
     corners = {"square": 4, "triangle": 3, "star": 10}.get(shape, 96)
-    angles = np.arange(corners) * (2 * math.pi / corners)
+    first = math.pi / 4 if shape == "square" else -math.pi / 2  # upright: a flat side below, a tip above
+    angles = np.arange(corners) * (2 * math.pi / corners) + first
     radii = np.ones(corners)
     if shape == "star":
         radii[1::2] = 0.45
     return np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
 
 
-def _contrasting_colour(below: np.ndarray, rng: np.random.Generator) -> tuple[int, int, int]:
-    colour = rng.integers(0, 256, size=3)
-    while np.linalg.norm(colour - below) < _LEAST_CONTRAST:
-        colour = rng.integers(0, 256, size=3)
-    return int(colour[0]), int(colour[1]), int(colour[2])
+def _colour(shape: str, below: np.ndarray, rng: np.random.Generator) -> tuple[int, int, int]:
+    """One that stands out from `below`: mostly near the shape's own hue, otherwise any."""
+    typical = rng.random() < _TYPICAL_SHARE
+    hue = SHAPES.index(shape) / len(SHAPES)
+    for _ in range(_COLOUR_ATTEMPTS):
+        if typical:
+            turn = (hue + rng.uniform(-_HUE_SPREAD, _HUE_SPREAD)) % 1
+            colour = 255 * np.array(hsv_to_rgb(turn, rng.uniform(0.4, 1), rng.uniform(0.4, 1)))
+        else:
+            colour = rng.uniform(0, 255, size=3)
+        if np.linalg.norm(colour - below) >= _LEAST_CONTRAST:
+            break
+    red, green, blue = (int(value) for value in colour)
+    return red, green, blue
 
 
 def _background(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """A gradient between two colours, low-frequency noise over it, and a few lines that are no object."""
-    first, second = rng.integers(30, 226, size=(2, 3)).astype(np.float32)
+    """A gradient between two pale colours, low-frequency noise over it, and a few lines that are no object."""
+    colours = rng.integers(30, 226, size=(2, 3)).astype(np.float32)
+    first, second = colours.mean(axis=1, keepdims=True) + _BACKGROUND_SATURATION * (
+        colours - colours.mean(axis=1, keepdims=True)
+    )
     angle = rng.uniform(0, 2 * math.pi)
     y, x = np.linspace(0, 1, height, dtype=np.float32)[:, None], np.linspace(0, 1, width, dtype=np.float32)
     ramp = ((x - 0.5) * math.cos(angle) + (y - 0.5) * math.sin(angle)) / math.sqrt(2) + 0.5
-    coarse = rng.normal(0, 22, size=(3, 5, 5)).astype(np.float32)
+    coarse = rng.normal(0, 15, size=(3, 5, 5)).astype(np.float32)
     smooth = [np.asarray(Image.fromarray(c).resize((width, height), Image.Resampling.BICUBIC)) for c in coarse]
     pixels = first + ramp[..., None] * (second - first) + np.stack(smooth, axis=-1)
     canvas = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))

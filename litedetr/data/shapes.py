@@ -17,7 +17,7 @@ from litedetr.config import ConfigError
 from litedetr.data.config import ShapesConfig
 from litedetr.data.drawing import SHAPES, Scene, draw_scene
 
-_DRAWING_VERSION = 1  # raise it whenever other pixels or annotations come out of the same settings
+_DRAWING_VERSION = 4  # raise it whenever other pixels or annotations come out of the same settings
 _CATEGORY_IDS = (3, 7, 12, 20, 41)  # with gaps, as many real sets have them
 _log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from litedetr.engine.checkpoint import (
 )
 from litedetr.engine.config import RunConfig, ScheduleConfig, TrainerConfig
 from litedetr.engine.distributed import Ranks, join_ranks, use_all_cores, use_deterministic_algorithms
+from litedetr.engine.evaluate import EvalConfig, evaluate_checkpoint
 from litedetr.engine.evaluator import Evaluation, Evaluator, write_detections
 from litedetr.engine.run_folder import RunFolder, choose_run_folder
 from litedetr.engine.scores import Scores, class_table, coco_scores, summary_table
@@ -21,6 +22,7 @@ from litedetr.engine.trainer import Trainer
 __all__ = [
     "Checkpoint",
     "CheckpointError",
+    "EvalConfig",
     "Evaluation",
     "Evaluator",
     "Interrupted",
@@ -37,6 +39,7 @@ __all__ = [
     "choose_run_folder",
     "class_table",
     "coco_scores",
+    "evaluate_checkpoint",
     "evaluation_batches",
     "join_ranks",
     "load_checkpoint",

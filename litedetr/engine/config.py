@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
-from litedetr.config import require
+from litedetr.config import from_mapping, require
 from litedetr.data import DataConfig
 from litedetr.losses import LossConfig
 from litedetr.models import DetectorConfig
@@ -117,3 +118,16 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", "at least 0", self.seed)
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> RunConfig:
+        """From the flat settings of conf/train.yaml, where the model's parts and `resume` stand at the top."""
+        parts = {field.name for field in fields(DetectorConfig)}
+        return from_mapping(
+            cls,
+            {
+                "model": {name: value for name, value in settings.items() if name in parts},
+                "trainer": settings["trainer"] | {"resume": settings["resume"]},
+                **{name: settings[name] for name in ("data", "loss", "schedule", "seed")},
+            },
+        )

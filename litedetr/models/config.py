@@ -15,9 +15,9 @@ Padding = Literal["exact", "published"]
 class BackboneConfig:
     """name: resnet18|34|50|101, or `transformers:<model name or folder>`.
 
-    weights: path or URL of pre-trained weights, None: random. norm: frozen batch norm, or group norm (8 channels a
-    group) to train from scratch. frozen_stages: how many of (stem, layer1, ..., layer4) are not trained.
-    width: channels of the stem; 64 is the standard ResNet.
+    weights: path or URL of pre-trained weights, None: random.
+    Of ResNets alone: norm: frozen batch norm, or group norm (8 channels a group) to train from scratch;
+    frozen_stages: how many of (stem, layer1, ..., layer4) are not trained; width: channels of the stem, usually 64.
     """
 
     name: str = "resnet50"

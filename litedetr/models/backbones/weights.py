@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlparse
@@ -48,7 +49,12 @@ def _read(weights: str) -> dict[str, Tensor]:
             f"backbone.weights: {weights} could not be downloaded ({error}); download it elsewhere and give its path, "
             "or set backbone.weights=null to start from random weights"
         ) from error
-    return state.get("model", state) if isinstance(state, dict) else state
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise ConfigError(f"backbone.weights: {weights} is no PyTorch state dict") from error
+    state = state.get("model", state) if isinstance(state, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ConfigError(f"backbone.weights: {weights} is no PyTorch state dict")
+    return state
 
 
 def _some(names: list[str]) -> str:

@@ -1,0 +1,58 @@
+"""Evaluate a checkpoint on a validation set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from litedetr.config import from_mapping, require, to_mapping
+from litedetr.data import DataConfig, build_eval_dataset
+from litedetr.engine.batches import LoaderSettings, evaluation_batches
+from litedetr.engine.checkpoint import LoadedDetector, load_detector
+from litedetr.engine.config import Device, Precision
+from litedetr.engine.distributed import join_ranks
+from litedetr.engine.evaluator import Evaluation, Evaluator
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """The settings of conf/eval.yaml, where they are described.
+
+    data: of a DataConfig; None: the checkpoint's. transforms: None: the checkpoint's.
+    """
+
+    checkpoint: str
+    output: str | None = None
+    batch_size: int = 8
+    device: Device = "auto"
+    precision: Precision = "fp32"
+    data: dict[str, Any] | None = None
+    transforms: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint's file; of a run folder, its best.pt."""
+        path = Path(self.checkpoint)
+        return path / "best.pt" if path.is_dir() else path
+
+
+def evaluate_checkpoint(config: EvalConfig) -> tuple[Evaluation | None, str]:
+    """The evaluation (None on all ranks but the main one), and what was evaluated, in words."""
+    loaded = load_detector(config.path)
+    data = _data_config(config, loaded)
+    with join_ranks(config.device) as ranks:
+        dataset = build_eval_dataset(data, loaded.config.seed, loaded.categories)
+        batches = evaluation_batches(dataset, LoaderSettings(config.batch_size, data.num_workers, 0), ranks)
+        evaluation = Evaluator(dataset, batches, config.precision, ranks)(loaded.model.to(ranks.device))
+    return evaluation, f"{config.path} on {len(dataset)} images of {dataset.annotations_path}"
+
+
+def _data_config(config: EvalConfig, loaded: LoadedDetector) -> DataConfig:
+    trained: Mapping[str, Any] = to_mapping(loaded.config.data)
+    chosen = config.data or trained
+    return from_mapping(DataConfig, {**chosen, "transforms": config.transforms or trained["transforms"]}, "data")

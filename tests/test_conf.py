@@ -1,0 +1,95 @@
+"""Every choice of every configuration group composes and becomes a model."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
+
+from litedetr.engine import RunConfig
+from litedetr.models import build_detector
+
+CONF = Path(__file__).parent.parent / "conf"
+GROUPS = ("size", "encoder", "attention", "backbone", "transforms", "data", "schedule", "model", "experiment")
+CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+COCO = "data.root=/data/coco"
+
+
+def settings(*overrides: str) -> dict:
+    with initialize_config_dir(str(CONF), version_base=None):
+        return OmegaConf.to_container(compose("train", list(overrides)), resolve=True)
+
+
+def run_config(*overrides: str) -> RunConfig:
+    return RunConfig.from_settings(settings(*overrides))
+
+
+def build(config: RunConfig) -> torch.nn.Module:
+    """On the meta device, where a model of any size costs nothing."""
+    with torch.device("meta"):
+        return build_detector(config.model, num_classes=80)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_becomes_a_model(choice):
+    if choice == "backbone=swin_t":
+        pytest.skip("its configuration comes from the hub")
+    needs_root = choice.startswith("experiment=") or choice == "data=coco"
+    assert build(run_config(choice, *([COCO] if needs_root else []))).num_classes == 80
+
+
+def test_the_default_is_h3l1_6_1_with_key_aware_attention():
+    model = build(run_config("encoder=h3l1", "a=6", "b=1"))
+    assert model.encoder.num_high_levels == 3
+    assert [len(block.high_layers) for block in model.encoder.blocks] == [6]
+    assert {layer.attention.kind for layer in model.encoder.blocks[0].high_layers} == {"key_aware_shared"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "high_levels", "a", "b"),
+    [(["encoder=h2l2"], 2, 2, 3), (["encoder=h3l1", "a=2", "b=3"], 3, 2, 3), (["a=3", "b=2"], 3, 3, 2)],
+)
+def test_the_papers_splits(overrides, high_levels, a, b):
+    encoder = run_config(*overrides).model.encoder
+    assert (encoder.num_high_levels, encoder.num_high_layers, encoder.num_blocks) == (high_levels, a, b)
+
+
+def test_dino_has_a_full_encoder_and_no_a():
+    config = run_config("model=dino_4scale").model
+    assert (config.encoder.update, config.encoder.num_layers, config.attention.encoder) == ("full", 6, "deformable")
+    with pytest.raises(ConfigCompositionException, match="Could not override 'a'"):
+        settings("model=dino_4scale", "a=6")
+
+
+def test_the_encoder_on_the_command_line_wins():
+    assert run_config("model=dino_4scale", "encoder=h3l1", "a=6", "b=1").model.encoder.update == "sequential"
+
+
+def test_the_papers_setting():
+    config = run_config("experiment=coco_r50_36ep", COCO)
+    model = config.model
+    assert (model.neck.channels, model.attention.num_heads, model.attention.num_points) == (256, 8, 4)
+    assert (model.query_selection.num_queries, model.decoder.num_layers, model.encoder.feedforward) == (900, 6, 2048)
+    assert (model.backbone.name, model.backbone.norm, model.backbone.frozen_stages) == ("resnet50", "frozen", 2)
+    schedule = config.schedule
+    assert (schedule.length, schedule.drops, schedule.batch_size, schedule.clip_norm) == (36, (30,), 16, 0.1)
+    assert (schedule.lr, schedule.backbone_lr, schedule.weight_decay) == (1e-4, 1e-5, 1e-4)
+    transforms = config.data.transforms
+    assert (min(transforms.train_sides), max(transforms.train_sides), transforms.max_side) == (480, 800, 1333)
+    parameters = sum(p.numel() for p in build(config).parameters()) / 1e6
+    assert 40 < parameters < 60
+
+
+@pytest.mark.skipif(find_spec("transformers") is None, reason="an optional extra")
+@pytest.mark.parametrize("name", ["swin", "convnext"])
+def test_backbones_of_transformers(name):
+    config = run_config(f"backbone.name=transformers:{name}")
+    model = build_detector(config.model, num_classes=3).eval()
+    from litedetr.structures import ImageBatch
+
+    with torch.no_grad():
+        output = model(ImageBatch.from_images([torch.randn(3, 70, 100), torch.randn(3, 64, 64)]))
+    assert output.predictions.boxes.isfinite().all()
