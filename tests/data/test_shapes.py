@@ -38,7 +38,7 @@ def test_box_is_tight_around_the_drawn_shape(shape: str, angle: float, size: flo
 
 def test_areas_are_those_of_the_shapes() -> None:
     """Share of the tight box that is filled, at angle 0; a ring has a hole, a star is thin."""
-    expected = {"circle": math.pi / 4, "ring": math.pi / 4 * (1 - 0.55**2), "square": 0.5, "triangle": 0.5}
+    expected = {"circle": math.pi / 4, "ring": math.pi / 4 * (1 - 0.55**2), "square": 1.0, "triangle": 0.5}
     for shape, share in expected.items():
         outline = Outline.of(shape, 60, 0)
         filled = np.asarray(outline.mask((50, 50), (100, 100)), dtype=float).sum() / 255
