@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kernels.points import SamplingPoints
 
+MOST_ROWS = 2**31 - 1  # rows are counted in 32 bits, half the traffic of 64
 SAMPLES_PER_CHUNK = 1 << 16  # about 8 MB of fp32 samples at D = 32
 
 
@@ -100,6 +101,9 @@ class Grid:
         pitch = torch.tensor([w + 1 for _, w in points.shapes], dtype=torch.int32)
         steps = torch.stack([pitch * 0, pitch * 0 + 1, pitch, pitch + 1], dim=-1) * heads
         tokens = sum(lengths) + 1
+        rows = len(points.offsets) * tokens * heads
+        if rows > MOST_ROWS:
+            raise ValueError(f"value: expected at most {MOST_ROWS} rows B * S * M, got {rows}; take smaller batches")
 
         def for_points(x: Tensor, dim: int) -> Tensor:
             return x.unsqueeze(dim).repeat_interleave(num_points, dim)
@@ -110,7 +114,7 @@ class Grid:
             start=for_points(start, 1),
             pitch=for_points(pitch, 1),
             steps=for_points(steps, 1),
-            last_first_row=for_points(len(points.offsets) * tokens * heads - 1 - steps.amax(-1), 1),
+            last_first_row=for_points(rows - 1 - steps.amax(-1), 1),
             tokens=tokens,
             heads=heads,
             queries=points.offsets.shape[1],

@@ -80,3 +80,9 @@ def test_second_derivative_is_refused():
     out = cpu.key_aware_attention(problem.tensors["query"], problem.tensors["value"], problem.points)
     with pytest.raises(RuntimeError, match="use backend='reference' for second derivatives"):
         torch.autograd.grad(out.sum(), problem.tensors["query"], create_graph=True)
+
+
+def test_more_rows_than_32_bits_count_are_refused(monkeypatch):
+    monkeypatch.setattr(cpu, "MOST_ROWS", 10)
+    with pytest.raises(ValueError, match="^value: expected at most 10 rows"):
+        run(cpu, "shared", make_problem())
