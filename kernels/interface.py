@@ -1,54 +1,87 @@
 """The seam: one call for each attention, whatever computes it.
 
 backend "reference" is plain PyTorch (kernels/reference.py), which also differentiates twice and exports; "triton" the
-fused kernels; "auto" takes the fastest one for the tensors' device, on a CPU kernels/cpu.py.
+fused kernels (kernels/fused); "auto" takes the fastest one for the tensors' device: kernels/cpu on a CPU, elsewhere the
+fused kernels, or the reference where Triton is not installed.
 """
 
 from __future__ import annotations
 
-from types import ModuleType
+from importlib.util import find_spec
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from kernels import cpu, reference
+from kernels.inputs import Inputs
 from kernels.points import SamplingPoints, check_tensor
 
 Backend = Literal["auto", "triton", "reference"]
 
 
-def deformable_attention(value: Tensor, logits: Tensor, points: SamplingPoints, backend: Backend = "auto") -> Tensor:
+def deformable_attention(
+    value: Tensor,
+    logits: Tensor,
+    points: SamplingPoints,
+    backend: Backend = "auto",
+    deterministic: bool | None = None,
+) -> Tensor:
     """Multi-scale deformable attention (Deformable DETR, Eq. 3).
 
     value: (B, S, M, D). logits: (B, Q, M, L * P), before the softmax. Returns (B, Q, M * D).
+    deterministic: whether gradients have the same bits on every run; None follows
+    torch.use_deterministic_algorithms. Under autocast, value and logits are taken in its dtype.
     Raises ValueError where shapes, devices or the backend do not fit.
     """
     points.check(value)
     check_tensor(
         "logits", logits, (*points.offsets.shape[:3], points.offsets.shape[3] * points.offsets.shape[4]), value
     )
-    return _implementation(backend, value).deformable_attention(value, logits, points)
+    return _attend(Inputs(None, None, _autocast(value), _autocast(logits), points), backend, deterministic)
 
 
 def key_aware_attention(
-    query: Tensor, value: Tensor, points: SamplingPoints, key: Tensor | None = None, backend: Backend = "auto"
+    query: Tensor,
+    value: Tensor,
+    points: SamplingPoints,
+    key: Tensor | None = None,
+    backend: Backend = "auto",
+    deterministic: bool | None = None,
 ) -> Tensor:
     """Key-aware deformable attention (Lite DETR, Eq. 4).
 
     query: (B, Q, M, D). value, key: (B, S, M, D); without key the values serve as keys. Returns (B, Q, M * D).
+    deterministic: as in `deformable_attention`. Under autocast, query, key and value are taken in its dtype.
     Raises ValueError where shapes, devices or the backend do not fit.
     """
     points.check(value)
     check_tensor("query", query, (*points.offsets.shape[:3], value.shape[-1]), value)
     if key is not None:
         check_tensor("key", key, tuple(value.shape), value)
-    return _implementation(backend, value).key_aware_attention(query, value, points, key)
+    key = None if key is None else _autocast(key)
+    return _attend(Inputs(_autocast(query), key, _autocast(value), None, points), backend, deterministic)
 
 
-def _implementation(backend: str, value: Tensor) -> ModuleType:
-    """The module that computes it: kernels.cpu or kernels.reference."""
+def _autocast(x: Tensor) -> Tensor:
+    kind = x.device.type
+    if x.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
+        return x
+    return x.to(torch.get_autocast_dtype(kind))
+
+
+def _attend(inputs: Inputs, backend: str, deterministic: bool | None) -> Tensor:
     if backend not in get_args(Backend):
         raise ValueError(f"backend: expected one of {', '.join(get_args(Backend))}, got {backend!r}")
-    if backend == "triton":
-        raise ValueError("backend: 'triton' has no kernels yet, use 'auto' or 'reference'")
-    return cpu if backend == "auto" and value.device.type == "cpu" else reference
+    if deterministic is None:
+        deterministic = torch.are_deterministic_algorithms_enabled()
+    on_cpu, has_triton = inputs.value.device.type == "cpu", find_spec("triton") is not None
+    if backend == "triton" and not has_triton:
+        raise ValueError("backend: 'triton' needs the package triton, which is not installed; use 'auto'")
+    if backend == "reference" or (backend == "auto" and not on_cpu and not has_triton):
+        return reference.attend(inputs)
+    if backend == "auto" and on_cpu:
+        return cpu.attend(inputs, deterministic)
+    from kernels import fused  # only here is Triton needed
+
+    return fused.attend(inputs, deterministic)

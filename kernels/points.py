@@ -19,12 +19,14 @@ class SamplingPoints:
     shapes: ((H_0, W_0), ...), Python ints; S is the sum of their products.
     valid_sizes: (B, L, 2) integers, the (height, width) of each level that is not padding; None: all of it.
         A sample outside, be it of the level or of its valid part, reads zero.
+    query_shapes: if the queries are the cells of feature maps in raster order, their (H, W); a hint for speed alone.
     """
 
     reference: Tensor
     offsets: Tensor
     shapes: tuple[tuple[int, int], ...]
     valid_sizes: Tensor | None = None
+    query_shapes: tuple[tuple[int, int], ...] | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -56,6 +58,8 @@ class SamplingPoints:
         last = 4 if self.reference.shape[-1] == 4 else 2
         check_tensor("offsets", self.offsets, (batch, queries, heads, levels, num_points, 2), value)
         check_tensor("reference", self.reference, (batch, queries, levels, last), value)
+        if self.query_shapes is not None and sum(h * w for h, w in self.query_shapes) != queries:
+            raise ValueError(f"query_shapes: expected {queries} cells, one for each query, got {self.query_shapes}")
         if self.valid_sizes is not None:
             check_tensor("valid_sizes", self.valid_sizes, (batch, levels, 2), value)
             if self.valid_sizes.dtype not in (torch.int32, torch.int64):

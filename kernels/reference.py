@@ -10,7 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.inputs import Inputs
 from kernels.points import SamplingPoints, level_starts
+
+
+def attend(inputs: Inputs) -> Tensor:
+    """Either attention: (B, Q, M * D)."""
+    if inputs.logits is not None:
+        return deformable_attention(inputs.value, inputs.logits, inputs.points)
+    return key_aware_attention(inputs.query, inputs.value, inputs.points, inputs.key)
 
 
 def deformable_attention(value: Tensor, logits: Tensor, points: SamplingPoints) -> Tensor:

@@ -1,10 +1,12 @@
 """Random attention problems, small enough for loops."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import torch
 
-from kernels import SamplingPoints
+from kernels import SamplingPoints, deformable_attention, key_aware_attention
 
 
 @dataclass
@@ -14,10 +16,26 @@ class Problem:
     tensors: dict
     shapes: tuple
     valid_sizes: torch.Tensor | None
+    query_shapes: tuple | None = None
 
     @property
     def points(self) -> SamplingPoints:
-        return SamplingPoints(self.tensors["reference"], self.tensors["offsets"], self.shapes, self.valid_sizes)
+        return SamplingPoints(
+            self.tensors["reference"], self.tensors["offsets"], self.shapes, self.valid_sizes, self.query_shapes
+        )
+
+    def to(self, device) -> Problem:
+        valid = self.valid_sizes if self.valid_sizes is None else self.valid_sizes.to(device)
+        return self._with(lambda name, x: x.to(device), valid)
+
+    def cast(self, dtype) -> Problem:
+        """All but the reference, which keeps single precision at least."""
+        exact = torch.promote_types(dtype, torch.float32)
+        return self._with(lambda name, x: x.to(exact if name == "reference" else dtype), self.valid_sizes)
+
+    def _with(self, change, valid) -> Problem:
+        tensors = {n: change(n, x.detach()).requires_grad_(x.requires_grad) for n, x in self.tensors.items()}
+        return Problem(tensors, self.shapes, valid, self.query_shapes)
 
 
 def make_problem(
@@ -30,6 +48,7 @@ def make_problem(
     boxes=False,
     padded=False,
     dtype=torch.float64,
+    query_shapes=None,
 ) -> Problem:
     """Locations reach outside the levels; with `padded`, each image has its own valid part."""
     generator = torch.Generator().manual_seed(0)
@@ -50,7 +69,7 @@ def make_problem(
     valid = None
     if padded:
         valid = torch.tensor([[[max(h - i, 1), max(w - 2 * i, 1)] for h, w in shapes] for i in range(batch)])
-    return Problem({name: x.requires_grad_() for name, x in tensors.items()}, shapes, valid)
+    return Problem({name: x.requires_grad_() for name, x in tensors.items()}, shapes, valid, query_shapes)
 
 
 CASES = {
@@ -64,3 +83,23 @@ CASES = {
     "an empty level": {"shapes": ((3, 4), (0, 0), (2, 2), (0, 3))},
     "no query": {"queries": 0},
 }
+
+
+def attend(kind, problem, backend, **options):
+    """kind: deformable, shared or own."""
+    t = problem.tensors
+    options["backend"] = backend
+    if kind == "deformable":
+        return deformable_attention(t["value"], t["logits"], problem.points, **options)
+    return key_aware_attention(t["query"], t["value"], problem.points, t["key"] if kind == "own" else None, **options)
+
+
+def run(backend, kind, problem, **options):
+    """Output and gradients by name."""
+    for tensor in problem.tensors.values():
+        tensor.grad = None
+    out = attend(kind, problem, backend, **options)
+    grad = torch.linspace(-1, 1, out.numel()).bfloat16()  # the same numbers in every precision
+    out.backward(grad.to(out.device, out.dtype).view_as(out))
+    grads = {name: tensor.grad for name, tensor in problem.tensors.items() if tensor.grad is not None}
+    return {"output": out.detach()} | grads

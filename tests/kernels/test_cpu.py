@@ -2,30 +2,18 @@
 
 import pytest
 import torch
-from kernel_helpers import make_problem
+from kernel_helpers import make_problem, run
 
-from kernels import cpu, reference
+import kernels
+from kernels.cpu import rows, table
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5}  # sums of a few dozen terms of size one in another order
 
 
-def run(module, kind, problem):
-    """Output and gradients of one backend."""
-    t = problem.tensors
-    for tensor in t.values():
-        tensor.grad = None
-    if kind == "deformable":
-        out = module.deformable_attention(t["value"], t["logits"], problem.points)
-    else:
-        out = module.key_aware_attention(t["query"], t["value"], problem.points, t["key"] if kind == "own" else None)
-    out.backward(torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out))
-    return {"output": out.detach()} | {name: tensor.grad for name, tensor in t.items() if tensor.grad is not None}
-
-
 @pytest.mark.parametrize("kind", ["deformable", "shared", "own"])
 def test_output_and_gradients(problem, kind, monkeypatch):
-    monkeypatch.setattr(cpu, "SAMPLES_PER_CHUNK", 20)  # several chunks, the last one shorter, across images
-    expected, actual = run(reference, kind, problem), run(cpu, kind, problem)
+    monkeypatch.setattr(rows, "SAMPLES_PER_CHUNK", 20)  # several chunks, the last one shorter, across images
+    expected, actual = run("reference", kind, problem), run("auto", kind, problem)
     assert set(actual) == set(expected)
     for name, tensor in expected.items():
         torch.testing.assert_close(
@@ -36,16 +24,16 @@ def test_output_and_gradients(problem, kind, monkeypatch):
 @pytest.mark.parametrize("boxes", [False, True], ids=["points", "boxes"])
 def test_single_precision(boxes):
     single = make_problem(dtype=torch.float32, boxes=boxes, padded=True)
-    for name, tensor in run(reference, "own", single).items():
+    for name, tensor in run("reference", "own", single).items():
         torch.testing.assert_close(
-            run(cpu, "own", single)[name], tensor, atol=TOLERANCE[torch.float32], rtol=TOLERANCE[torch.float32]
+            run("auto", "own", single)[name], tensor, atol=TOLERANCE[torch.float32], rtol=TOLERANCE[torch.float32]
         )
 
 
 def test_same_bits_on_every_run():
     """Many samples on few pixels, on several threads: a scatter whose order varied would differ in the last bits."""
     problem = make_problem(shapes=((3, 3),), queries=2000, channels=32, dtype=torch.float32)
-    first, second = run(cpu, "shared", problem), run(cpu, "shared", problem)
+    first, second = run("auto", "shared", problem), run("auto", "shared", problem)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -54,7 +42,7 @@ def test_locations_far_outside_read_zero(bad):
     problem = make_problem()
     with torch.no_grad():
         problem.tensors["offsets"].fill_(bad)
-    out = run(cpu, "shared", problem)["output"]
+    out = run("auto", "shared", problem)["output"]
     torch.testing.assert_close(out, torch.zeros_like(out))
 
 
@@ -63,26 +51,19 @@ def test_a_location_that_is_no_number_gives_no_number():
     problem = make_problem(padded=True)
     with torch.no_grad():
         problem.tensors["offsets"].fill_(float("nan"))
-    assert run(cpu, "shared", problem)["output"].isnan().all()
+    assert run("auto", "shared", problem)["output"].isnan().all()
 
 
 def test_half_precision_is_computed_in_single():
     problem = make_problem(dtype=torch.float32)
     t = problem.tensors
-    half = cpu.key_aware_attention(t["query"].bfloat16(), t["value"].bfloat16(), problem.points)
+    half = kernels.key_aware_attention(t["query"].bfloat16(), t["value"].bfloat16(), problem.points)
     assert half.dtype == torch.bfloat16
-    rounded = cpu.key_aware_attention(t["query"].bfloat16().float(), t["value"].bfloat16().float(), problem.points)
+    rounded = kernels.key_aware_attention(t["query"].bfloat16().float(), t["value"].bfloat16().float(), problem.points)
     torch.testing.assert_close(half, rounded.bfloat16())
 
 
-def test_second_derivative_is_refused():
-    problem = make_problem()
-    out = cpu.key_aware_attention(problem.tensors["query"], problem.tensors["value"], problem.points)
-    with pytest.raises(RuntimeError, match="use backend='reference' for second derivatives"):
-        torch.autograd.grad(out.sum(), problem.tensors["query"], create_graph=True)
-
-
 def test_more_rows_than_32_bits_count_are_refused(monkeypatch):
-    monkeypatch.setattr(cpu, "MOST_ROWS", 10)
+    monkeypatch.setattr(table, "MOST_ROWS", 10)
     with pytest.raises(ValueError, match="^value: expected at most 10 rows"):
-        run(cpu, "shared", make_problem())
+        run("auto", "shared", make_problem())

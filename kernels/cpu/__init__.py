@@ -1,0 +1,35 @@
+"""The CPU path: attention in cache-sized chunks of queries, without a compiler and without big buffers.
+
+A bilinear sample is a bag of four weighted rows, which `F.embedding_bag` fuses. Tables carry a border of zero pixels,
+so that a sample outside needs no mask. The backward pass recomputes the samples; their derivatives by x and y are bags
+with other weights, and the scatter into the table is, after a sort of the rows, one more bag: no atomics, the same
+bits on every run.
+
+Notation as in kernels/points.py; a chunk holds n queries, N = n * M query heads and K = L * P samples each.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from kernels.cpu.backward import backward
+from kernels.cpu.forward import forward
+from kernels.inputs import Gradients, Inputs, Saved
+from kernels.registration import register
+
+
+class CpuBackend:
+    """See kernels.registration.Backend; deterministic always."""
+
+    saves_log_sum_exp = False
+
+    def forward(self, inputs: Inputs, deterministic: bool) -> Saved:
+        return forward(inputs)
+
+    def backward(
+        self, inputs: Inputs, saved: Saved, grad_out: Tensor, deterministic: bool, reference_grad: bool
+    ) -> Gradients:
+        return backward(inputs, grad_out)
+
+
+attend = register("attention_cpu", CpuBackend())

@@ -1,0 +1,106 @@
+"""How many queries a program takes, in which order, and with how many warps.
+
+From kernels/tuned/<gpu>.json where scripts/autotune.py has measured the shape on this GPU, else by a rule that keeps
+the elements a thread holds below what was seen to spill.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+import triton
+
+from kernels.inputs import Inputs, Score
+
+Pass = Literal["forward", "backward"]
+
+TUNED = Path(__file__).parent.parent / "tuned"
+ELEMENTS_PER_THREAD = {"forward": 16, "backward": 8}
+THREADS_PER_WARP = 32
+MOST_WARPS = 16
+
+
+@dataclass(frozen=True)
+class Launch:
+    """block_queries: queries a program takes, a power of two. tile_height: rows of the query grid that they span, 1 for
+    raster order; the block is tile_height x block_queries / tile_height.
+    """
+
+    block_queries: int
+    num_warps: int
+    tile_height: int = 1
+
+    def __post_init__(self) -> None:
+        for name, number in asdict(self).items():
+            if not isinstance(number, int) or number < 1 or number & (number - 1):
+                raise ValueError(f"{name}: expected a power of two, got {number!r}")
+        if self.tile_height > self.block_queries:
+            raise ValueError(
+                f"tile_height: expected at most block_queries = {self.block_queries}, got {self.tile_height}"
+            )
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """(height, width) in queries."""
+        return self.tile_height, self.block_queries // self.tile_height
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a launch depends on. queries: B * Q rounded up to a power of two."""
+
+    run: Pass
+    score: Score
+    dtype: str
+    heads: int
+    channels: int
+    levels: int
+    points: int
+    queries: int
+
+    @classmethod
+    def of(cls, run: Pass, inputs: Inputs) -> Shape:
+        batch, queries, heads, levels, points, _ = inputs.points.offsets.shape
+        dtype = str(inputs.value.dtype).removeprefix("torch.")
+        rounded = triton.next_power_of_2(max(batch * queries, 1))
+        return cls(run, inputs.score, dtype, heads, inputs.value.shape[3], levels, points, rounded)
+
+
+def choose(shape: Shape, device: torch.device) -> Launch:
+    """The launch of a shape on a device."""
+    if device.type != "cuda":
+        return rule(shape)
+    return tuned(torch.cuda.get_device_name(device)).get(shape) or rule(shape)
+
+
+def rule(shape: Shape) -> Launch:
+    """Blocks of four warps, more where one query alone would be too much for them."""
+    per_query = triton.next_power_of_2(shape.points) * triton.next_power_of_2(shape.channels)
+    most = ELEMENTS_PER_THREAD[shape.run] * THREADS_PER_WARP
+    if shape.dtype == "float64":
+        most //= 2
+    warps = min(max(4, per_query // most), MOST_WARPS)
+    return Launch(max(1, min(warps * most // per_query, triton.next_power_of_2(shape.queries))), warps)
+
+
+@lru_cache
+def tuned(gpu: str) -> dict[Shape, Launch]:
+    """What was measured on a GPU with the Triton version installed here."""
+    path = TUNED / file_name(gpu)
+    if not path.exists():
+        return {}
+    content = json.loads(path.read_text())
+    if content["triton"] != triton.__version__:
+        return {}
+    return {Shape(**entry["shape"]): Launch(**entry["launch"]) for entry in content["entries"]}
+
+
+def file_name(gpu: str) -> str:
+    """Of the tuned launches of a GPU, by its name."""
+    return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-") + ".json"

@@ -1,0 +1,65 @@
+"""What goes into one attention call and what its backward pass returns: the arguments of every backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from kernels.points import SamplingPoints
+
+Score = Literal["logits", "shared", "own"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """query (B, Q, M, D) and, unless keys are the values, key (B, S, M, D); or logits (B, Q, M, L * P).
+
+    value: (B, S, M, D).
+    """
+
+    query: Tensor | None
+    key: Tensor | None
+    value: Tensor
+    logits: Tensor | None
+    points: SamplingPoints
+
+    @property
+    def score(self) -> Score:
+        """Where attention weights come from: given logits, keys shared with values, or own keys."""
+        if self.logits is not None:
+            return "logits"
+        return "shared" if self.key is None else "own"
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """The inputs that have gradients, in the order of `Gradients`."""
+        return self.query, self.key, self.value, self.logits, self.points.reference, self.points.offsets
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What the forward pass leaves to the backward pass.
+
+    out: (B, Q, M, D) in the dtype of the values. log_sum_exp: (B, Q, M) of the scores, in fp32 or fp64; or empty.
+    """
+
+    out: Tensor
+    log_sum_exp: Tensor
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """One for each of `Inputs.tensors`, like it; None where the input is, or where none was asked for."""
+
+    query: Tensor | None
+    key: Tensor | None
+    value: Tensor
+    logits: Tensor | None
+    reference: Tensor | None
+    offsets: Tensor
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return self.query, self.key, self.value, self.logits, self.reference, self.offsets
