@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
@@ -36,6 +37,22 @@ class Inputs:
     def tensors(self) -> tuple[Tensor | None, ...]:
         """The inputs that have gradients, in the order of `Gradients`."""
         return self.query, self.key, self.value, self.logits, self.points.reference, self.points.offsets
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Inputs:
+        """The same call with other tensors."""
+        query, key, value, logits, reference, offsets = (None if x is None else change(x) for x in self.tensors)
+        return Inputs(query, key, value, logits, replace(self.points, reference=reference, offsets=offsets))
+
+    def of_queries(self, part: slice) -> Inputs:
+        """The call of some queries alone."""
+        query, logits = (None if x is None else x[:, part] for x in (self.query, self.logits))
+        points = replace(
+            self.points,
+            reference=self.points.reference[:, part],
+            offsets=self.points.offsets[:, part],
+            query_shapes=None,
+        )
+        return replace(self, query=query, logits=logits, points=points)
 
 
 @dataclass(frozen=True)

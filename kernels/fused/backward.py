@@ -21,6 +21,7 @@ from kernels.fused.sampling import (
     query_block,
     rows_of,
     sampling_location,
+    tile_mask,
     token_offsets,
     valid_size,
 )
@@ -40,7 +41,7 @@ def read_sample(
         for RIGHT in tl.static_range(2):
             pixel, inside, weight_x, weight_y = corner(x, y, RIGHT, BELOW, valid_height, valid_width, width, exists)
             offsets = token_offsets(pixel, first_token, channel, HEADS, CHANNELS, INDEX)
-            mask = inside[:, None] & (channel < CHANNELS)[None, :]
+            mask = tile_mask(inside, channel, CHANNELS)
             pixels = tl.load(table_ptr + offsets, mask, 0.0).to(REAL)
             slope_x, slope_y = weight_y * (2 * RIGHT - 1), weight_x * (2 * BELOW - 1)
             if WITH_OUT:
@@ -67,7 +68,7 @@ def scatter(
         for RIGHT in tl.static_range(2):
             pixel, inside, weight_x, weight_y = corner(x, y, RIGHT, BELOW, valid_height, valid_width, width, exists)
             offsets = token_offsets(pixel, first_token, channel, HEADS, CHANNELS, INDEX)
-            mask = inside[:, None] & (channel < CHANNELS)[None, :]
+            mask = tile_mask(inside, channel, CHANNELS)
             tl.atomic_add(grad_ptr + offsets, gradient * (weight_x * weight_y)[:, None], mask, sem="relaxed")
 
 
@@ -126,10 +127,9 @@ def backward_kernel(
     point = tl.arange(0, BLOCK_QUERIES * BLOCK_POINTS) % BLOCK_POINTS
     exists = rows_of(is_query, BLOCK_QUERIES, BLOCK_POINTS) & (point < POINTS)
     channel = tl.arange(0, BLOCK_CHANNELS)
-    is_channel = channel < CHANNELS
     table = image * num_tokens * (HEADS * CHANNELS) + head * CHANNELS
 
-    mask = exists[:, None] & is_channel[None, :]
+    mask = tile_mask(exists, channel, CHANNELS)
     row = index[:, None] * CHANNELS + channel[None, :]
     d_out = tl.load(grad_out_ptr + row, mask, 0.0).to(REAL)
     delta = tl.sum(d_out * tl.load(out_ptr + row, mask, 0.0).to(REAL), 1)
@@ -193,5 +193,5 @@ def backward_kernel(
 
     if SCORE != "logits":
         d_query = tl.sum(tl.reshape(d_query * SCALE, (BLOCK_QUERIES, BLOCK_POINTS, BLOCK_CHANNELS)), 1)
-        mask = is_query[:, None] & is_channel[None, :]
+        mask = tile_mask(is_query, channel, CHANNELS)
         tl.store(grad_query_ptr + query_index[:, None] * CHANNELS + channel[None, :], d_query, mask)

@@ -27,6 +27,8 @@ def run(kernel, grid: Grid, *arguments: object, **constants: object) -> None:
     if 0 in grid:
         return
     device = next(x.device for x in arguments if isinstance(x, Tensor))
+    if constants.get("maxnreg") is None or device.type != "cuda" or torch.version.hip:
+        constants.pop("maxnreg", None)
     with _current(device):
         kernel[grid](*arguments, **constants)
 
@@ -73,6 +75,7 @@ class Call:
             BLOCK_POINTS=triton.next_power_of_2(points.offsets.shape[4]),
             INDEX=self._index_type(),
             num_warps=self.blocks.num_warps,
+            maxnreg=self.blocks.max_registers,
         )
 
     def constants(self) -> dict[str, object]:

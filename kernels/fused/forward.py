@@ -9,7 +9,7 @@ sum over the levels; the rows of a query are merged at the end. With shared keys
 import triton
 import triton.language as tl
 
-from kernels.fused.sampling import level_of, query_block, rows_of, sample, sampling_location, valid_size
+from kernels.fused.sampling import level_of, query_block, rows_of, sample, sampling_location, tile_mask, valid_size
 
 LOWEST = tl.constexpr(-1e38)
 
@@ -30,11 +30,10 @@ def forward_kernel(
     point = tl.arange(0, BLOCK_QUERIES * BLOCK_POINTS) % BLOCK_POINTS
     exists = rows_of(is_query, BLOCK_QUERIES, BLOCK_POINTS) & (point < POINTS)
     channel = tl.arange(0, BLOCK_CHANNELS)
-    is_channel = channel < CHANNELS
     table = image * num_tokens * (HEADS * CHANNELS) + head * CHANNELS
 
     if SCORE != "logits":
-        mask = exists[:, None] & is_channel[None, :]
+        mask = tile_mask(exists, channel, CHANNELS)
         q = tl.load(query_ptr + index[:, None] * CHANNELS + channel[None, :], mask, 0.0).to(REAL) * SCALE
     peak = tl.full((BLOCK_QUERIES * BLOCK_POINTS,), LOWEST, REAL)
     total = tl.zeros((BLOCK_QUERIES * BLOCK_POINTS,), REAL)
@@ -75,6 +74,6 @@ def forward_kernel(
     share = tl.reshape(share, (BLOCK_QUERIES * BLOCK_POINTS,))
     weighted = tl.reshape(weighted * share[:, None], (BLOCK_QUERIES, BLOCK_POINTS, BLOCK_CHANNELS))
     out = tl.sum(weighted, 1) / total[:, None]
-    mask = is_query[:, None] & is_channel[None, :]
+    mask = tile_mask(is_query, channel, CHANNELS)
     tl.store(out_ptr + query_index[:, None] * CHANNELS + channel[None, :], out, mask)
     tl.store(log_sum_exp_ptr + query_index, highest + tl.log(total), is_query)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import triton
@@ -28,16 +28,20 @@ MOST_WARPS = 16
 
 @dataclass(frozen=True)
 class Launch:
-    """block_queries: queries a program takes, a power of two. tile_height: rows of the query grid that they span, 1 for
-    raster order; the block is tile_height x block_queries / tile_height.
+    """block_queries: queries a program takes. num_warps: that share them.
+
+    tile_height: rows of the query grid that a block spans, 1 for raster order; a block is tile_height x
+    block_queries / tile_height. max_registers: of a thread, on NVIDIA GPUs; None leaves it to the assembler.
     """
 
     block_queries: int
     num_warps: int
     tile_height: int = 1
+    max_registers: int | None = None
 
     def __post_init__(self) -> None:
-        for name, number in asdict(self).items():
+        for name in ("block_queries", "num_warps", "tile_height"):
+            number = getattr(self, name)
             if not isinstance(number, int) or number < 1 or number & (number - 1):
                 raise ValueError(f"{name}: expected a power of two, got {number!r}")
         if self.tile_height > self.block_queries:
@@ -86,19 +90,26 @@ def rule(shape: Shape) -> Launch:
     if shape.dtype == "float64":
         most //= 2
     warps = min(max(4, per_query // most), MOST_WARPS)
-    return Launch(max(1, min(warps * most // per_query, triton.next_power_of_2(shape.queries))), warps)
+    block = max(1, min(warps * most // per_query, triton.next_power_of_2(shape.queries)))
+    # Left alone, the assembler spills three predicates here to fit one more program on an H100.
+    is_tight = shape.run == "backward" and shape.score == "logits" and shape.dtype in ("bfloat16", "float16")
+    return Launch(block, warps, max_registers=128 if is_tight else None)
 
 
 @lru_cache
 def tuned(gpu: str) -> dict[Shape, Launch]:
     """What was measured on a GPU with the Triton version installed here."""
-    path = TUNED / file_name(gpu)
+    return {shape: Launch(**entry["launch"]) for shape, entry in read_entries(TUNED / file_name(gpu)).items()}
+
+
+def read_entries(path: Path) -> dict[Shape, dict[str, Any]]:
+    """The entries of a file of tuned launches by shape; none where there is no file, or of another Triton version."""
     if not path.exists():
         return {}
     content = json.loads(path.read_text())
     if content["triton"] != triton.__version__:
         return {}
-    return {Shape(**entry["shape"]): Launch(**entry["launch"]) for entry in content["entries"]}
+    return {Shape(**entry["shape"]): entry for entry in content["entries"]}
 
 
 def file_name(gpu: str) -> str:

@@ -23,9 +23,18 @@ def query_block(order_ptr, num_queries, ORDERED: tl.constexpr, BLOCK_QUERIES: tl
 
 
 @triton.jit
-def rows_of(x, BLOCK_QUERIES: tl.constexpr, BLOCK_POINTS: tl.constexpr):
-    """(BLOCK_QUERIES,) -> (rows,): one row for each point of each query."""
-    return tl.reshape(tl.broadcast_to(x[:, None], (BLOCK_QUERIES, BLOCK_POINTS)), (BLOCK_QUERIES * BLOCK_POINTS,))
+def rows_of(x, LENGTH: tl.constexpr, TIMES: tl.constexpr):
+    """(LENGTH,) -> (LENGTH * TIMES,): each element so many times in a row."""
+    return tl.reshape(tl.broadcast_to(x[:, None], (LENGTH, TIMES)), (LENGTH * TIMES,))
+
+
+@triton.jit
+def tile_mask(exists, channel, CHANNELS: tl.constexpr):
+    """Which elements of a tile (rows, channels) exist."""
+    mask = exists[:, None]
+    if channel.shape[0] != CHANNELS:  # a mask along the channels costs predicate registers
+        mask = mask & (channel < CHANNELS)[None, :]
+    return mask
 
 
 @triton.jit
@@ -107,6 +116,6 @@ def sample(
         for RIGHT in tl.static_range(2):
             pixel, inside, weight_x, weight_y = corner(x, y, RIGHT, BELOW, valid_height, valid_width, width, exists)
             offsets = token_offsets(pixel, first_token, channel, HEADS, CHANNELS, INDEX)
-            mask = inside[:, None] & (channel < CHANNELS)[None, :]
+            mask = tile_mask(inside, channel, CHANNELS)
             total += tl.load(table_ptr + offsets, mask, 0.0).to(REAL) * (weight_x * weight_y)[:, None]
     return total

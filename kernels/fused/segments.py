@@ -7,7 +7,7 @@ it reads their samples one run after the other, BLOCK_SAMPLES at a time, and is 
 import triton
 import triton.language as tl
 
-from kernels.fused.sampling import level_of, valid_size
+from kernels.fused.sampling import level_of, rows_of, tile_mask, valid_size
 
 
 @triton.jit
@@ -39,7 +39,6 @@ def segment_kernel(
     is_valid = is_token & (row < valid_height) & (column < valid_width)
 
     channel = tl.arange(0, BLOCK_CHANNELS)
-    is_channel = channel < CHANNELS
     lane = tl.arange(0, BLOCK_TOKENS * BLOCK_SAMPLES) % BLOCK_SAMPLES
     d_value = tl.zeros((BLOCK_TOKENS * BLOCK_SAMPLES, BLOCK_CHANNELS), REAL)
     d_key = d_value
@@ -49,9 +48,8 @@ def segment_kernel(
             cell = (image * HEADS + head) * num_cells + cell
             begin = tl.load(start_ptr + cell, is_valid, 0)
             length = tl.load(start_ptr + cell + 1, is_valid, 0) - begin
-            shape: tl.constexpr = (BLOCK_TOKENS, BLOCK_SAMPLES)
-            sample = tl.reshape(tl.broadcast_to(begin[:, None], shape), (BLOCK_TOKENS * BLOCK_SAMPLES,)) + lane
-            end = tl.reshape(tl.broadcast_to((begin + length)[:, None], shape), (BLOCK_TOKENS * BLOCK_SAMPLES,))
+            sample = rows_of(begin, BLOCK_TOKENS, BLOCK_SAMPLES) + lane
+            end = rows_of(begin + length, BLOCK_TOKENS, BLOCK_SAMPLES)
             for _ in range(0, tl.max(length, 0).to(tl.int32), BLOCK_SAMPLES):
                 exists = sample < end
                 slot = tl.load(order_ptr + sample, exists, 0)
@@ -61,7 +59,7 @@ def segment_kernel(
                 weight_y = fraction_y if BELOW else 1.0 - fraction_y
                 weight = tl.where(exists, weight_x * weight_y, 0.0)
                 vector = (slot // (LEVELS * POINTS))[:, None] * CHANNELS + channel[None, :]
-                mask = exists[:, None] & is_channel[None, :]
+                mask = tile_mask(exists, channel, CHANNELS)
                 p = tl.load(p_ptr + slot, exists, 0.0)
                 d_value += (weight * p)[:, None] * tl.load(grad_out_ptr + vector, mask, 0.0).to(REAL)
                 if SCORE != "logits":
@@ -75,7 +73,7 @@ def segment_kernel(
 
     pixel = (image * num_tokens + token) * HEADS + head
     pixel = pixel[:, None] * CHANNELS + channel[None, :]
-    mask = is_token[:, None] & is_channel[None, :]
+    mask = tile_mask(is_token, channel, CHANNELS)
     tl.store(
         grad_value_ptr + pixel, tl.sum(tl.reshape(d_value, (BLOCK_TOKENS, BLOCK_SAMPLES, BLOCK_CHANNELS)), 1), mask
     )

@@ -9,7 +9,7 @@ from litedetr.engine.checkpoint import (
     load_detector,
     save_checkpoint,
 )
-from litedetr.engine.config import RunConfig, ScheduleConfig, TrainerConfig
+from litedetr.engine.config import RunConfig, ScheduleConfig, TrainerConfig, detector_config
 from litedetr.engine.distributed import Ranks, join_ranks, use_all_cores, use_deterministic_algorithms
 from litedetr.engine.evaluate import EvalConfig, evaluate_checkpoint
 from litedetr.engine.evaluator import Evaluation, Evaluator, write_detections
@@ -39,6 +39,7 @@ __all__ = [
     "choose_run_folder",
     "class_table",
     "coco_scores",
+    "detector_config",
     "evaluate_checkpoint",
     "evaluation_batches",
     "join_ranks",

@@ -122,12 +122,21 @@ class RunConfig:
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> RunConfig:
         """From the flat settings of conf/train.yaml, where the model's parts and `resume` stand at the top."""
-        parts = {field.name for field in fields(DetectorConfig)}
         return from_mapping(
             cls,
             {
-                "model": {name: value for name, value in settings.items() if name in parts},
+                "model": _model_settings(settings),
                 "trainer": settings["trainer"] | {"resume": settings["resume"]},
                 **{name: settings[name] for name in ("data", "loss", "schedule", "seed")},
             },
         )
+
+
+def detector_config(settings: Mapping[str, Any]) -> DetectorConfig:
+    """The detector of flat settings as those of conf/train.yaml; whatever else they hold is ignored."""
+    return from_mapping(DetectorConfig, _model_settings(settings))
+
+
+def _model_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    parts = {field.name for field in fields(DetectorConfig)}
+    return {name: value for name, value in settings.items() if name in parts}

@@ -13,11 +13,12 @@ from litedetr.structures import FeaturePyramid
 
 
 class MultiScaleAttention(nn.Module):
-    """forward(query (B, Q, C), reference, memory) -> (B, Q, C).
+    """forward(query (B, Q, C), reference, memory, query_shapes) -> (B, Q, C).
 
     reference: (B, Q, L, 2) points or (B, Q, L, 4) boxes, relative to each level. memory: values and, if key-aware,
     keys are its tokens, without position; samples on padding read zero after the projection and keep their share of
-    the softmax.
+    the softmax. query_shapes: if the queries are the cells of some levels, their sizes, so that neighbours are worked
+    together.
 
     kind `deformable`: attention weights are a linear function of the query (Deformable DETR, Eq. 3);
     `key_aware`: q . k / sqrt(D) with sampled keys (Lite DETR, Eq. 4); `key_aware_shared`: keys are the values.
@@ -41,13 +42,20 @@ class MultiScaleAttention(nn.Module):
             self.key_proj = nn.Linear(channels, channels)
         self._initialise()
 
-    def forward(self, query: Tensor, reference: Tensor, memory: FeaturePyramid) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        reference: Tensor,
+        memory: FeaturePyramid,
+        query_shapes: tuple[tuple[int, int], ...] | None = None,
+    ) -> Tensor:
         value = self._heads(self.value_proj(memory.tokens))
         points = SamplingPoints(
             reference.to(torch.promote_types(query.dtype, torch.float32)),
             self.sampling_offsets(query).unflatten(-1, (*self.grid, 2)),
             memory.shapes,
             memory.valid_sizes,
+            query_shapes,
         )
         return self.output_proj(self._attend(query, value, points, memory))
 

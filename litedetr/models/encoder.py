@@ -25,15 +25,19 @@ from litedetr.structures import FeaturePyramid
 
 @dataclass(frozen=True)
 class TokenGroup:
-    """The tokens that a layer updates: a slice of the pyramid's, and their reference points (B, Q, L, 2)."""
+    """The tokens that a layer updates: a slice of the pyramid's, their reference points (B, Q, L, 2), their levels'
+    (H, W).
+    """
 
     tokens: slice
     reference: Tensor
+    shapes: tuple[tuple[int, int], ...]
 
     @classmethod
     def of_levels(cls, pyramid: FeaturePyramid, first: int, last: int) -> TokenGroup:
         sizes = pyramid.level_sizes
-        return cls(slice(sum(sizes[:first]), sum(sizes[:last])), reference_points(pyramid, first, last))
+        tokens = slice(sum(sizes[:first]), sum(sizes[:last]))
+        return cls(tokens, reference_points(pyramid, first, last), pyramid.shapes[first:last])
 
 
 class FeedForward(nn.Module):
@@ -66,7 +70,7 @@ class EncoderLayer(nn.Module):
 
     def attend(self, pyramid: FeaturePyramid, group: TokenGroup) -> Tensor:
         tokens, position = pyramid.tokens[:, group.tokens], pyramid.position[:, group.tokens]
-        return self.norm(tokens + self.attention(tokens + position, group.reference, pyramid))
+        return self.norm(tokens + self.attention(tokens + position, group.reference, pyramid, group.shapes))
 
 
 class JointLayer(EncoderLayer):
@@ -163,7 +167,8 @@ class InterleavedEncoder(_Encoder):
     ) -> FeaturePyramid:
         if isinstance(block, SequentialBlock):
             return self._update(block.low_layer, pyramid, low)
-        both = TokenGroup(slice(0, high.tokens.stop), torch.cat([low.reference, high.reference], dim=1))
+        reference = torch.cat([low.reference, high.reference], dim=1)
+        both = TokenGroup(slice(0, high.tokens.stop), reference, low.shapes + high.shapes)
         return pyramid.with_tokens(self._run(block.joint_layer, pyramid, both, low.tokens.stop))
 
 

@@ -1,0 +1,118 @@
+"""Registers and spills of the kernels, compiled for a GPU that need not be here."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from kernels.fused.backend import backward, forward
+from kernels.fused.call import MOST_INT32, Grid
+from kernels.fused.launch import Launch, Pass
+from kernels.workloads import Workload
+
+TYPES = {
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.float32: "fp32",
+    torch.float64: "fp64",
+    torch.int32: "i32",
+    torch.int64: "i64",
+}
+ALIGNED = [["tt.divisibility", 16]]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """registers: of one thread. spilled: bytes of local memory of one thread, 0 if all fits in registers."""
+
+    kernel: str
+    registers: int
+    spilled: int
+
+
+def resources(
+    workload: Workload, run: Pass, launch: Launch, target: str, deterministic: bool = False
+) -> list[Resources]:
+    """Of every kernel that a pass over a workload launches. target: `sm_90`, `gfx942` and the like."""
+    inputs = workload.inputs("meta")
+    compiler = Compiler(parse_target(target))
+    saved = forward(inputs, launch, compiler if run == "forward" else _nothing)
+    if run == "backward":
+        backward(inputs, saved, torch.empty_like(saved.out), launch, deterministic, False, compiler)
+    return compiler.results
+
+
+def parse_target(name: str) -> GPUTarget:
+    """Raises ValueError where the name is no NVIDIA (sm_NN) or AMD (gfxNNN) architecture."""
+    if match := re.fullmatch(r"sm_(\d+)", name):
+        return GPUTarget("cuda", int(match[1]), 32)
+    if re.fullmatch(r"gfx\w+", name):
+        return GPUTarget("hip", name, 64 if name.startswith("gfx9") else 32)
+    raise ValueError(f"target: expected sm_<number> or gfx<number>, got {name!r}")
+
+
+def _nothing(kernel, grid: Grid, *arguments: object, **constants: object) -> None:
+    """Launches nothing."""
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A launcher (kernels/fused/call.py) that compiles for `target` and reads what the assembler says."""
+
+    target: GPUTarget
+    results: list[Resources] = field(default_factory=list)
+
+    def __call__(self, kernel, grid: Grid, *arguments: object, **constants: object) -> None:
+        options = {name: constants.pop(name, None) for name in ("num_warps", "enable_fp_fusion", "maxnreg")}
+        if options["maxnreg"] is None or self.target.backend != "cuda":
+            del options["maxnreg"]
+        values = dict(zip(kernel.arg_names, arguments, strict=False)) | constants
+        signature = {name: _type(values[name], name in constants) for name in kernel.arg_names}
+        fixed = {(i,): values[name] for i, name in enumerate(signature) if signature[name] == "constexpr"}
+        attributes = {(i,): ALIGNED for i, name in enumerate(signature) if _is_aligned(values[name], signature[name])}
+        source = ASTSource(kernel, signature, fixed, attributes)
+        compiled = triton.compile(source, target=self.target, options=options)
+        read = _of_nvidia if self.target.backend == "cuda" else _of_amd
+        self.results.append(Resources(kernel.fn.__name__, *read(compiled.asm)))
+
+
+def _type(value: object, is_constant: bool) -> str:
+    """As Triton would type the argument of a launch."""
+    if isinstance(value, Tensor):
+        return "*" + TYPES[value.dtype]
+    if is_constant or value is None or value == 1:
+        return "constexpr"
+    return "i32" if value <= MOST_INT32 else "i64"
+
+
+def _is_aligned(value: object, kind: str) -> bool:
+    if kind == "constexpr":
+        return False
+    return isinstance(value, Tensor) or value % 16 == 0
+
+
+def _of_nvidia(asm: dict) -> tuple[int, int]:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(asm["cubin"])
+        file.flush()
+        tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+        text = subprocess.run([tool, "-res-usage", file.name], check=True, capture_output=True, text=True).stdout
+    return _number(r"REG:(\d+)", text), _number(r"STACK:(\d+)", text) + _number(r"LOCAL:(\d+)", text)
+
+
+def _of_amd(asm: dict) -> tuple[int, int]:
+    text = asm["amdgcn"]
+    return _number(r"\.vgpr_count:\s*(\d+)", text), _number(r"\.private_segment_fixed_size:\s*(\d+)", text)
+
+
+def _number(pattern: str, text: str) -> int:
+    return int(re.search(pattern, text)[1])

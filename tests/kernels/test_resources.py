@@ -1,0 +1,57 @@
+"""The kernels compile for GPUs that are not here, and nothing spills."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton")
+
+# In a process of its own: the interpreter, which other tests need, has no compiler.
+PROGRAM = """
+import json, sys
+from itertools import product
+import torch
+from kernels.fused.launch import Shape, rule
+from kernels.fused.resources import resources
+from kernels.workloads import Workload
+
+def found(run, workload, deterministic):
+    launch = rule(Shape.of(run, workload.inputs("meta")))
+    return [vars(r) for r in resources(workload, run, launch, sys.argv[1], deterministic)]
+
+rows = {}
+for score, dtype in product(("logits", "shared", "own"), (torch.bfloat16, torch.float32)):
+    encoder = Workload(score, dtype, (1, 4))
+    rows[f"forward {score} {dtype}"] = found("forward", encoder, False)
+    rows[f"backward {score} {dtype}"] = found("backward", encoder, False)
+    if dtype == torch.bfloat16:
+        rows[f"deterministic {score} {dtype}"] = found("backward", encoder, True)
+        rows[f"forward decoder {score} {dtype}"] = found("forward", Workload(score, dtype, None), False)
+        rows[f"backward decoder {score} {dtype}"] = found("backward", Workload(score, dtype, None), False)
+print(json.dumps(rows))
+"""
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("sm_80", "sm_100")]
+
+
+@pytest.mark.parametrize("target", ["sm_90", "gfx942", *SLOW])
+def test_nothing_spills(target):
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    result = subprocess.run([sys.executable, "-c", PROGRAM, target], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(result.stdout)
+    kernels = {row["kernel"] for found in rows.values() for row in found}
+    assert kernels == {"forward_kernel", "backward_kernel", "segment_kernel"}
+    assert all(row["registers"] > 16 for found in rows.values() for row in found)  # a number was read
+    assert {what: found for what, found in rows.items() if any(row["spilled"] for row in found)} == {}
+
+
+def test_an_unknown_target_is_named():
+    from kernels.fused.resources import parse_target
+
+    with pytest.raises(ValueError, match="^target: expected sm_<number> or gfx<number>, got 'h100'"):
+        parse_target("h100")

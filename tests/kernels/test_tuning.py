@@ -1,0 +1,138 @@
+"""Choosing, measuring and keeping launches; times are made up, checks are real (in the interpreter without a GPU)."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kernels.fused import backend, launch, tuning
+from kernels.fused.launch import Launch, Shape, choose, rule
+from kernels.workloads import Workload
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+SMALL = Workload("shared", torch.float32, (1, 2), shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2)
+FEW = [Launch(2, 1), Launch(4, 1)]
+SHAPE = Shape("forward", "shared", "bfloat16", 8, 32, 4, 4, 8192)
+
+
+@pytest.fixture
+def few_candidates(monkeypatch):
+    monkeypatch.setattr(tuning, "candidates", lambda shape: [rule(shape), *FEW])
+
+
+def times(milliseconds):
+    """A timer that runs each call once and gives the next of the numbers."""
+    numbers = iter(milliseconds)
+
+    def time(call):
+        call()
+        return next(numbers)
+
+    return time
+
+
+@pytest.mark.parametrize("run", ["forward", "backward"])
+def test_the_fastest_is_found(run, few_candidates, monkeypatch):
+    monkeypatch.setattr(tuning, "tiled", lambda best: [])
+    *trials, result = tuning.tune(SMALL, run, DEVICE, times([3.0, 1.0, 2.0]))
+    assert [trial.launch for trial in trials[1:]] == FEW
+    assert all(trial.error < 1e-5 for trial in trials)
+    assert (result.best.launch, result.best.milliseconds) == (FEW[0], 1.0)
+    assert result.by_rule.milliseconds == 3.0
+
+
+def test_tiles_of_the_fastest_are_tried(few_candidates):
+    *trials, result = tuning.tune(SMALL, "forward", DEVICE, times([3.0, 2.0, 1.0, 0.5, 0.7, 0.9]))
+    assert {trial.launch.tile_height for trial in trials[3:]} == {2}
+    assert result.best.launch == replace(FEW[1], tile_height=2)
+
+
+def test_a_wrong_launch_is_not_timed(few_candidates, monkeypatch):
+    right = backend.forward
+
+    def wrong_for_the_first(inputs, chosen, *rest):
+        saved = right(inputs, chosen, *rest)
+        if chosen == FEW[0]:
+            saved.out[0, 0] += 1
+        return saved
+
+    monkeypatch.setattr(backend, "forward", wrong_for_the_first)
+    monkeypatch.setattr(tuning, "tiled", lambda best: [])
+    *trials, result = tuning.tune(SMALL, "forward", DEVICE, times([2.0, 1.0]))
+    assert [trial.milliseconds for trial in trials] == [2.0, None, 1.0]
+    assert trials[1].error > 0.01
+    assert result.best.launch == FEW[1]
+
+
+def test_a_wrong_rule_is_an_error(few_candidates, monkeypatch):
+    monkeypatch.setitem(tuning.TOLERANCE, "float32", 0.0)
+    with pytest.raises(RuntimeError, match="the rule's launch .* errs by"):
+        list(tuning.tune(SMALL, "forward", DEVICE, times([])))
+
+
+def result_of(best, shape=SHAPE):
+    return tuning.Tuned(shape, tuning.Trial(best, 1e-3, 0.5), tuning.Trial(rule(shape), 1e-3, 1.0))
+
+
+@pytest.fixture
+def fake_gpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(launch, "TUNED", tmp_path)
+    launch.tuned.cache_clear()
+    yield torch.device("cuda", 0)
+    launch.tuned.cache_clear()
+
+
+def test_what_was_saved_is_launched(fake_gpu, tmp_path):
+    assert choose(SHAPE, fake_gpu) == rule(SHAPE)
+    best = Launch(32, 8, tile_height=4)
+    path = tuning.save([result_of(best)], "NVIDIA H100 80GB HBM3")
+    assert path == tmp_path / "nvidia-h100-80gb-hbm3.json"
+    assert choose(SHAPE, fake_gpu) == best
+    other = replace(SHAPE, queries=1024)
+    assert choose(other, fake_gpu) == rule(other)
+
+
+def test_saving_keeps_other_shapes(fake_gpu):
+    other = replace(SHAPE, run="backward")
+    tuning.save([result_of(Launch(32, 8))], "NVIDIA H100 80GB HBM3")
+    tuning.save([result_of(Launch(8, 4), other)], "NVIDIA H100 80GB HBM3")
+    assert choose(SHAPE, fake_gpu) == Launch(32, 8)
+    assert choose(other, fake_gpu) == Launch(8, 4)
+
+
+def test_another_version_of_triton_counts_for_nothing(fake_gpu):
+    path = tuning.save([result_of(Launch(64, 2))], "NVIDIA H100 80GB HBM3")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"triton": "0.0"}))
+    launch.tuned.cache_clear()
+    assert choose(SHAPE, fake_gpu) == rule(SHAPE)
+
+
+def test_a_failed_write_leaves_the_old_file(fake_gpu, monkeypatch):
+    path = tuning.save([result_of(Launch(32, 8))], "NVIDIA H100 80GB HBM3")
+    before = path.read_text()
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(tuning.os, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        tuning.save([result_of(Launch(8, 4))], "NVIDIA H100 80GB HBM3")
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize("run", ["forward", "backward"])
+@pytest.mark.parametrize(("points", "channels"), [(1, 1), (4, 32), (3, 24), (8, 64), (16, 256)])
+def test_the_rule_holds_few_elements_a_thread(run, points, channels):
+    shape = replace(SHAPE, run=run, points=points, channels=channels)
+    found = rule(shape)
+    per_query = 2 ** ((points - 1).bit_length() + (channels - 1).bit_length())
+    per_thread = found.block_queries * per_query / (32 * found.num_warps)
+    assert per_thread <= launch.ELEMENTS_PER_THREAD[run] or found.block_queries == 1
+
+
+@pytest.mark.parametrize("bad", [{"block_queries": 3}, {"num_warps": 0}, {"tile_height": 32}])
+def test_impossible_launches_are_named(bad):
+    with pytest.raises(ValueError, match=f"^{next(iter(bad))}: expected"):
+        Launch(**{"block_queries": 16, "num_warps": 4} | bad)
