@@ -38,7 +38,7 @@ def deformable_attention(
     check_tensor(
         "logits", logits, (*points.offsets.shape[:3], points.offsets.shape[3] * points.offsets.shape[4]), value
     )
-    return _attend(Inputs(None, None, _autocast(value), _autocast(logits), points), backend, deterministic)
+    return attend(Inputs(None, None, _autocast(value), _autocast(logits), points), backend, deterministic)
 
 
 def key_aware_attention(
@@ -60,17 +60,11 @@ def key_aware_attention(
     if key is not None:
         check_tensor("key", key, tuple(value.shape), value)
     key = None if key is None else _autocast(key)
-    return _attend(Inputs(_autocast(query), key, _autocast(value), None, points), backend, deterministic)
+    return attend(Inputs(_autocast(query), key, _autocast(value), None, points), backend, deterministic)
 
 
-def _autocast(x: Tensor) -> Tensor:
-    kind = x.device.type
-    if x.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
-        return x
-    return x.to(torch.get_autocast_dtype(kind))
-
-
-def _attend(inputs: Inputs, backend: str, deterministic: bool | None) -> Tensor:
+def attend(inputs: Inputs, backend: str = "auto", deterministic: bool | None = None) -> Tensor:
+    """Either attention on inputs that were checked: (B, Q, M * D)."""
     if backend not in get_args(Backend):
         raise ValueError(f"backend: expected one of {', '.join(get_args(Backend))}, got {backend!r}")
     if deterministic is None:
@@ -85,3 +79,10 @@ def _attend(inputs: Inputs, backend: str, deterministic: bool | None) -> Tensor:
     from kernels import fused  # only here is Triton needed
 
     return fused.attend(inputs, deterministic)
+
+
+def _autocast(x: Tensor) -> Tensor:
+    kind = x.device.type
+    if x.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
+        return x
+    return x.to(torch.get_autocast_dtype(kind))

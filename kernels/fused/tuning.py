@@ -12,19 +12,16 @@ import torch
 import triton
 from torch import Tensor
 
-from kernels import reference
+from kernels.check import TOLERANCE, by_name, reference_results, worst_error
 from kernels.fused import backend, launch
 from kernels.fused.launch import Launch, Pass, Shape, rule
-from kernels.inputs import Gradients, Inputs, Saved
+from kernels.inputs import Inputs, Saved
 from kernels.workloads import Workload
 
 Timer = Callable[[Callable[[], object]], float]  # of a call, in milliseconds
 
 FEWEST_ELEMENTS, MOST_ELEMENTS = 2, 32  # a thread
 RASTER_FINALISTS = 3
-REFERENCE_QUERIES = 2048  # at a time: the reference writes every sample to memory
-# Relative RMS that rounding explains: of fp32 sums in another order, and of one rounding of a half-precision result.
-TOLERANCE = {"float32": 1e-4, "float16": 2e-3, "bfloat16": 1.5e-2, "float64": 1e-9}
 
 
 @dataclass(frozen=True)
@@ -113,35 +110,15 @@ class Check:
         return cls(inputs, run, saved, grad_out, expected)
 
     def trial(self, launch: Launch, time: Timer) -> Trial:
-        error = max(relative_error(tensor, self.expected[name]) for name, tensor in self._results(launch).items())
-        right = error < TOLERANCE[str(self.inputs.value.dtype).removeprefix("torch.")]
+        error = worst_error(self._results(launch), self.expected)
+        right = error < TOLERANCE[self.inputs.value.dtype]
         return Trial(launch, error, time(lambda: self._results(launch)) if right else None)
 
     def _results(self, launch: Launch) -> dict[str, Tensor]:
         if self.run == "forward":
             return {"out": backend.forward(self.inputs, launch).out}
         grads = backend.backward(self.inputs, self.saved, self.grad_out, launch, False, False)
-        return {
-            name: grad for name, grad in zip(Gradients.__annotations__, grads.tensors, strict=True) if grad is not None
-        }
-
-
-def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """RMS of the difference over RMS of `expected`; infinite where something is not finite."""
-    error = (actual.to(expected.dtype) - expected).square().mean().sqrt() / expected.square().mean().sqrt()
-    return float(error) if error.isfinite() else float("inf")
-
-
-def reference_results(inputs: Inputs, grad_out: Tensor) -> dict[str, Tensor]:
-    """Output and gradients by name from the reference, in single precision at least, some queries at a time."""
-    exact = inputs.map(lambda x: x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_())
-    out = []
-    for start in range(0, grad_out.shape[1], REFERENCE_QUERIES):
-        part = slice(start, start + REFERENCE_QUERIES)
-        out.append(reference.attend(exact.of_queries(part)))
-        out[-1].backward(grad_out[:, part].flatten(2).to(out[-1].dtype))
-    grads = {name: x.grad for name, x in zip(Gradients.__annotations__, exact.tensors, strict=True) if x is not None}
-    return {"out": torch.cat(out, dim=1).detach().view(grad_out.shape)} | grads
+        return by_name(grads.tensors)
 
 
 def save(results: Iterable[Tuned], gpu: str, folder: Path | None = None) -> Path:

@@ -66,7 +66,7 @@ def test_a_wrong_launch_is_not_timed(few_candidates, monkeypatch):
 
 
 def test_a_wrong_rule_is_an_error(few_candidates, monkeypatch):
-    monkeypatch.setitem(tuning.TOLERANCE, "float32", 0.0)
+    monkeypatch.setitem(tuning.TOLERANCE, torch.float32, 0.0)
     with pytest.raises(RuntimeError, match="the rule's launch .* errs by"):
         list(tuning.tune(SMALL, "forward", DEVICE, times([])))
 

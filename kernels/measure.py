@@ -1,0 +1,122 @@
+"""Times of a call side by side with its peers in one process, beside what the machine's memory allows."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import triton
+from torch import Tensor
+
+from kernels.check import by_name
+from kernels.inputs import Inputs
+from kernels.peers import Attend
+
+Step = Callable[[], object]
+
+COPY_BYTES = 1 << 28
+L1_BYTES_PER_CLOCK = 128  # of one multiprocessor
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Median milliseconds, and the peak of additional device memory in MiB, None on a CPU."""
+
+    milliseconds: float
+    peak_mib: float | None
+
+
+def forward_step(attend: Attend, inputs: Inputs) -> Step:
+    """The forward pass alone, without autograd."""
+
+    def step() -> Tensor:
+        with torch.no_grad():
+            return attend(inputs)
+
+    return step
+
+
+def training_step(attend: Attend, inputs: Inputs, grad_out: Tensor) -> Step:
+    """Forward and backward pass; returns the output and the gradients by name. grad_out: (B, Q, M * D)."""
+
+    def step() -> dict[str, Tensor]:
+        leaves = [x for x in inputs.tensors if x is not None and x.requires_grad]
+        out = attend(inputs)
+        grads = iter(torch.autograd.grad(out, leaves, grad_out))
+        wanted = [None if x is None or not x.requires_grad else next(grads) for x in inputs.tensors]
+        return {"out": out} | by_name(wanted)
+
+    return step
+
+
+def side_by_side(steps: dict[str, Step], device: torch.device, rounds: int) -> dict[str, Timing]:
+    """On a CPU in turns, so that what disturbs one disturbs all; on a GPU one after the other, `rounds` ms each."""
+    if device.type == "cpu":
+        return _in_turns(steps, rounds)
+    return {name: _on_gpu(step, device, rounds) for name, step in steps.items()}
+
+
+def _in_turns(steps: dict[str, Step], rounds: int) -> dict[str, Timing]:
+    seconds = {name: [] for name in steps}
+    for number in range(rounds + 1):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if number:  # the first round warms up
+                seconds[name].append(time.perf_counter() - start)
+    return {name: Timing(statistics.median(found) * 1e3, None) for name, found in seconds.items()}
+
+
+def _on_gpu(step: Step, device: torch.device, milliseconds: int) -> Timing:
+    step()
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    step()
+    torch.cuda.synchronize(device)
+    peak = (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    return Timing(triton.testing.do_bench(step, rep=milliseconds, return_mode="median"), peak)
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """Bytes a second. bandwidth: of a large copy, reads and writes counted. l1: of all first-level caches, if known."""
+
+    bandwidth: float
+    l1: float | None
+
+    @classmethod
+    def of(cls, device: torch.device) -> Ceilings:
+        """Measured by a copy; the caches' from clock and multiprocessors."""
+        source = torch.randn(COPY_BYTES // 4, device=device)
+        target = torch.empty_like(source)
+        copied = side_by_side({"copy": lambda: target.copy_(source)}, device, 5 if device.type == "cpu" else 100)
+        bandwidth = 2 * COPY_BYTES / (copied["copy"].milliseconds * 1e-3)
+        if device.type == "cpu":
+            return cls(bandwidth, None)
+        properties = torch.cuda.get_device_properties(device)
+        kilohertz = getattr(properties, "clock_rate", None)
+        multiprocessors = properties.multi_processor_count
+        return cls(bandwidth, kilohertz and kilohertz * 1e3 * multiprocessors * L1_BYTES_PER_CLOCK)
+
+
+def floor_milliseconds(inputs: Inputs, training: bool, ceilings: Ceilings) -> float:
+    """The least time that moving the bytes takes; arithmetic and atomics come on top.
+
+    From memory every tensor is read or written once, and once more each way for its gradient, tables in fp32; through
+    the first-level caches go four pixels a sample and table, in the backward pass a second time.
+    """
+    tables = [x for x in (inputs.key, inputs.value) if x is not None]
+    others = [x for x in inputs.tensors if x is not None and all(x is not table for table in tables)]
+    out = inputs.points.offsets[..., 0, 0, 0].numel() * inputs.value.shape[-1] * inputs.value.element_size()
+    moved = sum(x.nbytes for x in (*tables, *others)) + out
+    corners = 4 * inputs.points.offsets.numel() // 2
+    gathered = corners * sum(table.shape[-1] * table.element_size() for table in tables)
+    if training:
+        moved = 2 * moved + moved + sum(2 * 4 * table.numel() for table in tables)
+        gathered *= 2
+    through_l1 = gathered / ceilings.l1 if ceilings.l1 else 0.0
+    return max(moved / ceilings.bandwidth, through_l1) * 1e3

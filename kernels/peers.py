@@ -1,0 +1,92 @@
+"""Other ways to compute the same attentions, to compare with: the published formulation and other libraries.
+
+Each takes `Inputs` and returns (B, Q, M * D); autograd differentiates it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.util import find_spec
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels import reference
+from kernels.inputs import Inputs
+from kernels.points import level_starts
+
+Attend = Callable[[Inputs], Tensor]
+
+
+def unfused(inputs: Inputs) -> Tensor:
+    """As the published Lite DETR does: every sampled key and value is written to memory by grid_sample."""
+    locations = _normalised(inputs)
+    value = _grid_sample(inputs.value, locations, inputs)
+    if inputs.logits is not None:
+        weights = inputs.logits.softmax(-1)
+    else:
+        # the published code samples keys and values each, also where they are the same
+        key = _grid_sample(inputs.value if inputs.key is None else inputs.key, locations, inputs)
+        query = inputs.query * inputs.query.shape[-1] ** -0.5
+        weights = (key @ query.unsqueeze(-1)).squeeze(-1).softmax(-1)
+    return (weights.unsqueeze(-2) @ value).squeeze(-2).flatten(2)
+
+
+def _normalised(inputs: Inputs) -> Tensor:
+    """(B, Q, M, L, P, 2) in [0, 1]."""
+    location = inputs.points.pixel_locations()
+    size = location.new_tensor([(w, h) for h, w in inputs.points.shapes]).view(-1, 1, 2)
+    return (location + 0.5) / size
+
+
+def _grid_sample(table: Tensor, locations: Tensor, inputs: Inputs) -> Tensor:
+    """(B, Q, M, L * P, D) samples of a table (B, S, M, D)."""
+    batch, _, heads, channels = table.shape
+    samples = []
+    for level, (height, width) in enumerate(inputs.points.shapes):
+        start = level_starts(inputs.points.shapes)[level]
+        image = table[:, start : start + height * width].permute(0, 2, 3, 1).reshape(-1, channels, height, width)
+        grid = (locations[:, :, :, level] * 2 - 1).transpose(1, 2).flatten(0, 1).to(table.dtype)  # (B * M, Q, P, 2)
+        samples.append(F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False))
+    stacked = torch.cat(samples, dim=-1)  # (B * M, D, Q, L * P)
+    return stacked.unflatten(0, (batch, heads)).permute(0, 3, 1, 4, 2)
+
+
+def deformops(inputs: Inputs) -> Tensor:
+    """The deformops library (MSDA alone); locations are normalised outside of it."""
+    from deformops.registry import msda
+
+    points, value = inputs.points, inputs.value
+    shapes = torch.tensor(points.shapes, device=value.device)
+    starts = torch.tensor(level_starts(points.shapes), device=value.device)
+    weights = inputs.logits.unflatten(-1, points.offsets.shape[3:5])
+    return msda(value, shapes, starts, _normalised(inputs).to(value.dtype), weights, method="softmax")
+
+
+@lru_cache
+def _compiled_reference() -> Attend:
+    return torch.compile(reference.attend, dynamic=False)
+
+
+def compiled(inputs: Inputs) -> Tensor:
+    """The reference through torch.compile."""
+    return _compiled_reference()(inputs)
+
+
+def obstacle(name: str, inputs: Inputs) -> str | None:
+    """Why a peer cannot take a call, or None."""
+    if name == "deformops" and find_spec("deformops") is None:
+        return "not installed"
+    if name == "deformops" and inputs.logits is None:
+        return "has no key-aware attention"
+    return None
+
+
+PEERS: dict[str, Attend] = {
+    "reference": reference.attend,
+    "compiled": compiled,
+    "unfused": unfused,
+    "deformops": deformops,
+}
