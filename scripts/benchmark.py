@@ -25,6 +25,7 @@ from kernels.measure import Ceilings, floor_milliseconds, forward_step, side_by_
 from kernels.peers import PEERS, obstacle
 from kernels.workloads import Regime, Workload
 from litedetr.config import from_mapping, require
+from litedetr.models import level_shapes
 
 OURS = "ours"
 LEVELS = {"high": (1, 4), "low": (0, 1), "all": (0, 4), "decoder": None}
@@ -41,6 +42,7 @@ class BenchmarkConfig:
     dtypes: tuple[Literal["float32", "float16", "bfloat16"], ...] | None
     passes: tuple[Literal["forward", "training"], ...]
     peers: tuple[Literal["reference", "compiled", "unfused", "deformops"], ...]
+    image_size: tuple[int, int]
     batch_size: int
     heads: int
     channels: int
@@ -54,6 +56,7 @@ class BenchmarkConfig:
         for name in ("batch_size", "heads", "channels", "points", "rounds", "threads"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, "at least 1", value)
+        require(min(self.image_size) >= 1, "image_size", "[height, width] of at least 1", self.image_size)
         has_gpu = torch.cuda.is_available()
         require(self.device != "cuda" or has_gpu, "device", "a GPU for cuda, or cpu", self.device)
 
@@ -104,7 +107,13 @@ def describe(device: torch.device) -> dict[str, str]:
 def workloads(config: BenchmarkConfig, device: torch.device) -> Iterator[tuple[str, Workload]]:
     """With the name of the queries."""
     dtypes = config.dtypes or (("float32",) if device.type == "cpu" else ("bfloat16", "float32"))
-    sizes = {"batch": config.batch_size, "heads": config.heads, "channels": config.channels, "points": config.points}
+    sizes = {
+        "shapes": level_shapes(4, config.image_size),
+        "batch": config.batch_size,
+        "heads": config.heads,
+        "channels": config.channels,
+        "points": config.points,
+    }
     for dtype, score, queries, regime in product(dtypes, config.scores, config.queries, config.regimes):
         if queries != "decoder" or regime == config.regimes[-1]:
             regime = "random" if queries == "decoder" else regime

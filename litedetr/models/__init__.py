@@ -1,8 +1,16 @@
 """The detector and its parts."""
 
 from litedetr.models.backbones import load_backbone_weights
-from litedetr.models.calls import AttentionCall, attention_calls
+from litedetr.models.calls import AttentionCall, attention_calls, level_shapes
 from litedetr.models.config import DetectorConfig
 from litedetr.models.detector import Detector, build_detector
 
-__all__ = ["AttentionCall", "Detector", "DetectorConfig", "attention_calls", "build_detector", "load_backbone_weights"]
+__all__ = [
+    "AttentionCall",
+    "Detector",
+    "DetectorConfig",
+    "attention_calls",
+    "build_detector",
+    "level_shapes",
+    "load_backbone_weights",
+]

@@ -80,6 +80,7 @@ CASES = {
     "five levels": {"shapes": ((5, 4), (3, 3), (2, 2), (1, 2), (1, 1))},
     "one point": {"points": 1},
     "24 channels": {"channels": 24},
+    "48 channels, one head": {"channels": 48, "heads": 1},
     "an empty level": {"shapes": ((3, 4), (0, 0), (2, 2), (0, 3))},
     "no query": {"queries": 0},
 }

@@ -1,0 +1,94 @@
+"""What the benchmark compares with, and how it measures."""
+
+import pytest
+import torch
+from kernel_helpers import make_problem
+
+from kernels import peers, reference
+from kernels.check import reference_results, relative_error, worst_error
+from kernels.inputs import Inputs
+from kernels.measure import Ceilings, floor_milliseconds, forward_step, side_by_side, training_step
+from kernels.workloads import Workload
+
+SCORES = ["logits", "shared", "own"]
+CPU = torch.device("cpu")
+
+
+def inputs_of(score, **case) -> Inputs:
+    problem = make_problem(**case)
+    t = problem.tensors
+    query, logits = (None, t["logits"]) if score == "logits" else (t["query"], None)
+    return Inputs(query, t["key"] if score == "own" else None, t["value"], logits, problem.points)
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("boxes", [False, True], ids=["points", "boxes"])
+def test_unfused_is_the_same_attention(score, boxes):
+    inputs = inputs_of(score, boxes=boxes)
+    grad = torch.randn(inputs.points.offsets.shape[:3] + inputs.value.shape[3:], dtype=torch.float64)
+    found = training_step(peers.unfused, inputs, grad.flatten(2))()
+    expected = reference_results(inputs, grad)
+    assert set(found) == set(expected)
+    assert worst_error(found, expected) < 1e-12
+
+
+def test_results_are_the_same_in_slices(monkeypatch):
+    inputs = inputs_of("own", queries=7)
+    grad = torch.randn(2, 7, 2, 4, dtype=torch.float64)
+    whole = reference_results(inputs, grad)
+    monkeypatch.setattr("kernels.check.REFERENCE_QUERIES", 3)
+    for name, tensor in reference_results(inputs, grad).items():
+        torch.testing.assert_close(tensor, whole[name])
+    torch.testing.assert_close(whole["out"].flatten(2), reference.attend(inputs))
+
+
+def test_what_is_not_finite_is_infinitely_wrong():
+    right = torch.ones(3)
+    assert relative_error(torch.tensor([1.0, 1.0, float("nan")]), right) == float("inf")
+    assert relative_error(2 * right, right) == 1.0
+
+
+def test_peers_that_cannot_take_a_call_say_why():
+    assert peers.obstacle("unfused", inputs_of("shared")) is None
+    assert peers.obstacle("deformops", inputs_of("shared")) is not None
+
+
+def test_turns_are_medians_of_the_rounds_after_the_first(monkeypatch):
+    calls = []
+
+    def step():
+        calls.append(1)
+
+    clock = iter([0, 0, 1, 0, 3, 0, 2])  # the first round reads it once; then 1, 3 and 2 s
+    monkeypatch.setattr("kernels.measure.time.perf_counter", lambda: next(clock))
+    assert side_by_side({"x": step}, CPU, rounds=3)["x"].milliseconds == 2000
+    assert len(calls) == 4
+
+
+def test_forward_steps_keep_no_graph():
+    inputs = inputs_of("shared")
+    assert not forward_step(reference.attend, inputs)().requires_grad
+
+
+def test_the_floor_grows_with_the_bytes():
+    ceilings = Ceilings(bandwidth=1e9, l1=None)
+    small, large = (
+        Workload("shared", torch.float32, (1, 2), shapes=((4, 4), (2, 2)), batch=batch).inputs("meta")
+        for batch in (1, 2)
+    )
+    floor = floor_milliseconds(small, False, ceilings)
+    # query and output 4 x 8 x 32, values 20 x 8 x 32, offsets 4 x 8 x 2 x 4 x 2, references 4 x 2 x 2, in fp32
+    assert floor == pytest.approx(4 * (2 * 1024 + 5120 + 512 + 16) / 1e9 * 1e3)
+    assert floor_milliseconds(large, False, ceilings) == pytest.approx(2 * floor)
+    assert floor_milliseconds(small, True, ceilings) > 2 * floor
+    assert floor_milliseconds(small, False, Ceilings(1e9, 1e3)) > floor  # the caches are the limit
+
+
+def test_workloads_have_the_sizes_they_say():
+    workload = Workload("own", torch.bfloat16, (1, 4), batch=2)
+    assert (workload.queries, workload.tokens) == (5523, 22223)
+    inputs = workload.inputs("meta")
+    inputs.points.check(inputs.value)
+    assert inputs.points.reference.dtype == torch.float32
+    assert inputs.value.dtype == inputs.points.offsets.dtype == torch.bfloat16
+    assert Workload("shared", torch.float32, None, num_queries=7).inputs("meta").points.reference.shape == (1, 7, 4, 4)
