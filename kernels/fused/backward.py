@@ -16,33 +16,37 @@ import triton
 import triton.language as tl
 
 from kernels.fused.sampling import (
+    cell_of,
     corner,
     level_of,
-    query_block,
-    rows_of,
+    pixel_pointers,
+    queries_at,
     sampling_location,
+    step_to,
     tile_mask,
-    token_offsets,
     valid_size,
 )
 
 
 @triton.jit
 def read_sample(
-    table_ptr, d_out, q, x, y, first_token, valid_height, valid_width, width, exists, channel,
+    table_ptr, d_out, q, row, column, fraction_x, fraction_y,
+    first_token, valid_height, valid_width, width, exists, channel,
     WITH_OUT: tl.constexpr, WITH_QUERY: tl.constexpr,
     HEADS: tl.constexpr, CHANNELS: tl.constexpr, INDEX: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
     """A sample (rows, channels); its dot products with dO and with q, each with the derivatives by x and y."""
-    total = tl.zeros((x.shape[0], channel.shape[0]), REAL)
-    out_dot = tl.zeros((x.shape[0],), REAL)
+    pixel = pixel_pointers(table_ptr, first_token, row, column, width, channel, HEADS, CHANNELS, INDEX)
+    total = tl.zeros((row.shape[0], channel.shape[0]), REAL)
+    out_dot = tl.zeros((row.shape[0],), REAL)
     out_x, out_y, query_dot, query_x, query_y = out_dot, out_dot, out_dot, out_dot, out_dot
     for BELOW in tl.static_range(2):
         for RIGHT in tl.static_range(2):
-            pixel, inside, weight_x, weight_y = corner(x, y, RIGHT, BELOW, valid_height, valid_width, width, exists)
-            offsets = token_offsets(pixel, first_token, channel, HEADS, CHANNELS, INDEX)
-            mask = tile_mask(inside, channel, CHANNELS)
-            pixels = tl.load(table_ptr + offsets, mask, 0.0).to(REAL)
+            inside, weight_x, weight_y = corner(
+                row, column, fraction_x, fraction_y, RIGHT, BELOW, valid_height, valid_width, exists
+            )
+            step = step_to(RIGHT, BELOW, width, HEADS, CHANNELS, INDEX)
+            pixels = tl.load(pixel + step, tile_mask(inside, channel, CHANNELS), 0.0).to(REAL)
             slope_x, slope_y = weight_y * (2 * RIGHT - 1), weight_x * (2 * BELOW - 1)
             if WITH_OUT:
                 dot = tl.sum(pixels * d_out, 1)
@@ -60,44 +64,46 @@ def read_sample(
 
 @triton.jit
 def scatter(
-    grad_ptr, gradient, x, y, first_token, valid_height, valid_width, width, exists, channel,
+    grad_ptr, gradient, row, column, fraction_x, fraction_y,
+    first_token, valid_height, valid_width, width, exists, channel,
     HEADS: tl.constexpr, CHANNELS: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
     """Add the gradients of samples (rows, channels) to the four pixels around each."""
+    pixel = pixel_pointers(grad_ptr, first_token, row, column, width, channel, HEADS, CHANNELS, INDEX)
     for BELOW in tl.static_range(2):
         for RIGHT in tl.static_range(2):
-            pixel, inside, weight_x, weight_y = corner(x, y, RIGHT, BELOW, valid_height, valid_width, width, exists)
-            offsets = token_offsets(pixel, first_token, channel, HEADS, CHANNELS, INDEX)
+            inside, weight_x, weight_y = corner(
+                row, column, fraction_x, fraction_y, RIGHT, BELOW, valid_height, valid_width, exists
+            )
+            step = step_to(RIGHT, BELOW, width, HEADS, CHANNELS, INDEX)
             mask = tile_mask(inside, channel, CHANNELS)
-            tl.atomic_add(grad_ptr + offsets, gradient * (weight_x * weight_y)[:, None], mask, sem="relaxed")
+            tl.atomic_add(pixel + step, gradient * (weight_x * weight_y)[:, None], mask, sem="relaxed")
 
 
 @triton.jit
 def store_coefficients(
-    p_ptr, d_score_ptr, fraction_ptr, cell_ptr, slot, p, d_score, x, y, first_cell, cells_before, no_cell,
-    valid_height, valid_width, width, exists, SCORE: tl.constexpr,
+    p_ptr, d_score_ptr, fraction_ptr, cell_ptr, slot, p, d_score, row, column, fraction_x, fraction_y,
+    first_cell, cells_before, no_cell, valid_height, valid_width, width, exists, SCORE: tl.constexpr,
 ):  # fmt: skip
     """What segments.py needs of each sample. A cell is the square between four pixels, borders included."""
-    left, top = tl.floor(x), tl.floor(y)
-    touches = (left >= -1) & (left < valid_width) & (top >= -1) & (top < valid_height)
-    row, column = tl.where(touches, top + 1, 0.0).to(tl.int32), tl.where(touches, left + 1, 0.0).to(tl.int32)
-    cell = cells_before + first_cell + row * (width + 1) + column
+    touches = (column >= -1) & (column < valid_width) & (row >= -1) & (row < valid_height)
+    cell = cells_before + first_cell + (row + 1) * (width + 1) + column + 1
     tl.store(cell_ptr + slot, tl.where(touches, cell, no_cell), exists)
     tl.store(p_ptr + slot, p, exists)
     if SCORE != "logits":
         tl.store(d_score_ptr + slot, d_score, exists)
-    tl.store(fraction_ptr + slot * 2, x - left, exists)
-    tl.store(fraction_ptr + slot * 2 + 1, y - top, exists)
+    tl.store(fraction_ptr + slot * 2, fraction_x, exists)
+    tl.store(fraction_ptr + slot * 2 + 1, fraction_y, exists)
 
 
 @triton.jit
 def store_reference(
-    grad_ptr, query_index, is_query, level, d_x, d_y, offset_x, offset_y, width, height,
+    grad_ptr, index, is_query, level, d_x, d_y, offset_x, offset_y, width, height,
     LEVELS: tl.constexpr, POINTS: tl.constexpr, BOXES: tl.constexpr,
     BLOCK_QUERIES: tl.constexpr, BLOCK_POINTS: tl.constexpr,
 ):  # fmt: skip
     """The head's part of the gradient of the reference, summed over the points."""
-    grad = grad_ptr + (query_index * LEVELS + level) * (4 if BOXES else 2)
+    grad = grad_ptr + (index * LEVELS + level) * (4 if BOXES else 2)
     tl.store(grad, tl.sum(tl.reshape(d_x, (BLOCK_QUERIES, BLOCK_POINTS)), 1) * width, is_query)
     tl.store(grad + 1, tl.sum(tl.reshape(d_y, (BLOCK_QUERIES, BLOCK_POINTS)), 1) * height, is_query)
     if BOXES:
@@ -121,22 +127,24 @@ def backward_kernel(
     INDEX: tl.constexpr, REAL: tl.constexpr, SCALE: tl.constexpr,
 ):  # fmt: skip
     head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
-    query, is_query = query_block(order_ptr, num_queries, ORDERED, BLOCK_QUERIES)
-    query_index = (image * num_queries + query) * HEADS + head
-    index = rows_of(query_index, BLOCK_QUERIES, BLOCK_POINTS)
-    point = tl.arange(0, BLOCK_QUERIES * BLOCK_POINTS) % BLOCK_POINTS
-    exists = rows_of(is_query, BLOCK_QUERIES, BLOCK_POINTS) & (point < POINTS)
+    line = tl.arange(0, BLOCK_QUERIES * BLOCK_POINTS)
+    point = line % BLOCK_POINTS
+    query, is_query = queries_at(order_ptr, num_queries, line // BLOCK_POINTS, ORDERED, BLOCK_QUERIES)
+    index = (image * num_queries + query) * HEADS + head
+    exists = is_query & (point < POINTS)
+    block_query, in_block = queries_at(order_ptr, num_queries, tl.arange(0, BLOCK_QUERIES), ORDERED, BLOCK_QUERIES)
+    block_index = (image * num_queries + block_query) * HEADS + head
     channel = tl.arange(0, BLOCK_CHANNELS)
     table = image * num_tokens * (HEADS * CHANNELS) + head * CHANNELS
 
     mask = tile_mask(exists, channel, CHANNELS)
-    row = index[:, None] * CHANNELS + channel[None, :]
-    d_out = tl.load(grad_out_ptr + row, mask, 0.0).to(REAL)
-    delta = tl.sum(d_out * tl.load(out_ptr + row, mask, 0.0).to(REAL), 1)
+    element = index[:, None] * CHANNELS + channel[None, :]
+    d_out = tl.load(grad_out_ptr + element, mask, 0.0).to(REAL)
+    delta = tl.sum(d_out * tl.load(out_ptr + element, mask, 0.0).to(REAL), 1)
     log_sum_exp = tl.load(log_sum_exp_ptr + index, exists, 0.0)
     q = d_out
     if SCORE != "logits":
-        q = tl.load(query_ptr + row, mask, 0.0).to(REAL) * SCALE
+        q = tl.load(query_ptr + element, mask, 0.0).to(REAL) * SCALE
         d_query = tl.zeros((BLOCK_QUERIES * BLOCK_POINTS, BLOCK_CHANNELS), REAL)
 
     for level in range(LEVELS):
@@ -145,14 +153,18 @@ def backward_kernel(
         x, y, offset_x, offset_y, step_x, step_y = sampling_location(
             reference_ptr, offsets_ptr, index, level, point, height, width, exists, HEADS, LEVELS, POINTS, BOXES, REAL
         )
+        row, fraction_y = cell_of(y, height)
+        column, fraction_x = cell_of(x, width)
         slot = (index * LEVELS + level) * POINTS + point
         k, out_dot, out_x, out_y, score, score_x, score_y = read_sample(
-            value_ptr + table, d_out, q, x, y, first_token, valid_height, valid_width, width, exists, channel,
+            value_ptr + table, d_out, q, row, column, fraction_x, fraction_y,
+            first_token, valid_height, valid_width, width, exists, channel,
             True, SCORE == "shared", HEADS, CHANNELS, INDEX, REAL,
         )  # fmt: skip
         if SCORE == "own":
             k, _, _, _, score, score_x, score_y = read_sample(
-                key_ptr + table, d_out, q, x, y, first_token, valid_height, valid_width, width, exists, channel,
+                key_ptr + table, d_out, q, row, column, fraction_x, fraction_y,
+                first_token, valid_height, valid_width, width, exists, channel,
                 False, True, HEADS, CHANNELS, INDEX, REAL,
             )  # fmt: skip
         if SCORE == "logits":
@@ -164,7 +176,7 @@ def backward_kernel(
         tl.store(grad_offsets_ptr + slot * 2 + 1, d_y * step_y, exists)
         if REFERENCE_GRAD:
             store_reference(
-                grad_reference_ptr, query_index, is_query, level, d_x, d_y, offset_x, offset_y, width, height,
+                grad_reference_ptr, block_index, in_block, level, d_x, d_y, offset_x, offset_y, width, height,
                 LEVELS, POINTS, BOXES, BLOCK_QUERIES, BLOCK_POINTS,
             )  # fmt: skip
         if SCORE == "logits":
@@ -176,22 +188,23 @@ def backward_kernel(
             if SCORE == "shared":
                 d_value += d_score[:, None] * q
             scatter(
-                grad_value_ptr + table, d_value, x, y, first_token, valid_height, valid_width, width, exists, channel,
+                grad_value_ptr + table, d_value, row, column, fraction_x, fraction_y,
+                first_token, valid_height, valid_width, width, exists, channel,
                 HEADS, CHANNELS, INDEX,
             )  # fmt: skip
             if SCORE == "own":
                 scatter(
-                    grad_key_ptr + table, d_score[:, None] * q, x, y, first_token, valid_height, valid_width, width,
-                    exists, channel, HEADS, CHANNELS, INDEX,
+                    grad_key_ptr + table, d_score[:, None] * q, row, column, fraction_x, fraction_y,
+                    first_token, valid_height, valid_width, width, exists, channel, HEADS, CHANNELS, INDEX,
                 )  # fmt: skip
         else:
             cells_before = (image * HEADS + head) * num_cells
             store_coefficients(
-                p_ptr, d_score_ptr, fraction_ptr, cell_ptr, slot, p, d_score, x, y, first_cell, cells_before, no_cell,
-                valid_height, valid_width, width, exists, SCORE,
+                p_ptr, d_score_ptr, fraction_ptr, cell_ptr, slot, p, d_score, row, column, fraction_x, fraction_y,
+                first_cell, cells_before, no_cell, valid_height, valid_width, width, exists, SCORE,
             )  # fmt: skip
 
     if SCORE != "logits":
         d_query = tl.sum(tl.reshape(d_query * SCALE, (BLOCK_QUERIES, BLOCK_POINTS, BLOCK_CHANNELS)), 1)
-        mask = tile_mask(is_query, channel, CHANNELS)
-        tl.store(grad_query_ptr + query_index[:, None] * CHANNELS + channel[None, :], d_query, mask)
+        mask = tile_mask(in_block, channel, CHANNELS)
+        tl.store(grad_query_ptr + block_index[:, None] * CHANNELS + channel[None, :], d_query, mask)

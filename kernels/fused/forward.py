@@ -9,7 +9,7 @@ sum over the levels; the rows of a query are merged at the end. With shared keys
 import triton
 import triton.language as tl
 
-from kernels.fused.sampling import level_of, query_block, rows_of, sample, sampling_location, tile_mask, valid_size
+from kernels.fused.sampling import cell_of, level_of, queries_at, sample, sampling_location, tile_mask, valid_size
 
 LOWEST = tl.constexpr(-1e38)
 
@@ -24,11 +24,11 @@ def forward_kernel(
     INDEX: tl.constexpr, REAL: tl.constexpr, SCALE: tl.constexpr,
 ):  # fmt: skip
     head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
-    query, is_query = query_block(order_ptr, num_queries, ORDERED, BLOCK_QUERIES)
-    query_index = (image * num_queries + query) * HEADS + head
-    index = rows_of(query_index, BLOCK_QUERIES, BLOCK_POINTS)
-    point = tl.arange(0, BLOCK_QUERIES * BLOCK_POINTS) % BLOCK_POINTS
-    exists = rows_of(is_query, BLOCK_QUERIES, BLOCK_POINTS) & (point < POINTS)
+    line = tl.arange(0, BLOCK_QUERIES * BLOCK_POINTS)
+    point = line % BLOCK_POINTS
+    query, is_query = queries_at(order_ptr, num_queries, line // BLOCK_POINTS, ORDERED, BLOCK_QUERIES)
+    index = (image * num_queries + query) * HEADS + head
+    exists = is_query & (point < POINTS)
     channel = tl.arange(0, BLOCK_CHANNELS)
     table = image * num_tokens * (HEADS * CHANNELS) + head * CHANNELS
 
@@ -45,8 +45,11 @@ def forward_kernel(
         x, y, _, _, _, _ = sampling_location(
             reference_ptr, offsets_ptr, index, level, point, height, width, exists, HEADS, LEVELS, POINTS, BOXES, REAL
         )
+        row, fraction_y = cell_of(y, height)
+        column, fraction_x = cell_of(x, width)
         v = sample(
-            value_ptr + table, x, y, first_token, valid_height, valid_width, width, exists, channel,
+            value_ptr + table, row, column, fraction_x, fraction_y,
+            first_token, valid_height, valid_width, width, exists, channel,
             HEADS, CHANNELS, INDEX, REAL,
         )  # fmt: skip
         if SCORE == "logits":
@@ -55,7 +58,8 @@ def forward_kernel(
             score = tl.sum(q * v, 1)
         else:
             k = sample(
-                key_ptr + table, x, y, first_token, valid_height, valid_width, width, exists, channel,
+                key_ptr + table, row, column, fraction_x, fraction_y,
+                first_token, valid_height, valid_width, width, exists, channel,
                 HEADS, CHANNELS, INDEX, REAL,
             )  # fmt: skip
             score = tl.sum(q * k, 1)
@@ -74,6 +78,8 @@ def forward_kernel(
     share = tl.reshape(share, (BLOCK_QUERIES * BLOCK_POINTS,))
     weighted = tl.reshape(weighted * share[:, None], (BLOCK_QUERIES, BLOCK_POINTS, BLOCK_CHANNELS))
     out = tl.sum(weighted, 1) / total[:, None]
+    query, is_query = queries_at(order_ptr, num_queries, tl.arange(0, BLOCK_QUERIES), ORDERED, BLOCK_QUERIES)
+    index = (image * num_queries + query) * HEADS + head
     mask = tile_mask(is_query, channel, CHANNELS)
-    tl.store(out_ptr + query_index[:, None] * CHANNELS + channel[None, :], out, mask)
-    tl.store(log_sum_exp_ptr + query_index, highest + tl.log(total), is_query)
+    tl.store(out_ptr + index[:, None] * CHANNELS + channel[None, :], out, mask)
+    tl.store(log_sum_exp_ptr + index, highest + tl.log(total), is_query)

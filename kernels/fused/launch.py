@@ -24,6 +24,9 @@ TUNED = Path(__file__).parent.parent / "tuned"
 ELEMENTS_PER_THREAD = {"forward": 16, "backward": 8}
 THREADS_PER_WARP = 32
 MOST_WARPS = 16
+# Half precision: left alone, the assembler spills two or three predicates here to fit one more program on a
+# multiprocessor (sm_90, sm_100 and sm_80, in this order).
+TIGHT_REGISTERS = {("backward", "logits"): 128, ("forward", "own"): 128, ("backward", "own"): 144}
 
 
 @dataclass(frozen=True)
@@ -91,9 +94,9 @@ def rule(shape: Shape) -> Launch:
         most //= 2
     warps = min(max(4, per_query // most), MOST_WARPS)
     block = max(1, min(warps * most // per_query, triton.next_power_of_2(shape.queries)))
-    # Left alone, the assembler spills three predicates here to fit one more program on an H100.
-    is_tight = shape.run == "backward" and shape.score == "logits" and shape.dtype in ("bfloat16", "float16")
-    return Launch(block, warps, max_registers=128 if is_tight else None)
+    is_half = shape.dtype in ("bfloat16", "float16")
+    registers = TIGHT_REGISTERS.get((shape.run, shape.score)) if is_half else None
+    return Launch(block, warps, max_registers=registers)
 
 
 @lru_cache

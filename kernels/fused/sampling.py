@@ -13,19 +13,16 @@ LEVEL_FIELDS = tl.constexpr(4)  # of the level table: height, width, first token
 
 
 @triton.jit
-def query_block(order_ptr, num_queries, ORDERED: tl.constexpr, BLOCK_QUERIES: tl.constexpr):
-    """The program's queries (BLOCK_QUERIES,), and which of them exist."""
-    slot = tl.program_id(0) * BLOCK_QUERIES + tl.arange(0, BLOCK_QUERIES)
+def queries_at(order_ptr, num_queries, place, ORDERED: tl.constexpr, BLOCK_QUERIES: tl.constexpr):
+    """The queries at some places of the program's block, and which of them exist."""
+    slot = tl.program_id(0) * BLOCK_QUERIES + place
     if ORDERED:  # neighbours on the query grid, padded with -1 to whole blocks
         query = tl.load(order_ptr + slot)
-        return query, query >= 0
-    return slot, slot < num_queries
-
-
-@triton.jit
-def rows_of(x, LENGTH: tl.constexpr, TIMES: tl.constexpr):
-    """(LENGTH,) -> (LENGTH * TIMES,): each element so many times in a row."""
-    return tl.reshape(tl.broadcast_to(x[:, None], (LENGTH, TIMES)), (LENGTH * TIMES,))
+        exists = query >= 0
+    else:
+        query = slot
+        exists = slot < num_queries
+    return query, exists
 
 
 @triton.jit
@@ -74,48 +71,67 @@ def sampling_location(
     else:
         step_x = tl.full(x.shape, 1.0, REAL)
         step_y = step_x
-    x, y = held(x + offset_x * step_x, width), held(y + offset_y * step_y, height)
-    return x, y, offset_x, offset_y, step_x, step_y
+    return x + offset_x * step_x, y + offset_y * step_y, offset_x, offset_y, step_x, step_y
 
 
 @triton.jit
-def held(position, size):
-    """Just outside, where it was far outside; infinity has no fraction. What is no number remains none."""
-    return tl.where(position < -1, -2.0, tl.where(position > size, size + 1.0, position))
+def cell_of(position, size):
+    """The pixel before a position along one axis (int32), and the fraction of the way to the next.
 
-
-@triton.jit
-def corner(x, y, RIGHT: tl.constexpr, BELOW: tl.constexpr, valid_height, valid_width, width, exists):
-    """One of the four pixels around (x, y): its index in the level, whether it is inside, its weights along x and y.
-
-    A location that is no number or far away is outside, and is never turned into an index.
+    Far outside becomes just outside, since infinity has no fraction. What is no number keeps no number as its
+    fraction, but gets a pixel outside.
     """
-    left, top = tl.floor(x), tl.floor(y)
-    column, row = left + RIGHT, top + BELOW
-    inside = exists & (column >= 0) & (column < valid_width) & (row >= 0) & (row < valid_height)
-    pixel = tl.where(inside, row, 0.0).to(tl.int32) * width + tl.where(inside, column, 0.0).to(tl.int32)
-    weight_x = x - left if RIGHT else 1.0 - (x - left)
-    weight_y = y - top if BELOW else 1.0 - (y - top)
-    return pixel, inside, weight_x, weight_y
+    held = tl.minimum(position, size + 1.0, propagate_nan=tl.PropagateNan.ALL)
+    held = tl.maximum(held, -2.0, propagate_nan=tl.PropagateNan.ALL)
+    before = tl.floor(held)
+    return tl.maximum(before, -2.0).to(tl.int32), held - before
 
 
 @triton.jit
-def token_offsets(pixel, first_token, channel, HEADS: tl.constexpr, CHANNELS: tl.constexpr, INDEX: tl.constexpr):
-    """(rows, channels) offsets from an image's and head's first element of a (B, S, M, D) table."""
-    return (first_token + pixel).to(INDEX)[:, None] * (HEADS * CHANNELS) + channel[None, :]
+def corner(
+    row, column, fraction_x, fraction_y, RIGHT: tl.constexpr, BELOW: tl.constexpr, valid_height, valid_width, exists
+):
+    """Of one of the four pixels around a place: whether it is inside, its weights along x and y."""
+    # as unsigned numbers, negative ones are large: one comparison for both ends
+    is_row = (row + BELOW).to(tl.uint32, bitcast=True) < valid_height.to(tl.uint32)
+    is_column = (column + RIGHT).to(tl.uint32, bitcast=True) < valid_width.to(tl.uint32)
+    weight_x = fraction_x if RIGHT else 1.0 - fraction_x
+    weight_y = fraction_y if BELOW else 1.0 - fraction_y
+    return exists & is_row & is_column, weight_x, weight_y
+
+
+@triton.jit
+def pixel_pointers(
+    table_ptr, first_token, row, column, width, channel,
+    HEADS: tl.constexpr, CHANNELS: tl.constexpr, INDEX: tl.constexpr,
+):  # fmt: skip
+    """Pointers (rows, channels) to pixels in a (B, S, M, D) table, from the image's and head's first element."""
+    token = (first_token + row * width + column).to(INDEX)
+    return table_ptr + token[:, None] * (HEADS * CHANNELS) + channel[None, :]
+
+
+@triton.jit
+def step_to(
+    RIGHT: tl.constexpr, BELOW: tl.constexpr, width, HEADS: tl.constexpr, CHANNELS: tl.constexpr, INDEX: tl.constexpr
+):
+    """Elements from the first to another of the four pixels; to the right it is a constant of the instruction."""
+    return BELOW * width.to(INDEX) * (HEADS * CHANNELS) + RIGHT * (HEADS * CHANNELS)
 
 
 @triton.jit
 def sample(
-    table_ptr, x, y, first_token, valid_height, valid_width, width, exists, channel,
+    table_ptr, row, column, fraction_x, fraction_y, first_token, valid_height, valid_width, width, exists, channel,
     HEADS: tl.constexpr, CHANNELS: tl.constexpr, INDEX: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
     """Bilinear samples (rows, channels) of a table, zero outside."""
-    total = tl.zeros((x.shape[0], channel.shape[0]), REAL)
+    pixel = pixel_pointers(table_ptr, first_token, row, column, width, channel, HEADS, CHANNELS, INDEX)
+    total = tl.zeros((row.shape[0], channel.shape[0]), REAL)
     for BELOW in tl.static_range(2):
         for RIGHT in tl.static_range(2):
-            pixel, inside, weight_x, weight_y = corner(x, y, RIGHT, BELOW, valid_height, valid_width, width, exists)
-            offsets = token_offsets(pixel, first_token, channel, HEADS, CHANNELS, INDEX)
-            mask = tile_mask(inside, channel, CHANNELS)
-            total += tl.load(table_ptr + offsets, mask, 0.0).to(REAL) * (weight_x * weight_y)[:, None]
+            inside, weight_x, weight_y = corner(
+                row, column, fraction_x, fraction_y, RIGHT, BELOW, valid_height, valid_width, exists
+            )
+            step = step_to(RIGHT, BELOW, width, HEADS, CHANNELS, INDEX)
+            pixels = tl.load(pixel + step, tile_mask(inside, channel, CHANNELS), 0.0).to(REAL)
+            total += pixels * (weight_x * weight_y)[:, None]
     return total

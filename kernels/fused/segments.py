@@ -7,7 +7,7 @@ it reads their samples one run after the other, BLOCK_SAMPLES at a time, and is 
 import triton
 import triton.language as tl
 
-from kernels.fused.sampling import level_of, rows_of, tile_mask, valid_size
+from kernels.fused.sampling import level_of, tile_mask, valid_size
 
 
 @triton.jit
@@ -18,6 +18,12 @@ def find_level(levels_ptr, token, LEVELS: tl.constexpr):
         _, _, first_token, _ = level_of(levels_ptr, level)
         found = tl.where(token >= first_token, level, found)  # an empty level loses to the next one
     return found
+
+
+@triton.jit
+def repeat(x, LENGTH: tl.constexpr, TIMES: tl.constexpr):
+    """(LENGTH,) -> (LENGTH * TIMES,): each element so many times in a row."""
+    return tl.reshape(tl.broadcast_to(x[:, None], (LENGTH, TIMES)), (LENGTH * TIMES,))
 
 
 @triton.jit
@@ -48,8 +54,8 @@ def segment_kernel(
             cell = (image * HEADS + head) * num_cells + cell
             begin = tl.load(start_ptr + cell, is_valid, 0)
             length = tl.load(start_ptr + cell + 1, is_valid, 0) - begin
-            sample = rows_of(begin, BLOCK_TOKENS, BLOCK_SAMPLES) + lane
-            end = rows_of(begin + length, BLOCK_TOKENS, BLOCK_SAMPLES)
+            sample = repeat(begin, BLOCK_TOKENS, BLOCK_SAMPLES) + lane
+            end = repeat(begin + length, BLOCK_TOKENS, BLOCK_SAMPLES)
             for _ in range(0, tl.max(length, 0).to(tl.int32), BLOCK_SAMPLES):
                 exists = sample < end
                 slot = tl.load(order_ptr + sample, exists, 0)
