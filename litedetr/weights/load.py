@@ -47,7 +47,7 @@ class _Source:
 def _translate(state: Mapping[str, Tensor], layout: Layout, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     table = rename_table(layout)
     sources = {name: _source(name, tuple(tensor.shape), table) for name, tensor in own.items()}
-    _check(state, list(sources.values()), layout)
+    _check(state, list(sources.values()))
     return {name: source.take(state) for name, source in sources.items()}
 
 
@@ -57,11 +57,11 @@ def _source(name: str, shape: tuple[int, ...], table: list[Rename]) -> _Source:
     return _Source(names, rename.rows, shape if rename.rows is None else (rename.rows.total, *shape[1:]))
 
 
-def _check(state: Mapping[str, Tensor], sources: list[_Source], layout: Layout) -> None:
+def _check(state: Mapping[str, Tensor], sources: list[_Source]) -> None:
     """PublishedWeightsError unless `state` has all the sources, in shape, and nothing else."""
     expected = {name: source.shape for source in sources for name in source.names}
     missing = [name for name in expected if name not in state]
-    unknown = [name for name in state if name not in expected and not is_unused(name, layout.config)]
+    unknown = [name for name in state if name not in expected and not is_unused(name)]
     misfits = [
         f"{name} {tuple(state[name].shape)}, not {shape}"
         for name, shape in expected.items()

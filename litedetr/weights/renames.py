@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -62,6 +63,12 @@ DECODER_LAYER = {
 SHARED_HEADS = {"decoder.head.classes.": "class_embed.", "decoder.head.box.": "bbox_embed."}
 SHARED_HEADS_OF = ("", "transformer.decoder.")
 
+# Attention has a query_proj even where its weights come from the query alone; batch norms count their batches.
+UNUSED = re.compile(
+    r"backbone\.0\.body\..+\.num_batches_tracked"
+    r"|transformer\.(encoder\.layers\.\d+\.self|decoder\.layers\.\d+\.cross)_attn\.query_proj\.(weight|bias)"
+)
+
 
 def rename_table(layout: Layout) -> list[Rename]:
     """The renames of a detector of this layout; no two begin the same name of ours."""
@@ -112,14 +119,6 @@ def _decoder(config: DetectorConfig) -> Iterator[Rename]:
         yield Rename(ours, tuple(f"{owner}{published}{i}." for owner in SHARED_HEADS_OF for i in layers))
 
 
-def is_unused(name: str, config: DetectorConfig) -> bool:
-    """Whether the published code has this tensor without using it.
-
-    Its attention has a query_proj even where the weights come from the query alone; batch norms count their batches.
-    """
-    if name.endswith(".num_batches_tracked"):
-        return name.startswith(BACKBONE)
-    kinds = {ENCODER: config.attention.encoder, DECODER: config.attention.decoder}
-    return ".query_proj." in name and any(
-        name.startswith(layers) and kind == "deformable" for layers, kind in kinds.items()
-    )
+def is_unused(name: str) -> bool:
+    """Whether a tensor that no rename asks for is one that the published code has without using it."""
+    return UNUSED.fullmatch(name) is not None

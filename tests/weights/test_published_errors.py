@@ -132,6 +132,9 @@ def test_an_unused_query_projection_is_dropped_only_where_it_is_unused():
     assert "missing: transformer.encoder.layers.1.self_attn.query_proj.weight" in refusal(state)
     plain = {name: value for name, value in state_dict(FULL).items() if ".query_proj." not in name}
     assert load_published(plain, None).config.encoder.update == "full"
+    assert "names that fit nothing: a.query_proj.weight" in refusal(
+        plain | {"a.query_proj.weight": torch.ones(1)}, None
+    )
 
 
 def test_counters_of_batch_norms_are_dropped():
