@@ -18,8 +18,10 @@ LAW = {
     "litedetr/losses": COMMON | {"litedetr.losses"},
     "litedetr/data": COMMON | {"litedetr.data"},
     "litedetr/postprocess.py": COMMON,
+    "litedetr/weights": COMMON | {"litedetr.weights", "litedetr.models"},
     "litedetr/engine": COMMON
-    | {"litedetr.engine", "litedetr.models", "litedetr.losses", "litedetr.data", "litedetr.postprocess"},
+    | {"litedetr.engine", "litedetr.models", "litedetr.losses", "litedetr.data", "litedetr.postprocess"}
+    | {"litedetr.weights"},
     "scripts": COMMON | {"litedetr.engine", "scripts"},
     "scripts/autotune.py": COMMON | {"litedetr.engine", "litedetr.models", "kernels"},
     "scripts/benchmark.py": COMMON | {"litedetr.engine", "litedetr.models", "kernels"},

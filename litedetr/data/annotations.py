@@ -95,6 +95,11 @@ class CocoJson:
             )
 
 
+def read_categories(path: Path) -> Categories:
+    """The categories of a COCO JSON; DataError where it is none."""
+    return Categories.from_coco(CocoJson.read(path).categories)
+
+
 def _clipped_xyxy(xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     limit = np.concatenate([sizes[:, ::-1], sizes[:, ::-1]], axis=1)
     corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)

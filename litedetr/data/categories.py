@@ -33,6 +33,14 @@ class Categories:
         return cls(tuple(entry["name"] for entry in ordered), tuple(entry["id"] for entry in ordered))
 
     @classmethod
+    def by_id(cls, names: Mapping[int, str], count: int) -> Categories:
+        """Label i is the category with the id i, for i in [0, count): one without a name is no class of any data."""
+        beyond = [f"{category_id} ({name})" for category_id, name in names.items() if not 0 <= category_id < count]
+        if beyond:
+            raise DataError(f"category ids: expected integers in 0..{count - 1}, got {', '.join(beyond)}")
+        return cls(tuple(names.get(i, f"(unused {i})") for i in range(count)), tuple(range(count)))
+
+    @classmethod
     def from_mapping(cls, mapping: Mapping[str, Sequence[Any]]) -> Categories:
         return cls(tuple(mapping["names"]), tuple(mapping["ids"]))
 

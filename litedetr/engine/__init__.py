@@ -10,6 +10,7 @@ from litedetr.engine.checkpoint import (
     save_checkpoint,
 )
 from litedetr.engine.config import RunConfig, ScheduleConfig, TrainerConfig, detector_config
+from litedetr.engine.convert import ConvertConfig, convert
 from litedetr.engine.distributed import Ranks, join_ranks, use_all_cores, use_deterministic_algorithms
 from litedetr.engine.evaluate import EvalConfig, evaluate_checkpoint
 from litedetr.engine.evaluator import Evaluation, Evaluator, write_detections
@@ -22,6 +23,7 @@ from litedetr.engine.trainer import Trainer
 __all__ = [
     "Checkpoint",
     "CheckpointError",
+    "ConvertConfig",
     "EvalConfig",
     "Evaluation",
     "Evaluator",
@@ -39,6 +41,7 @@ __all__ = [
     "choose_run_folder",
     "class_table",
     "coco_scores",
+    "convert",
     "detector_config",
     "evaluate_checkpoint",
     "evaluation_batches",

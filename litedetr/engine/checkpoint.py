@@ -131,17 +131,3 @@ def load_weights(model: torch.nn.Module, weights: dict[str, Tensor], path: Path 
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its weights do not fit the model: {error}") from error
-
-
-def initialise_from(model: torch.nn.Module, path: Path | str) -> tuple[list[str], int]:
-    """Start from the weights of a checkpoint, as far as names and shapes agree.
-
-    Returns the names of the model's entries that kept their initial values, and how many were taken.
-    """
-    weights = load_checkpoint(path).weights
-    own = model.state_dict()
-    fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
-    if not fitting:
-        raise CheckpointError(f"{path}: none of its weights fits the model; trainer.init_from needs a related model")
-    model.load_state_dict(fitting, strict=False)
-    return [name for name in own if name not in fitting], len(fitting)

@@ -110,19 +110,20 @@ def changed_settings(checkpoint: Checkpoint, config: RunConfig) -> list[str]:
 
     Raises CheckpointError where the model itself differs: then its weights do not mean the same.
     """
-    old, new = dict(_flat(checkpoint.config)), dict(_flat(to_mapping(config)))
+    old, new = dict(flat_settings(checkpoint.config)), dict(flat_settings(to_mapping(config)))
     differing = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     lines = {name: f"{name}: {old.get(name)} -> {new.get(name)}" for name in differing}
     model = [line for name, line in lines.items() if name.startswith("model.") and name != "model.backbone.weights"]
     if model:
-        advice = "take another run=... name; trainer.init_from=... starts from the weights that fit"
+        advice = "take another run=... name"
         raise CheckpointError(f"the checkpoint to continue has another model ({'; '.join(model)}): {advice}")
     return [line for name, line in lines.items() if not name.startswith("trainer.")]
 
 
-def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat_settings(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting of nested mappings by its path, `encoder.update`."""
     for key, value in mapping.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat_settings(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

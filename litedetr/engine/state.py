@@ -14,12 +14,12 @@ from litedetr.engine.checkpoint import (
     Checkpoint,
     CheckpointError,
     Progress,
-    initialise_from,
     load_checkpoint,
     load_weights,
 )
 from litedetr.engine.config import RunConfig
 from litedetr.engine.ema import ModelAverage
+from litedetr.engine.fine_tune import initialise_from
 from litedetr.engine.optim import build_optimizer, load_optimizer_state, optimizer_state
 from litedetr.engine.run_folder import changed_settings
 from litedetr.models import Detector, build_detector, load_backbone_weights
@@ -94,15 +94,16 @@ class TrainingState:
             load_backbone_weights(self.model.backbone, backbone_weights)
             notes.append(f"backbone weights from {backbone_weights}")
         if init_from is not None:
-            left, taken = initialise_from(self.model, init_from)
-            notes.append(f"{taken} tensors from {init_from}; left at their initial values: {', '.join(left) or 'none'}")
+            start = initialise_from(self.model, self.categories, init_from)
+            left = ", ".join(start.left) or "none"
+            notes += [f"{start.taken} tensors from {init_from}; left at their initial values: {left}", *start.remarks]
         if self.average is not None:
             self.average.model.load_state_dict(self.model.state_dict())
         return notes
 
     def _check_fits(self, checkpoint: Checkpoint, path: Path) -> None:
         if from_mapping(Categories, checkpoint.categories) != self.categories:
-            advice = "take another run=... name, and trainer.init_from=... for the weights that fit"
+            advice = "take another run=... name, and trainer.init_from=... for all weights but the classes'"
             raise CheckpointError(f"{path}: trained on other classes: {advice}")
         if checkpoint.steps_per_epoch != self.steps_per_epoch:
             raise CheckpointError(

@@ -31,6 +31,19 @@ def test_refuses_what_is_no_map(names: tuple[str, ...], ids: tuple[int, ...]) ->
         Categories(names, ids)
 
 
+def test_by_id_labels_are_ids_and_the_gaps_are_no_class() -> None:
+    categories = Categories.by_id({3: "dog", 1: "cat"}, 5)
+    assert categories.ids == (0, 1, 2, 3, 4)
+    assert categories.names == ("(unused 0)", "cat", "(unused 2)", "dog", "(unused 4)")
+    categories.check_covers(Categories(("cat", "dog"), (1, 3)), "val.json")
+
+
+@pytest.mark.parametrize("category_id", [-1, 5])
+def test_by_id_refuses_ids_beyond_the_labels(category_id: int) -> None:
+    with pytest.raises(DataError, match=rf"category ids: expected integers in 0\.\.4, got {category_id} \(cow\)"):
+        Categories.by_id({category_id: "cow"}, 5)
+
+
 def test_restriction_keeps_ids() -> None:
     assert Categories.from_coco(ENTRIES).restricted_to(("dog", "cat")) == Categories(("cat", "dog"), (-3, 12))
 

@@ -13,7 +13,7 @@ from engine_helpers import MODEL, run_config
 
 from litedetr.config import to_mapping
 from litedetr.engine import Checkpoint, CheckpointError, load_checkpoint, load_detector, save_checkpoint
-from litedetr.engine.checkpoint import Progress, initialise_from
+from litedetr.engine.checkpoint import Progress
 from litedetr.models import build_detector
 
 CATEGORIES = {"names": ["cat", "dog"], "ids": [3, 17]}
@@ -120,18 +120,3 @@ def test_a_detector_is_rebuilt_from_the_file_alone_with_averaged_weights(checkpo
     save_checkpoint(tmp_path / "plain.pt", replace(checkpoint, ema=None))
     state = load_detector(tmp_path / "plain.pt").model.state_dict()
     assert all(torch.equal(state[name], value) for name, value in checkpoint.model.items())
-
-
-def test_fine_tuning_keeps_what_fits_and_names_the_rest(checkpoint: Checkpoint, tmp_path: Path):
-    save_checkpoint(tmp_path / "best.pt", checkpoint)
-    model = build_detector(MODEL, 5)
-    left, taken = initialise_from(model, tmp_path / "best.pt")
-    own = model.state_dict()
-    fitting = {name for name, value in checkpoint.ema.items() if own[name].shape == value.shape}
-    assert set(left) == own.keys() - fitting
-    assert left
-    assert taken == len(fitting)
-    assert all(torch.equal(own[name], checkpoint.ema[name]) for name in fitting)
-
-    with pytest.raises(CheckpointError, match="none of its weights fits"):
-        initialise_from(torch.nn.Linear(2, 2), tmp_path / "best.pt")

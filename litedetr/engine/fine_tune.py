@@ -1,0 +1,85 @@
+"""Beginning a run with the weights of another one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from litedetr.config import from_mapping, to_mapping
+from litedetr.data import Categories
+from litedetr.engine.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from litedetr.engine.run_folder import flat_settings
+from litedetr.models import Detector
+
+# Whose rows are classes: what another number of classes cannot take over.
+LABEL_TABLE = "denoising.labels."
+CLASS_PARTS = ("query_selection.head.classes.", "decoder.head.classes.", LABEL_TABLE)
+NUM_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Initialisation:
+    """taken: how many tensors came from the checkpoint. left: names of the model's that kept their initial values.
+
+    remarks: what else the user should know, a line each.
+    """
+
+    taken: int
+    left: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+def initialise_from(model: Detector, categories: Categories, path: Path | str) -> Initialisation:
+    """Start from the weights of a checkpoint; with another number of classes, class heads and label table stay as they
+    are, and so does the label table where one of the two has none, being without denoising.
+
+    categories: those that the model is going to learn. Anything else that does not fit is a CheckpointError with the
+    tensors' names and the settings that differ.
+    """
+    checkpoint = load_checkpoint(path)
+    weights, own = checkpoint.weights, model.state_dict()
+    known = from_mapping(Categories, checkpoint.categories)
+    changed = _changed_settings(checkpoint, model)
+    free = (LABEL_TABLE,) if len(known) == len(categories) else CLASS_PARTS
+    _check(weights, own, free, changed, path)
+    fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
+    model.load_state_dict(fitting, strict=False)
+    left = tuple(name for name in own if name not in fitting)
+    remarks = [f"another model setting than there: {line}" for line in changed]
+    if len(known) == len(categories) and known != categories:
+        remarks.append("as many classes as there, but others: the class heads start as those of the other classes")
+    return Initialisation(len(fitting), left, tuple(remarks))
+
+
+def _check(
+    weights: dict[str, Tensor], own: dict[str, Tensor], free: tuple[str, ...], changed: list[str], path: Path | str
+) -> None:
+    """CheckpointError unless all but the names that begin with `free` are on both sides, in shape."""
+    names = [name for name in own | weights if not name.startswith(free)]
+    problems = {
+        "only in the model": [name for name in names if name not in weights],
+        "only in the checkpoint": [name for name in names if name not in own],
+        "of another shape": [
+            f"{name} {tuple(weights[name].shape)}, not {tuple(own[name].shape)}"
+            for name in names
+            if name in weights and name in own and weights[name].shape != own[name].shape
+        ],
+    }
+    found = [f"\n  {what}: {_some(tensors)}" for what, tensors in problems.items() if tensors]
+    if found:
+        settings = f"\n  settings that differ: {'; '.join(changed)}" if changed else ""
+        raise CheckpointError(f"trainer.init_from: {path} holds weights of another model{settings}{''.join(found)}")
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:NUM_SHOWN])
+    return f"{shown} and {len(names) - NUM_SHOWN} more" if len(names) > NUM_SHOWN else shown
+
+
+def _changed_settings(checkpoint: Checkpoint, model: Detector) -> list[str]:
+    old = dict(flat_settings(checkpoint.config["model"]))
+    new = dict(flat_settings(to_mapping(model.config)))
+    differing = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in differing if name != "backbone.weights"]

@@ -1,0 +1,85 @@
+"""From a state dict of the published code to a detector of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from litedetr.models import Detector, build_detector
+from litedetr.weights.errors import PublishedWeightsError, listed
+from litedetr.weights.files import unwrap
+from litedetr.weights.layout import Layout, read_layout
+from litedetr.weights.renames import Rename, Rows, is_unused, rename_table
+
+
+def load_published(state_dict: Mapping[str, Any], num_high_levels: int | None) -> Detector:
+    """The detector that a state dict of the published Lite-DETR or DINO code belongs to, in evaluation mode.
+
+    state_dict: tensors by name, alone or wrapped as training writes them (`ema_model`, `model`, `module.`).
+    num_high_levels: x of HxLy, which no name or shape shows; None for a full encoder (DINO).
+    The detector has encoder.update `joint` or `full` and padding `published`; the class with logit i is the one with
+    the raw category id i. PublishedWeightsError lists all names that fit nothing, are missing or have another shape.
+    """
+    state = unwrap(state_dict)
+    layout = read_layout(state, num_high_levels)
+    model = build_detector(layout.config, layout.num_classes)
+    model.load_state_dict(_translate(state, layout, model.state_dict()))
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The published tensors, equal ones, that a tensor of ours is taken from. shape: of each, as a whole."""
+
+    names: tuple[str, ...]
+    rows: Rows | None
+    shape: tuple[int, ...]
+
+    def take(self, state: Mapping[str, Tensor]) -> Tensor:
+        tensor = state[self.names[0]]
+        return tensor if self.rows is None else tensor[self.rows.first : self.rows.last]
+
+
+def _translate(state: Mapping[str, Tensor], layout: Layout, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    table = rename_table(layout)
+    sources = {name: _source(name, tuple(tensor.shape), table) for name, tensor in own.items()}
+    _check(state, list(sources.values()))
+    return {name: source.take(state) for name, source in sources.items()}
+
+
+def _source(name: str, shape: tuple[int, ...], table: list[Rename]) -> _Source:
+    rename = next(rename for rename in table if name.startswith(rename.ours))
+    names = tuple(published + name.removeprefix(rename.ours) for published in rename.published)
+    return _Source(names, rename.rows, shape if rename.rows is None else (rename.rows.total, *shape[1:]))
+
+
+def _check(state: Mapping[str, Tensor], sources: list[_Source]) -> None:
+    """PublishedWeightsError unless `state` has all the sources, in shape, and nothing else."""
+    expected = {name: source.shape for source in sources for name in source.names}
+    missing = [name for name in expected if name not in state]
+    unknown = [name for name in state if name not in expected and not is_unused(name)]
+    misfits = [
+        f"{name} {tuple(state[name].shape)}, not {shape}"
+        for name, shape in expected.items()
+        if name in state and tuple(state[name].shape) != shape
+    ]
+    unequal = [] if missing or misfits else [name for source in sources for name in _unequal(state, source.names)]
+    problems = {
+        "names that fit nothing": unknown,
+        "missing": missing,
+        "wrong shape": misfits,
+        "heads that differ between decoder layers, which here share one": unequal,
+    }
+    found = [f"\n  {what}: {listed(names)}" for what, names in problems.items() if names]
+    if found:
+        raise PublishedWeightsError(f"not the weights of a published detector of this layout{''.join(found)}")
+
+
+def _unequal(state: Mapping[str, Tensor], names: tuple[str, ...]) -> list[str]:
+    """The copies that differ from the first."""
+    first, *copies = names
+    return [name for name in copies if not torch.equal(state[name], state[first])]

@@ -1,0 +1,124 @@
+"""The one table of names: which published tensors a tensor of ours comes from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from litedetr.models.config import DetectorConfig
+from litedetr.models.neck import num_backbone_levels
+from litedetr.weights.layout import BACKBONE, DECODER, ENCODER, Layout
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows [first, last) of a published tensor that has `total`."""
+
+    first: int
+    last: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Rename:
+    """Every name `ours` + rest comes from `published` + rest. published: several where a shared module is repeated."""
+
+    ours: str
+    published: tuple[str, ...]
+    rows: Rows | None = None
+
+
+ONCE = {
+    "backbone.": BACKBONE,
+    "neck.level_embedding": "transformer.level_embed",
+    "query_selection.output.": "transformer.enc_output.",
+    "query_selection.norm.": "transformer.enc_output_norm.",
+    "query_selection.head.classes.": "transformer.enc_out_class_embed.",
+    "query_selection.head.box.": "transformer.enc_out_bbox_embed.",
+    "query_selection.content.": "transformer.tgt_embed.",
+    "decoder.position.": "transformer.decoder.ref_point_head.",
+    "decoder.norm.": "transformer.decoder.norm.",
+}
+ENCODER_LAYER = {
+    "attention.": "self_attn.",
+    "norm.": "norm1.",
+    "feedforward.linear1.": "linear1.",
+    "feedforward.linear2.": "linear2.",
+    "feedforward.norm.": "norm2.",
+    "low_feedforward.linear1.": "linear12.",
+    "low_feedforward.linear2.": "linear22.",
+    "low_feedforward.norm.": "norm22.",
+}
+DECODER_LAYER = {
+    "self_attention.output.": "self_attn.out_proj.",
+    "self_norm.": "norm2.",
+    "cross_attention.": "cross_attn.",
+    "cross_norm.": "norm1.",
+    "feedforward.linear1.": "linear1.",
+    "feedforward.linear2.": "linear2.",
+    "feedforward.norm.": "norm3.",
+}
+# Heads that all decoder layers share: the state dict repeats them for each layer, in the detector and in its decoder.
+SHARED_HEADS = {"decoder.head.classes.": "class_embed.", "decoder.head.box.": "bbox_embed."}
+SHARED_HEADS_OF = ("", "transformer.decoder.")
+
+# Attention has a query_proj even where its weights come from the query alone; batch norms count their batches.
+UNUSED = re.compile(
+    r"backbone\.0\.body\..+\.num_batches_tracked"
+    r"|transformer\.(encoder\.layers\.\d+\.self|decoder\.layers\.\d+\.cross)_attn\.query_proj\.(weight|bias)"
+)
+
+
+def rename_table(layout: Layout) -> list[Rename]:
+    """The renames of a detector of this layout; no two begin the same name of ours."""
+    return [
+        *(Rename(ours, (published,)) for ours, published in ONCE.items()),
+        *_neck(layout.config),
+        *_encoder(layout.config),
+        *_decoder(layout.config),
+        # The last row of the label table belongs to no class and is never read.
+        Rename("denoising.labels.", ("label_enc.",), Rows(0, layout.num_classes, layout.num_classes + 1)),
+    ]
+
+
+def _neck(config: DetectorConfig) -> Iterator[Rename]:
+    num_projections = num_backbone_levels(config.neck.num_levels)
+    for level in range(config.neck.num_levels):
+        extra = level - num_projections
+        ours = f"neck.projections.{level}." if extra < 0 else f"neck.extra.{extra}."
+        yield Rename(f"{ours}conv.", (f"input_proj.{level}.0.",))
+        yield Rename(f"{ours}norm.", (f"input_proj.{level}.1.",))
+
+
+def _encoder(config: DetectorConfig) -> Iterator[Rename]:
+    for number, layer in enumerate(_encoder_layers(config)):
+        for ours, published in ENCODER_LAYER.items():
+            yield Rename(f"{layer}{ours}", (f"{ENCODER}{number}.{published}",))
+
+
+def _encoder_layers(config: DetectorConfig) -> list[str]:
+    """Our name of each published layer, in order."""
+    encoder = config.encoder
+    if encoder.update == "full":
+        return [f"encoder.layers.{i}." for i in range(encoder.num_layers)]
+    parts = [*(f"high_layers.{i}." for i in range(encoder.num_high_layers - 1)), "joint_layer."]
+    return [f"encoder.blocks.{block}.{part}" for block in range(encoder.num_blocks) for part in parts]
+
+
+def _decoder(config: DetectorConfig) -> Iterator[Rename]:
+    channels, layers = config.neck.channels, range(config.decoder.num_layers)
+    for i in layers:
+        for ours, published in DECODER_LAYER.items():
+            yield Rename(f"decoder.layers.{i}.{ours}", (f"{DECODER}{i}.{published}",))
+        # torch's attention keeps query, key and value as one matrix of 3 C rows.
+        own, joint = f"decoder.layers.{i}.self_attention", (f"{DECODER}{i}.self_attn.in_proj_",)
+        yield Rename(f"{own}.query_key.", joint, Rows(0, 2 * channels, 3 * channels))
+        yield Rename(f"{own}.value.", joint, Rows(2 * channels, 3 * channels, 3 * channels))
+    for ours, published in SHARED_HEADS.items():
+        yield Rename(ours, tuple(f"{owner}{published}{i}." for owner in SHARED_HEADS_OF for i in layers))
+
+
+def is_unused(name: str) -> bool:
+    """Whether a tensor that no rename asks for is one that the published code has without using it."""
+    return UNUSED.fullmatch(name) is not None
