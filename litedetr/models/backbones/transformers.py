@@ -30,7 +30,11 @@ class TransformersBackbone(nn.Module):
         stages = list(range(1, 5))[-num_outputs:]
         features = [f"stage{stage}" for stage in stages]
         if name in _model_types():
-            self.body = AutoBackbone.from_config(AutoConfig.for_model(name, out_features=features))
+            config = AutoConfig.for_model(name, out_features=features)
+            for key, value in vars(config).items():
+                if isinstance(value, tuple):  # some releases' own defaults; ConvNeXt adds lists to them
+                    setattr(config, key, list(value))
+            self.body = AutoBackbone.from_config(config)
         else:
             self.body = AutoBackbone.from_pretrained(name, out_features=features)
         self.strides = [2 ** (stage + 1) for stage in stages]
