@@ -1,8 +1,8 @@
 """The seam: one call for each attention, whatever computes it.
 
 backend "reference" is plain PyTorch (kernels/reference.py), which also differentiates twice and exports; "triton" the
-fused kernels (kernels/fused); "auto" takes the fastest one for the tensors' device: kernels/cpu on a CPU (and on meta), elsewhere
-the fused kernels, or the reference where Triton is not installed.
+fused kernels (kernels/fused); "auto" takes the fastest one for the tensors' device: kernels/cpu on a CPU and on meta,
+elsewhere the fused kernels, or the reference where Triton is not installed.
 """
 
 from __future__ import annotations

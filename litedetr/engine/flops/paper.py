@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from litedetr.config import from_mapping
@@ -80,4 +80,4 @@ class Table:
     """A table of the paper with our costs."""
 
     paper: PaperTable
-    rows: tuple[Row, ...] = field(default=())
+    rows: tuple[Row, ...]

@@ -17,7 +17,7 @@ SIZE_INCHES, DPI = (10, 6.5), 130
 
 @dataclass(frozen=True)
 class Style:
-    """above: whether labels stand above their points, to the left, or below, to the right: curves run close."""
+    """above: whether labels stand above their points, to the left, or below, to the right: some curves run close."""
 
     colour: str
     above: bool
@@ -68,8 +68,9 @@ def points(tables: Iterable[Table]) -> list[Point]:
 def _point(row: Row) -> Point:
     paper, counted = row.paper, row.cost is not None
     gflops = row.cost.total.published if counted else paper.paper.total
-    variant = next((word for word in paper.name.split() if word.startswith(("H2L2", "H3L1", "rho"))), None)
-    return Point(paper.series, variant or paper.series, paper.ap, gflops, counted)
+    variant = next((word for word in paper.name.split() if word.startswith(("H2L2", "H3L1"))), None)
+    label = variant or (paper.name if paper.overrides is None else paper.series)
+    return Point(paper.series, label, paper.ap, gflops, counted)
 
 
 def draw(tables: Iterable[Table], image_size: tuple[int, int], path: Path) -> None:
@@ -92,8 +93,10 @@ def _draw_series(axes: Axes, series: list[Point]) -> None:
     series = sorted(series, key=lambda point: point.gflops)
     style = series[0].style
     axes.plot([p.gflops for p in series], [p.ap for p in series], color=style.colour, linewidth=1, alpha=0.6, zorder=1)
-    shift, side, edge = ((-5, 4), "right", "bottom") if style.above else ((5, -4), "left", "top")
-    for point in series:
+    for index, point in enumerate(series):
+        shift, side, edge = ((-5, 4), "right", "bottom") if style.above else ((5, -4), "left", "top")
+        if style.above and index == 0 and len(series) > 1:  # the second one's label needs the place
+            shift, edge = (-7, 0), "center"
         fill = style.colour if point.counted else "white"
         axes.scatter(point.gflops, point.ap, s=50, marker=point.marker, facecolor=fill, edgecolor=style.colour)
         where = {"xytext": shift, "textcoords": "offset points", "ha": side, "va": edge}

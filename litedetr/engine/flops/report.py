@@ -10,7 +10,7 @@ from litedetr.engine.flops.count import Cost
 from litedetr.engine.flops.paper import Row, Table
 
 COLUMNS = ("total", "backbone", "encoder", "rest", "decoder", "parameters")
-NAME, CELL, DIFFERENCE = 31, 6, 5  # widths of names, figures and percentages
+NAME, CELL, DIFFERENCE = 31, 6, 7  # widths of names, figures and percentages
 COMPARED = ("total", "encoder")  # whose difference is printed
 
 
@@ -35,7 +35,7 @@ def _line(row: Row) -> str:
         theirs, ours = getattr(row.paper.paper, column), _ours(row.cost, column)
         cells.append(f"  {_number(theirs):>{CELL}}{_number(ours):>{CELL}}")
         if column in COMPARED:
-            cells.append(f"{'' if None in (theirs, ours) else f'{ours / theirs - 1:+.0%}':>{DIFFERENCE}}")
+            cells.append(f"{'' if None in (theirs, ours) else f'{ours / theirs - 1:+.1%}':>{DIFFERENCE}}")
     operators = None if row.cost is None else row.cost.total.operators
     return "".join([*cells, f"{_number(operators):>11}", f"  {row.note}" if row.note else ""])
 
