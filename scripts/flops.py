@@ -1,6 +1,6 @@
 """FLOPs and parameters of the paper's systems beside the paper's own figures, or of one model; docs/flops.md explains.
 
-python scripts/flops.py                                       # the paper's tables, half a minute
+python scripts/flops.py                                       # the paper's tables
 python scripts/flops.py image_size=[800,1333] tables=[4]
 python scripts/flops.py model=lite_dino encoder=h2l2 a=2 b=3  # this model, part by part
 """
