@@ -15,10 +15,13 @@ from torch import nn
 from litedetr.config import ConfigError
 from litedetr.engine import detector_config
 from litedetr.engine.flops import (
+    Cost,
     Figures,
     Paper,
     PaperRow,
     PaperTable,
+    Part,
+    Row,
     Table,
     count,
     count_parts,
@@ -26,6 +29,7 @@ from litedetr.engine.flops import (
     token_shares,
     write_csv,
 )
+from litedetr.engine.flops.plot import Point, points
 from litedetr.models import DetectorConfig, build_detector
 from litedetr.models.attention import MultiScaleAttention
 from litedetr.models.config import AttentionConfig
@@ -188,6 +192,22 @@ def test_systems_of_other_people_have_the_papers_figures(script, tmp_path):
     config = script.FlopsConfig("paper", None, (64, 64), 91, str(tmp_path))
     row = script.counted(PaperRow("YOLOv5-X", Figures(total=206.0)), config)
     assert (row.cost, row.note) == (None, "not of this code")
+
+
+def test_the_plot_takes_the_papers_gflops_only_where_ours_are_missing():
+    cost = Cost({"backbone": Part(published=3.0), "decoder": Part(published=4.0)})
+    figures, ours = Figures(total=206.0), ("model=lite_dino",)
+    rows = [
+        Row(PaperRow("R50 Lite-DINO H2L2-(2+1)x3", figures, ours, ap=49.9, series="R50 Lite-DINO"), cost),
+        Row(PaperRow("YOLOv5-X", figures, ap=50.7, series="YOLOv5-X"), None, "not of this code"),
+        Row(PaperRow("neither counted nor known", Figures(), ap=1.0, series="R50 DINO"), None),
+        Row(PaperRow("in no series", figures, ours, ap=1.0), cost),
+    ]
+    table = Table(PaperTable(None, "some", tuple(row.paper for row in rows)), tuple(rows))
+    assert points([table]) == [
+        Point("R50 Lite-DINO", "H2L2-(2+1)x3", 49.9, 7.0, True),
+        Point("YOLOv5-X", "YOLOv5-X", 50.7, 206.0, False),
+    ]
 
 
 def test_the_script_writes_tables_csv_and_plot(tmp_path):
