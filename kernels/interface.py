@@ -18,6 +18,7 @@ from kernels.inputs import Inputs
 from kernels.points import SamplingPoints, check_tensor
 
 Backend = Literal["auto", "triton", "reference"]
+HAS_TRITON = find_spec("triton") is not None
 
 
 def deformable_attention(
@@ -69,10 +70,10 @@ def attend(inputs: Inputs, backend: str = "auto", deterministic: bool | None = N
         raise ValueError(f"backend: expected one of {', '.join(get_args(Backend))}, got {backend!r}")
     if deterministic is None:
         deterministic = torch.are_deterministic_algorithms_enabled()
-    on_cpu, has_triton = inputs.value.device.type == "cpu", find_spec("triton") is not None
-    if backend == "triton" and not has_triton:
+    on_cpu = inputs.value.device.type == "cpu"
+    if backend == "triton" and not HAS_TRITON:
         raise ValueError("backend: 'triton' needs the package triton, which is not installed; use 'auto'")
-    if backend == "reference" or (backend == "auto" and not on_cpu and not has_triton):
+    if backend == "reference" or (backend == "auto" and not on_cpu and not HAS_TRITON):
         return reference.attend(inputs)
     if backend == "auto" and on_cpu:
         return cpu.attend(inputs, deterministic)

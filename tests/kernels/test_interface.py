@@ -66,3 +66,11 @@ def test_unknown_backend_is_named():
 def test_backends_agree(backend):
     problem = make_problem(boxes=True, padded=True)
     torch.testing.assert_close(attend(problem, backend=backend), attend(problem), atol=1e-11, rtol=0)
+
+
+def test_without_triton_its_backend_is_refused_and_the_rest_works(monkeypatch):
+    monkeypatch.setattr("kernels.interface.HAS_TRITON", False)
+    problem = make_problem()
+    with pytest.raises(ValueError, match="needs the package triton"):
+        attend(problem, backend="triton")
+    torch.testing.assert_close(attend(problem), attend(problem, backend="reference"), atol=1e-11, rtol=0)
