@@ -18,6 +18,7 @@ from kernels.inputs import Inputs
 from kernels.points import SamplingPoints, check_tensor
 
 Backend = Literal["auto", "triton", "reference"]
+HAS_TRITON = find_spec("triton") is not None
 
 
 def deformable_attention(
@@ -70,10 +71,10 @@ def attend(inputs: Inputs, backend: str = "auto", deterministic: bool | None = N
     if deterministic is None:
         deterministic = torch.are_deterministic_algorithms_enabled()
     # on meta nothing is computed: the CPU path's operator gives the shapes, and needs no Triton
-    on_cpu, has_triton = inputs.value.device.type in ("cpu", "meta"), find_spec("triton") is not None
-    if backend == "triton" and not has_triton:
+    on_cpu = inputs.value.device.type in ("cpu", "meta")
+    if backend == "triton" and not HAS_TRITON:
         raise ValueError("backend: 'triton' needs the package triton, which is not installed; use 'auto'")
-    if backend == "reference" or (backend == "auto" and not on_cpu and not has_triton):
+    if backend == "reference" or (backend == "auto" and not on_cpu and not HAS_TRITON):
         return reference.attend(inputs)
     if backend == "auto" and on_cpu:
         return cpu.attend(inputs, deterministic)

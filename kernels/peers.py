@@ -25,13 +25,14 @@ def unfused(inputs: Inputs) -> Tensor:
     locations = _normalised(inputs)
     value = _grid_sample(inputs.value, locations, inputs)
     if inputs.logits is not None:
-        weights = inputs.logits.softmax(-1)
+        weights = inputs.logits.transpose(1, 2).flatten(0, 2).softmax(-1).unsqueeze(-2)
     else:
         # the published code samples keys and values each, also where they are the same
         key = _grid_sample(inputs.value if inputs.key is None else inputs.key, locations, inputs)
-        query = inputs.query * inputs.query.shape[-1] ** -0.5
-        weights = (key @ query.unsqueeze(-1)).squeeze(-1).softmax(-1)
-    return (weights.unsqueeze(-2) @ value).squeeze(-2).flatten(2)
+        query = inputs.query.transpose(1, 2).flatten(0, 2).unsqueeze(-2)  # (B * M * Q, 1, D)
+        weights = (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(-1)
+    batch, queries, heads = inputs.points.offsets.shape[:3]
+    return (weights @ value).view(batch, heads, queries, -1).transpose(1, 2).flatten(2)
 
 
 def _normalised(inputs: Inputs) -> Tensor:
@@ -42,20 +43,21 @@ def _normalised(inputs: Inputs) -> Tensor:
 
 
 def _grid_sample(table: Tensor, locations: Tensor, inputs: Inputs) -> Tensor:
-    """(B, Q, M, L * P, D) samples of a table (B, S, M, D)."""
-    batch, _, heads, channels = table.shape
+    """(B * M * Q, L * P, D) samples of a table (B, S, M, D); in single precision at least, as autocast does it."""
+    channels = table.shape[-1]
+    exact = torch.promote_types(table.dtype, torch.float32)
     samples = []
     for level, (height, width) in enumerate(inputs.points.shapes):
         start = level_starts(inputs.points.shapes)[level]
         image = table[:, start : start + height * width].permute(0, 2, 3, 1).reshape(-1, channels, height, width)
-        grid = (locations[:, :, :, level] * 2 - 1).transpose(1, 2).flatten(0, 1).to(table.dtype)  # (B * M, Q, P, 2)
-        samples.append(F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False))
-    stacked = torch.cat(samples, dim=-1)  # (B * M, D, Q, L * P)
-    return stacked.unflatten(0, (batch, heads)).permute(0, 3, 1, 4, 2)
+        grid = (locations[:, :, :, level] * 2 - 1).transpose(1, 2).flatten(0, 1)  # (B * M, Q, P, 2)
+        sampled = F.grid_sample(image.to(exact), grid.to(exact), "bilinear", "zeros", align_corners=False)
+        samples.append(sampled.to(table.dtype))
+    return torch.cat(samples, dim=-1).permute(0, 2, 3, 1).flatten(0, 1)  # from (B * M, D, Q, L * P)
 
 
 def deformops(inputs: Inputs) -> Tensor:
-    """The deformops library (MSDA alone); locations are normalised outside of it."""
+    """The deformops library (MSDA alone); it wants locations normalised, and in the precision of the values."""
     from deformops.registry import msda
 
     points, value = inputs.points, inputs.value

@@ -1,11 +1,15 @@
-"""The CPU path: attention in cache-sized chunks of queries, without a compiler and without big buffers.
+"""The CPU path: attention in chunks of queries, without a compiler and without big buffers.
 
 A bilinear sample is a bag of four weighted rows, which `F.embedding_bag` fuses. Tables carry a border of zero pixels,
 so that a sample outside needs no mask. The backward pass recomputes the samples; their derivatives by x and y are bags
 with other weights, and the scatter into the table is, after a sort of the rows, one more bag: no atomics, the same
 bits on every run.
 
-Notation as in kernels/points.py; a chunk holds n queries, N = n * M query heads and K = L * P samples each.
+Index arithmetic and scatter take large chunks, since waking threads costs as much as a small step; only the samples
+between a bag and its dot product are kept to what the cache holds.
+
+Notation as in kernels/points.py; a chunk holds n queries of one image, N = n * M query heads and K = L * P samples
+each.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ class CpuBackend:
     def backward(
         self, inputs: Inputs, saved: Saved, grad_out: Tensor, deterministic: bool, reference_grad: bool
     ) -> Gradients:
-        return backward(inputs, grad_out)
+        return backward(inputs, grad_out, reference_grad)
 
 
 attend = register("attention_cpu", CpuBackend())

@@ -7,38 +7,39 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kernels.cpu import bags
 from kernels.cpu.corners import Corners
-from kernels.cpu.forward import bag, dot
-from kernels.cpu.rows import Rows
+from kernels.cpu.rows import Chunk, Rows
 from kernels.cpu.scatter import Scatter
 from kernels.cpu.table import unbordered
 from kernels.inputs import Gradients, Inputs
 
 
-def backward(inputs: Inputs, grad_out: Tensor) -> Gradients:
-    """All gradients, in the shapes and dtypes of the inputs."""
+def backward(inputs: Inputs, grad_out: Tensor, reference_grad: bool) -> Gradients:
+    """All gradients, in the shapes and dtypes of the inputs; that of the reference only if wanted."""
     rows = Rows.of(inputs)
-    grads = RowGradients.zeros(rows)
-    d_out = grad_out.to(rows.value.dtype).flatten(0, 1)
+    grads = RowGradients.zeros(rows, reference_grad)
+    d_out = grad_out.to(rows.value.dtype)
     for chunk in rows.chunks():
-        _backward_chunk(chunk, rows, d_out[chunk], grads)
+        _backward_chunk(chunk, rows, d_out[chunk].flatten(0, 1), grads)
     return grads.restored(inputs)
 
 
 @dataclass(frozen=True)
 class RowGradients:
-    """Buffers of the shapes of `Rows`; None where the input is."""
+    """Buffers of the shapes of `Rows`; None where the input is, or where none is wanted."""
 
     query: Tensor | None
     key: Tensor | None
     value: Tensor
     logits: Tensor | None
-    reference: Tensor
+    reference: Tensor | None
     offsets: Tensor
 
     @classmethod
-    def zeros(cls, rows: Rows) -> RowGradients:
-        tensors = rows.query, rows.key, rows.value, rows.logits, rows.reference, rows.offsets
+    def zeros(cls, rows: Rows, reference_grad: bool) -> RowGradients:
+        reference = rows.reference if reference_grad else None
+        tensors = rows.query, rows.key, rows.value, rows.logits, reference, rows.offsets
         return cls(*(None if x is None else torch.zeros_like(x) for x in tensors))
 
     def restored(self, inputs: Inputs) -> Gradients:
@@ -46,56 +47,45 @@ class RowGradients:
             name: None if table is None else unbordered(table, inputs.value, inputs.points)
             for name, table in (("key", self.key), ("value", self.value))
         }
-        return Gradients(
-            *(
-                None if like is None else (tables.get(name, getattr(self, name)).view(like.shape).to(like.dtype))
-                for name, like in zip(Gradients.__dataclass_fields__, inputs.tensors, strict=True)
-            )
-        )
+        grads = {name: tables.get(name, getattr(self, name)) for name in Gradients.__dataclass_fields__}
+        likes = zip(grads.items(), inputs.tensors, strict=True)
+        return Gradients(**{name: None if grad is None else grad.to(like.dtype) for (name, grad), like in likes})
 
 
-def _backward_chunk(chunk: slice, rows: Rows, grad_out: Tensor, grads: RowGradients) -> None:
-    """Add the chunk's part to `grads`.
+def _backward_chunk(chunk: Chunk, rows: Rows, d_out: Tensor, grads: RowGradients) -> None:
+    """Add the chunk's part to `grads`; d_out (N, D).
 
     With p the attention weights, dO the gradient of the output and ds that of the scores, a sample's value gets
     p * dO and its key ds * q / sqrt(D); both reach the table through the corners' weights, the location by the slopes.
     """
+    image, _ = chunk
     corners = rows.corners(chunk)
-    samples = Samples.of(corners)
-    scatter = Scatter.of(corners)
-    d_out = grad_out.reshape(-1, 1, grad_out.shape[-1])  # (N, 1, D)
-    q = None if rows.query is None else rows.scaled_query(chunk)
+    weights = corners.weights()
+    samples = Samples.of(corners, weights)
+    scatter = Scatter.of(corners.rows, rows.value.shape[1])
 
     if rows.logits is not None:
-        value_dots, _ = samples.dot(rows.value, d_out)
+        value_dots, key_dots = samples.dots(d_out.unsqueeze(1), rows.value[image])[:, 0], None
         p = rows.logits[chunk].flatten(0, 1).softmax(-1)
-    elif rows.key is None:
-        both, keys = samples.dot(rows.value, torch.cat([d_out, q], dim=1))
-        value_dots, key_dots = both[:, :1], both[:, 1:]
     else:
-        value_dots, _ = samples.dot(rows.value, d_out)
-        key_dots, keys = samples.dot(rows.key, q)
-    if rows.logits is None:
-        p = key_dots[:, 0, 0].softmax(-1)
+        q = rows.scaled_query(chunk)
+        value_dots, key_dots = _key_aware_dots(samples, d_out, q, rows, image)
+        p = key_dots[:, 0].softmax(-1)
 
-    d_weight = value_dots[:, 0, 0]  # (N, K)
+    d_weight = value_dots[:, 0]  # (N, K)
     d_score = p * (d_weight - (p * d_weight).sum(-1, keepdim=True))
-    d_location = p.unsqueeze(1) * value_dots[:, 0, 1:]  # (N, 2, K)
-    sums = scatter.sums(d_out, p)
-    if rows.logits is not None:
+    d_location = p.unsqueeze(1) * value_dots[:, 1:]  # (N, 2, K)
+    scatter.add(grads.value[image], d_out, weights * p.unsqueeze(-1))
+    if key_dots is None:
         grads.logits[chunk] = d_score.view_as(grads.logits[chunk])
     else:
-        d_location += d_score.unsqueeze(1) * key_dots[:, 0, 1:]
-        d_query = d_score.unsqueeze(1) @ keys * q.shape[-1] ** -0.5
+        d_location.addcmul_(d_score.unsqueeze(1), key_dots[:, 1:])
+        keys, d_keys = (rows.value, grads.value) if rows.key is None else (rows.key, grads.key)
+        weights *= d_score.unsqueeze(-1)
+        scatter.add(d_keys[image], q, weights)
+        d_query = bags.sums(keys[image], corners.rows, weights) * q.shape[-1] ** -0.5
         grads.query[chunk] = d_query.view_as(grads.query[chunk])
-        key_sums = scatter.sums(q, d_score)
-        if rows.key is None:
-            sums += key_sums
-        else:
-            scatter.add(grads.key, key_sums)
-    scatter.add(grads.value, sums)
-    d_location = (d_location.transpose(1, 2) * corners.inside).view_as(rows.offsets[chunk])
-    _add_location(chunk, d_location, rows, grads)
+    _add_location(chunk, d_location.transpose(1, 2).reshape(rows.offsets[chunk].shape), rows, grads)
 
 
 @dataclass(frozen=True)
@@ -106,25 +96,33 @@ class Samples:
     weights: Tensor
 
     @classmethod
-    def of(cls, corners: Corners) -> Samples:
-        weights = torch.cat([corners.weights(), *corners.slopes()], dim=1)
-        return cls(corners.rows.repeat(1, 3, 1), weights)
+    def of(cls, corners: Corners, weights: Tensor) -> Samples:
+        """weights: the corners'."""
+        return cls(corners.rows.repeat(1, 3, 1), torch.cat([weights, *corners.slopes()], dim=1))
 
-    def dot(self, table: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """vectors (N, V, D) -> (N, V, 3, K) dot products with sample, x and y derivative; and the samples (N, K, D)."""
-        samples = bag(table, self.rows, self.weights)
-        num_samples = samples.shape[1] // 3
-        return dot(vectors, samples).unflatten(-1, (3, num_samples)), samples[:, :num_samples]
+    def dots(self, vectors: Tensor, table: Tensor) -> Tensor:
+        """vectors (N, V, D) -> (N, V, 3, K) dot products with sample, x and y derivative."""
+        return bags.dots(vectors, table, self.rows, self.weights).unflatten(-1, (3, -1))
 
 
-def _add_location(chunk: slice, d_location: Tensor, rows: Rows, grads: RowGradients) -> None:
+def _key_aware_dots(samples: Samples, d_out: Tensor, q: Tensor, rows: Rows, image: int) -> tuple[Tensor, Tensor]:
+    """(N, 3, K) dot products of dO with the values and of q with the keys; one reading where they are the same."""
+    if rows.key is None:
+        return samples.dots(torch.stack([d_out, q], dim=1), rows.value[image]).unbind(1)
+    pairs = (d_out, rows.value), (q, rows.key)
+    return tuple(samples.dots(vectors.unsqueeze(1), table[image])[:, 0] for vectors, table in pairs)
+
+
+def _add_location(chunk: Chunk, d_location: Tensor, rows: Rows, grads: RowGradients) -> None:
     """From the gradient of the pixel positions (n, M, L, P, 2) to those of offsets and reference."""
     size, reference, offsets = rows.grid.size, rows.reference[chunk], rows.offsets[chunk]
+    centre = (d_location * size).sum((1, 3)) if grads.reference is not None else None
     if reference.shape[-1] == 2:
         grads.offsets[chunk] = d_location
-        grads.reference[chunk] = (d_location * size).sum((1, 3))
+        if centre is not None:
+            grads.reference[chunk] = centre
         return
     half = size * (0.5 / offsets.shape[-2])
     grads.offsets[chunk] = d_location * reference[:, None, :, None, 2:] * half
-    grads.reference[chunk, :, :2] = (d_location * size).sum((1, 3))
-    grads.reference[chunk, :, 2:] = (d_location * offsets * half).sum((1, 3))
+    if centre is not None:
+        grads.reference[chunk] = torch.cat([centre, (d_location * offsets * half).sum((1, 3))], dim=-1)

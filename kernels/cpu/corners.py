@@ -7,43 +7,40 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels.cpu.table import Grid
+from kernels.cpu.table import BORDER, Grid
 
 
 @dataclass(frozen=True)
 class Corners:
-    """The samples of a chunk: rows (N, K, 4) of the table and the fractions fx, fy (N, K) between them.
+    """The samples of a chunk: rows (N, K, 4) of the image's table and the fractions fx, fy (N, K) between them.
 
-    inside: (N, K, 2), whether the location can move along x and along y without leaving the zero border.
+    Outside of a level, the rows are zero and so are all that is made of them, slopes as well.
     """
 
     rows: Tensor
     fx: Tensor
     fy: Tensor
-    inside: Tensor
 
     @classmethod
-    def of(cls, reference: Tensor, offsets: Tensor, grid: Grid, chunk: slice) -> Corners:
-        """reference (n, L, 2 | 4), offsets (n, M, L, P, 2)."""
+    def of(cls, reference: Tensor, offsets: Tensor, grid: Grid, limit: Tensor) -> Corners:
+        """reference (n, L, 2 | 4), offsets (n, M, L, P, 2), limit (L, P, 2)."""
         location = _pixels(reference, offsets, grid.size)
-        image = grid.images(chunk)
-        limit = grid.limit[image] if len(grid.limit) > 1 else grid.limit
-        held = torch.minimum(location.clamp(min=-1), limit)
-        low = torch.minimum(held.floor(), limit - 1)
-        fx, fy = (held - low).flatten(0, 1).flatten(1, 2).unbind(-1)
-        inside = ((location >= -1) & (location < limit)).view(*fx.shape, 2)
-        x, y = (low + 1).int().unbind(-1)  # (n, M, L, P)
-        token = grid.start + y * grid.pitch + x + (image * grid.tokens).view(-1, 1, 1, 1)
-        head = torch.arange(grid.heads, dtype=torch.int32).view(-1, 1, 1)
-        first = token * grid.heads + head
-        first = torch.minimum(first.clamp_(min=0), grid.last_first_row)  # NaN became any integer
-        return cls((first.unsqueeze(-1) + grid.steps).view(*fx.shape, 4), fx, fy, inside)
+        location = torch.minimum(location, limit, out=location).clamp_(min=-BORDER)
+        low = location.floor()
+        fx, fy = (f.contiguous().flatten(0, 1).flatten(1) for f in location.sub_(low).unbind(-1))
+        x, y = low.int().unbind(-1)  # (n, M, L, P)
+        first = torch.addcmul(grid.origin, y, grid.pitch).add_(x, alpha=len(grid.origin))
+        first.clamp_(0, grid.last_first)  # NaN became any integer
+        below = first + grid.pitch
+        rows = torch.stack([first, first + len(grid.origin), below, below + len(grid.origin)], dim=-1)
+        return cls(rows.view(*fx.shape, 4), fx, fy)
 
     def weights(self) -> Tensor:
         """(N, K, 4) bilinear weights."""
         right, below = self.fx, self.fy
         both = right * below
-        return torch.stack([1 - right - below + both, right - both, below - both, both], dim=-1)
+        below = below - both
+        return torch.stack([1 - right - below, right - both, below, both], dim=-1)
 
     def slopes(self) -> tuple[Tensor, Tensor]:
         """(N, K, 4) derivatives of the weights by x and by y."""

@@ -8,39 +8,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.cpu.corners import Corners
-
 
 @dataclass(frozen=True)
 class Scatter:
-    """Corners in ascending order of their table row.
+    """The corners of a chunk in ascending order of their table row.
 
-    touched: the rows that occur; start: where each one's run begins; order: the corners; source: their query heads.
-    weights: (N, K, 4), bilinear.
+    order: the corners, counted through; source: their query heads; start: (rows + 1), where each row's run begins.
     """
 
-    touched: Tensor
-    start: Tensor
     order: Tensor
     source: Tensor
-    weights: Tensor
+    start: Tensor
 
     @classmethod
-    def of(cls, corners: Corners) -> Scatter:
-        ordered, order = corners.rows.view(-1).sort(stable=True)
-        first = torch.ones_like(ordered, dtype=torch.bool)
-        torch.ne(ordered[1:], ordered[:-1], out=first[1:])
-        start = first.nonzero().squeeze(1)
-        per_head = corners.rows[:1].numel()
-        source = order.div(per_head, rounding_mode="floor")
-        return cls(ordered.index_select(0, start), start, order, source, corners.weights())
+    def of(cls, corners: Tensor, num_rows: int) -> Scatter:
+        """corners: (N, K, 4) rows of a table of `num_rows`."""
+        _, order = corners.view(-1).sort(stable=True)
+        counts = torch.bincount(corners.view(-1), minlength=num_rows)
+        per_head = max(1, corners[:1].numel())
+        return cls(order, order.div(per_head, rounding_mode="trunc"), F.pad(counts.cumsum(0), (1, 0)))
 
-    def sums(self, vectors: Tensor, coefficients: Tensor) -> Tensor:
-        """For each touched row the sum of weight * coefficient * vector; vectors (N, 1, D), coefficients (N, K)."""
-        weights = (self.weights * coefficients.unsqueeze(-1)).view(-1).index_select(0, self.order)
-        vectors = vectors.squeeze(1)
-        return F.embedding_bag(self.source, vectors, self.start, per_sample_weights=weights, mode="sum")
-
-    def add(self, table: Tensor, sums: Tensor) -> None:
-        """Add `sums` to the touched rows of `table`."""
-        table.index_add_(0, self.touched, sums)
+    def add(self, table: Tensor, vectors: Tensor, weights: Tensor) -> None:
+        """Add to each row of `table` the weighted vectors of its corners; vectors (N, D), weights (N, K, 4)."""
+        weights = weights.view(-1).index_select(0, self.order)
+        table += F.embedding_bag(
+            self.source, vectors, self.start, per_sample_weights=weights, mode="sum", include_last_offset=True
+        )

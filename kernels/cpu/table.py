@@ -1,107 +1,132 @@
-"""Values and keys as rows of one table, every level behind a border of zero pixels."""
+"""Values and keys as rows of one table an image, every level inside a border of zero pixels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.points import SamplingPoints
 
 MOST_ROWS = 2**31 - 1  # rows are counted in 32 bits, half the traffic of 64
+BORDER = 2  # zero pixels on each side: all four corners of a sample outside lie among them
 
 
-def bordered(table: Tensor, points: SamplingPoints) -> Tensor:
-    """(B, S, M, D) -> rows (B * S', M, D): each level behind a zero column and between two zero rows.
+@dataclass(frozen=True)
+class Levels:
+    """Where the pixels of each level lie among the tokens of a bordered table.
 
-    A row's right border is the next row's left one; one more zero token ends the table. Padding is zeroed.
+    A level has BORDER zero rows above and below, and as many zero columns on the left; a row's right border is the
+    next row's left one. Behind the last level lie as many zero tokens as a sample's corners reach ahead.
     """
+
+    shapes: tuple[tuple[int, int], ...]
+
+    @property
+    def pitches(self) -> list[int]:
+        """Tokens from one image row to the next."""
+        return [width + BORDER for _, width in self.shapes]
+
+    @property
+    def starts(self) -> list[int]:
+        """First token of each level and, last, behind all of them."""
+        starts = [0]
+        for (height, _), pitch in zip(self.shapes, self.pitches, strict=True):
+            starts.append(starts[-1] + (height + 2 * BORDER) * pitch)
+        return starts
+
+    @property
+    def reach(self) -> int:
+        """Tokens from a sample's first corner to its last."""
+        return max(self.pitches, default=0) + 1
+
+    @property
+    def num_tokens(self) -> int:
+        return self.starts[-1] + self.reach + 1
+
+    def images(self, table: Tensor) -> list[Tensor]:
+        """Views (B, H_l + 2 BORDER, W_l + BORDER, C) of a bordered table (B, S', C)."""
+        ends = zip(self.starts, self.starts[1:], self.pitches, strict=False)
+        return [table[:, start:stop].unflatten(1, (-1, pitch)) for start, stop, pitch in ends]
+
+
+def bordered(table: Tensor, points: SamplingPoints, dtype: torch.dtype) -> Tensor:
+    """(B, S, M, D) -> rows (B, S' * M, D) of `dtype`; padding is zeroed like the border."""
     batch, _, heads, channels = table.shape
-    levels = []
-    for level, part in enumerate(table.split([h * w for h, w in points.shapes], dim=1)):
-        height, width = points.shapes[level]
-        image = part.reshape(batch, height, width, heads * channels)
-        if points.valid_sizes is not None:
-            image = image * _valid(points.valid_sizes[:, level], height, width).to(image.dtype)
-        levels.append(F.pad(image, (0, 0, 1, 0, 1, 1)).flatten(1, 2))
-    end = table.new_zeros(batch, 1, heads * channels)
-    return torch.cat([*levels, end], dim=1).view(-1, channels)
-
-
-def _valid(sizes: Tensor, height: int, width: int) -> Tensor:
-    rows = torch.arange(height) < sizes[:, :1]
-    columns = torch.arange(width) < sizes[:, 1:]
-    return (rows[:, :, None] & columns[:, None, :]).unsqueeze(-1)
+    levels = Levels(points.shapes)
+    out = table.new_empty(batch, levels.num_tokens, heads * channels, dtype=dtype)
+    for level, (image, pixels) in enumerate(zip(levels.images(out), _pixels(table, points), strict=True)):
+        for border in (image[:, :BORDER], image[:, -BORDER:], image[:, :, :BORDER]):
+            border.zero_()
+        inner = _inner(image)
+        inner.copy_(pixels)
+        _zero_padding(inner, points, level)
+    out[:, levels.starts[-1] :] = 0
+    return out.view(batch, -1, channels)
 
 
 def unbordered(table: Tensor, like: Tensor, points: SamplingPoints) -> Tensor:
-    """The gradient of `bordered`: rows (B * S', M, D) -> (B, S, M, D) like the values."""
-    batch, _, heads, channels = like.shape
-    levels, start = [], 0
-    table = table.view(batch, -1, heads * channels)
-    for level, (height, width) in enumerate(points.shapes):
-        stop = start + (height + 2) * (width + 1)
-        image = table[:, start:stop].view(batch, height + 2, width + 1, -1)[:, 1:-1, 1:]
-        if points.valid_sizes is not None:
-            image = image * _valid(points.valid_sizes[:, level], height, width).to(image.dtype)
-        levels.append(image.flatten(1, 2))
-        start = stop
-    return torch.cat(levels, dim=1) if levels else table.new_empty(batch, 0, heads * channels)
+    """The gradient of `bordered`: rows (B, S' * M, D) -> (B, S, M, D) like the values."""
+    out = torch.empty_like(like, memory_format=torch.contiguous_format)
+    images = Levels(points.shapes).images(table.view(len(like), -1, like.shape[2] * like.shape[3]))
+    for level, (image, pixels) in enumerate(zip(images, _pixels(out, points), strict=True)):
+        pixels.copy_(_inner(image))
+        _zero_padding(pixels, points, level)
+    return out
+
+
+def _pixels(table: Tensor, points: SamplingPoints) -> list[Tensor]:
+    """Views (B, H_l, W_l, M * D) of a table without borders (B, S, M, D)."""
+    parts = table.flatten(2).split([h * w for h, w in points.shapes], dim=1)
+    return [part.unflatten(1, shape) for part, shape in zip(parts, points.shapes, strict=True)]
+
+
+def _inner(image: Tensor) -> Tensor:
+    return image[:, BORDER:-BORDER, BORDER:]
+
+
+def _zero_padding(pixels: Tensor, points: SamplingPoints, level: int) -> None:
+    """pixels (B, H_l, W_l, C)."""
+    if points.valid_sizes is None:
+        return
+    for image, (height, width) in zip(pixels, points.valid_sizes[:, level].tolist(), strict=True):
+        image[height:] = 0
+        image[:, width:] = 0
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the levels lie in the bordered table.
+    """What turns the locations in one image into rows of its table.
 
     Every constant is repeated for the P points: inner loops of L * P numbers vectorise, broadcasts over P do not.
 
-    size: (L, P, 2) float (width, height) of the levels. limit: (B or 1, 1, L, P, 2) float, valid (width, height).
-    start: (L, P) first token of each level; pitch: (L, P) tokens from one image row to the next.
-    steps: (L, P, 4) table rows from a sample's first corner to each of the four. tokens: S'.
-    last_first_row: (L, P), the largest row that a first corner may have.
+    size: (L, P, 2) float (width, height) of the levels. limit: (B or 1, L, P, 2) float, valid (width, height).
+    origin: (M, L, P), row of the pixel (0, 0). pitch: (L, P), rows from one image row to the next.
+    last_first: the largest row that a first corner may have.
     """
 
     size: Tensor
     limit: Tensor
-    start: Tensor
+    origin: Tensor
     pitch: Tensor
-    steps: Tensor
-    last_first_row: Tensor
-    tokens: int
-    heads: int
-    queries: int
+    last_first: int
 
     @classmethod
     def of(cls, points: SamplingPoints, heads: int, dtype: torch.dtype) -> Grid:
-        num_points = points.offsets.shape[-2]
-        size = torch.tensor([(w, h) for h, w in points.shapes], dtype=dtype)
-        limit = size.unsqueeze(0) if points.valid_sizes is None else points.valid_sizes.flip(-1).to(dtype)
-        lengths = [(h + 2) * (w + 1) for h, w in points.shapes]
-        start = torch.tensor([sum(lengths[:level]) for level in range(len(lengths))], dtype=torch.int32)
-        pitch = torch.tensor([w + 1 for _, w in points.shapes], dtype=torch.int32)
-        steps = torch.stack([pitch * 0, pitch * 0 + 1, pitch, pitch + 1], dim=-1) * heads
-        tokens = sum(lengths) + 1
-        rows = len(points.offsets) * tokens * heads
+        num_points, levels = points.offsets.shape[-2], Levels(points.shapes)
+        rows = levels.num_tokens * heads
         if rows > MOST_ROWS:
-            raise ValueError(f"value: expected at most {MOST_ROWS} rows B * S * M, got {rows}; take smaller batches")
-
-        def for_points(x: Tensor, dim: int) -> Tensor:
-            return x.unsqueeze(dim).repeat_interleave(num_points, dim)
-
+            raise ValueError(f"value: expected at most {MOST_ROWS} rows S * M an image, got {rows}; take smaller maps")
+        size = torch.tensor([(w, h) for h, w in points.shapes], dtype=dtype).view(-1, 2)
+        limit = size.unsqueeze(0) if points.valid_sizes is None else points.valid_sizes.flip(-1).to(dtype)
+        starts, pitches = (torch.tensor(x, dtype=torch.int32) for x in (levels.starts[:-1], levels.pitches))
+        corner = (starts + BORDER * (pitches + 1)) * heads
+        origin = corner + torch.arange(heads, dtype=torch.int32).unsqueeze(-1)
         return cls(
-            size=for_points(size, 1),
-            limit=for_points(limit, 2).unsqueeze(1),
-            start=for_points(start, 1),
-            pitch=for_points(pitch, 1),
-            steps=for_points(steps, 1),
-            last_first_row=for_points(rows - 1 - steps.amax(-1), 1),
-            tokens=tokens,
-            heads=heads,
-            queries=points.offsets.shape[1],
+            size=size.unsqueeze(1).repeat(1, num_points, 1),
+            limit=limit.unsqueeze(2).repeat(1, 1, num_points, 1),
+            origin=origin.unsqueeze(-1).repeat(1, 1, num_points),
+            pitch=(pitches * heads).unsqueeze(-1).repeat(1, num_points),
+            last_first=rows - 1 - levels.reach * heads,
         )
-
-    def images(self, rows: slice) -> Tensor:
-        """Image index of each query of a chunk."""
-        return torch.arange(rows.start, rows.stop, dtype=torch.int32) // max(self.queries, 1)

@@ -56,7 +56,9 @@ def segment_kernel(
             length = tl.load(start_ptr + cell + 1, is_valid, 0) - begin
             sample = repeat(begin, BLOCK_TOKENS, BLOCK_SAMPLES) + lane
             end = repeat(begin + length, BLOCK_TOKENS, BLOCK_SAMPLES)
-            for _ in range(0, tl.max(length, 0).to(tl.int32), BLOCK_SAMPLES):
+            longest = tl.max(length, 0)
+            done = longest * 0
+            while done < longest:
                 exists = sample < end
                 slot = tl.load(order_ptr + sample, exists, 0)
                 fraction_x = tl.load(fraction_ptr + slot * 2, exists, 0.0)
@@ -76,6 +78,7 @@ def segment_kernel(
                     else:
                         d_key += from_score
                 sample += BLOCK_SAMPLES
+                done += BLOCK_SAMPLES
 
     pixel = (image * num_tokens + token) * HEADS + head
     pixel = pixel[:, None] * CHANNELS + channel[None, :]

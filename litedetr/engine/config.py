@@ -75,7 +75,8 @@ class ScheduleConfig:
 class TrainerConfig:
     """How a run is carried out; none of it changes what is learned, but for `precision` and `init_from`.
 
-    device: `auto` takes the GPU where there is one. compile: torch.compile of backbone, encoder and decoder.
+    device: `auto` takes the GPU where there is one. compile: torch.compile of the backbone and of the layers of encoder
+    and decoder.
     deterministic: refuse operations whose result differs from run to run.
     checkpoint_every, log_every: in optimiser steps. evaluate_every: in epochs; None evaluates at the end only.
     resume: `auto` continues from the run's last checkpoint where there is one, `never` starts anew, anything else

@@ -6,9 +6,9 @@ from torch import nn
 
 from litedetr.models.backbones import build_backbone
 from litedetr.models.config import DetectorConfig
-from litedetr.models.decoder import Decoder
+from litedetr.models.decoder import Decoder, DecoderLayer
 from litedetr.models.denoising import Denoising
-from litedetr.models.encoder import build_encoder
+from litedetr.models.encoder import EncoderLayer, build_encoder
 from litedetr.models.neck import Neck, num_backbone_levels
 from litedetr.models.query_selection import QuerySelection
 from litedetr.structures import DetectorOutput, ImageBatch, TargetBatch
@@ -37,9 +37,14 @@ class Detector(nn.Module):
         return self.decoder(queries, memory, noised).with_proposals(proposals)
 
     def compile_parts(self) -> None:
-        """Compile backbone, encoder and decoder in place; what lies between depends on the data's shapes."""
-        for part in (self.backbone, self.encoder, self.decoder):
-            part.compile()
+        """Compile the backbone, and each layer of encoder and decoder, in place.
+
+        Layers are alike, so one compilation of each kind serves them all; what lies between depends on the data.
+        """
+        self.backbone.compile()
+        for module in self.modules():
+            if isinstance(module, (EncoderLayer, DecoderLayer)):
+                module.compile()
 
 
 def build_detector(config: DetectorConfig, num_classes: int) -> Detector:

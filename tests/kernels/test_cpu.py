@@ -5,14 +5,16 @@ import torch
 from kernel_helpers import make_problem, run
 
 import kernels
-from kernels.cpu import rows, table
+from kernels.cpu import bags, rows, table
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5}  # sums of a few dozen terms of size one in another order
 
 
 @pytest.mark.parametrize("kind", ["deformable", "shared", "own"])
 def test_output_and_gradients(problem, kind, monkeypatch):
-    monkeypatch.setattr(rows, "SAMPLES_PER_CHUNK", 20)  # several chunks, the last one shorter, across images
+    monkeypatch.setattr(rows, "SAMPLES_PER_CHUNK", 20)  # several chunks an image, the last one shorter
+    monkeypatch.setattr(rows, "SAMPLES_PER_ROW", 0)
+    monkeypatch.setattr(bags, "BAGS_AT_ONCE", 20)
     expected, actual = run("reference", kind, problem), run("auto", kind, problem)
     assert set(actual) == set(expected)
     for name, tensor in expected.items():

@@ -75,3 +75,11 @@ def test_meta_tensors_give_shapes():
     out = kernels.key_aware_attention(on_meta["query"], on_meta["value"], points)
     assert out.is_meta
     assert out.shape == attend(problem).shape
+
+
+def test_without_triton_its_backend_is_refused_and_the_rest_works(monkeypatch):
+    monkeypatch.setattr("kernels.interface.HAS_TRITON", False)
+    problem = make_problem()
+    with pytest.raises(ValueError, match="needs the package triton"):
+        attend(problem, backend="triton")
+    torch.testing.assert_close(attend(problem), attend(problem, backend="reference"), atol=1e-11, rtol=0)

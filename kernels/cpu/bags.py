@@ -1,0 +1,34 @@
+"""Samples as bags of weighted table rows, which `F.embedding_bag` sums as it reads them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BAGS_AT_ONCE = 1 << 15  # 4 MB of fp32 at D = 32
+
+
+def dots(vectors: Tensor, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+    """vectors (N, V, D), rows and weights (N, K, 4) -> (N, V, K) dot products with the samples.
+
+    Piece by piece, so that the samples stay in the cache.
+    """
+    num_bags = rows.shape[1]
+    out = vectors.new_empty(*vectors.shape[:2], num_bags)
+    step = max(1, BAGS_AT_ONCE // max(1, num_bags))
+    pieces = (x.split(step) for x in (vectors, rows, weights, out))
+    for some_vectors, some_rows, some_weights, some_out in zip(*pieces, strict=True):
+        samples = _bags(table, some_rows.flatten(0, 1), some_weights.flatten(0, 1))
+        # the other order of the product takes several times as long
+        torch.bmm(some_vectors, samples.view(-1, num_bags, table.shape[-1]).transpose(1, 2), out=some_out)
+    return out
+
+
+def sums(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+    """rows and weights (N, K, 4) -> (N, D), the sum of a query head's samples."""
+    return _bags(table, rows.flatten(1), weights.flatten(1))
+
+
+def _bags(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+    return F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
