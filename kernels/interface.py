@@ -1,8 +1,8 @@
 """The seam: one call for each attention, whatever computes it.
 
 backend "reference" is plain PyTorch (kernels/reference.py), which also differentiates twice and exports; "triton" the
-fused kernels (kernels/fused); "auto" takes the fastest one for the tensors' device: kernels/cpu on a CPU, elsewhere the
-fused kernels, or the reference where Triton is not installed.
+fused kernels (kernels/fused); "auto" takes the fastest one for the tensors' device: kernels/cpu on a CPU and on meta,
+elsewhere the fused kernels, or the reference where Triton is not installed.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def attend(inputs: Inputs, backend: str = "auto", deterministic: bool | None = N
         raise ValueError(f"backend: expected one of {', '.join(get_args(Backend))}, got {backend!r}")
     if deterministic is None:
         deterministic = torch.are_deterministic_algorithms_enabled()
-    on_cpu = inputs.value.device.type == "cpu"
+    # on meta nothing is computed: the CPU path's operator gives the shapes, and needs no Triton
+    on_cpu = inputs.value.device.type in ("cpu", "meta")
     if backend == "triton" and not HAS_TRITON:
         raise ValueError("backend: 'triton' needs the package triton, which is not installed; use 'auto'")
     if backend == "reference" or (backend == "auto" and not on_cpu and not HAS_TRITON):
@@ -84,6 +85,6 @@ def attend(inputs: Inputs, backend: str = "auto", deterministic: bool | None = N
 
 def _autocast(x: Tensor) -> Tensor:
     kind = x.device.type
-    if x.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
+    if x.dtype == torch.float64 or x.is_meta or not torch.is_autocast_enabled(kind):  # autocast knows no meta
         return x
     return x.to(torch.get_autocast_dtype(kind))

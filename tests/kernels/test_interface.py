@@ -68,6 +68,15 @@ def test_backends_agree(backend):
     torch.testing.assert_close(attend(problem, backend=backend), attend(problem), atol=1e-11, rtol=0)
 
 
+def test_meta_tensors_give_shapes():
+    problem = make_problem()
+    on_meta = problem.tensors | {name: x.to("meta") for name, x in problem.tensors.items() if torch.is_tensor(x)}
+    points = replace(problem.points, reference=on_meta["reference"], offsets=on_meta["offsets"], valid_sizes=None)
+    out = kernels.key_aware_attention(on_meta["query"], on_meta["value"], points)
+    assert out.is_meta
+    assert out.shape == attend(problem).shape
+
+
 def test_without_triton_its_backend_is_refused_and_the_rest_works(monkeypatch):
     monkeypatch.setattr("kernels.interface.HAS_TRITON", False)
     problem = make_problem()
