@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from model_helpers import random_images, small_detector
+from model_helpers import DEFORMABLE_DETR, FULL, H_DETR, PLAIN, random_images, small_detector
 
 from litedetr.structures import ImageBatch
 
@@ -12,24 +12,19 @@ SIZES = [(96, 150), (131, 85), (33, 40)]  # no side divides by a stride; the las
 ENCODERS = {
     "sequential": {},
     "joint": {"encoder": {"update": "joint"}},
-    "full": {
-        "encoder": {
-            "update": "full",
-            "num_layers": 2,
-            "num_high_levels": None,
-            "num_high_layers": None,
-            "num_blocks": None,
-        }
-    },
+    "full": {"encoder": FULL},
     "own keys": {"attention": {"encoder": "key_aware"}},
-    "deformable": {"attention": {"encoder": "deformable", "decoder": "deformable"}},
+    "deformable": {"attention": PLAIN},
+    "no low-level update": {"encoder": {"low_level_update": False}},
+    "Deformable DETR": DEFORMABLE_DETR,
+    "H-DETR": H_DETR,
     "bottlenecks": {"backbone": {"name": "resnet50"}},
 }
 
 
 @pytest.mark.parametrize("changes", ENCODERS.values(), ids=list(ENCODERS))
 def test_a_batch_of_several_sizes_gives_what_each_image_gives_alone(changes):
-    model = small_detector(query_selection={"num_queries": 40}, **changes)
+    model = small_detector(**{**changes, "query_selection": {**changes.get("query_selection", {}), "num_queries": 40}})
     images = random_images(*SIZES)
     with torch.no_grad():
         together = model(ImageBatch.from_images(images)).predictions
