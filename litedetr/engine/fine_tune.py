@@ -80,7 +80,7 @@ def _some(names: list[str]) -> str:
 
 
 def _changed_settings(checkpoint: Checkpoint, model: Detector) -> list[str]:
-    old = dict(flat_settings(checkpoint.config["model"]))
+    old = dict(flat_settings(checkpoint.full_config["model"]))
     new = dict(flat_settings(to_mapping(model.config)))
     differing = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in differing if name != "backbone.weights"]
