@@ -1,4 +1,4 @@
-"""Every row of docs/systems.md composes; at a small size it trains for a step and evaluates."""
+"""Every row of docs/systems.md composes and builds as written; at a small size it trains for a step and evaluates."""
 
 import re
 from importlib.util import find_spec
@@ -51,12 +51,16 @@ def run_config(*overrides: str) -> RunConfig:
 
 def tiny_config(command: str) -> RunConfig:
     """The row's system at widths that cost a second; its backbone is kept apart from the width."""
-    given = command.split()
-    if "backbone=swin_t" in given:
-        if find_spec("transformers") is None:
-            pytest.skip("transformers is an optional extra")
-        return run_config(*given, *TINY, f"backbone.name={LOCAL_SWIN}")
-    return run_config(*given, *TINY, *SLIM)
+    return run_config(*command.split(), *TINY, *(local_swin(command) or SLIM))
+
+
+def local_swin(command: str) -> list[str]:
+    """What replaces the hub's Swin-T; nothing for a ResNet."""
+    if "backbone=swin_t" not in command.split():
+        return []
+    if find_spec("transformers") is None:
+        pytest.skip("transformers is an optional extra")
+    return [f"backbone.name={LOCAL_SWIN}"]
 
 
 def some_images() -> tuple[ImageBatch, TargetBatch]:
@@ -102,6 +106,24 @@ def test_a_system_trains_for_a_step_and_evaluates(command):
     assert (output.denoising, output.one_to_many) == (None, None)
     detections = postprocess(output.predictions, [(120, 200), (80, 90)])
     assert [len(d) > 0 and d.boxes.isfinite().all().item() for d in detections] == [True, True]
+
+
+@pytest.mark.parametrize("command", SYSTEMS)
+def test_a_system_builds_at_the_papers_size(command):
+    config = run_config(*command.split(), COCO, *local_swin(command)).model
+    with torch.device("meta"):
+        model = build_detector(config, num_classes=80)
+    system = SYSTEMS[command]
+    assert config.backbone.name == (LOCAL_SWIN if system.startswith("Swin-T") else "resnet50")
+    assert (config.neck.channels, model.decoder.layers[0].cross_attention.num_heads) == (256, 8)
+    split = re.search(r"H(\d)L(\d)-\((\d)\+1\)x(\d)", system)
+    if split:
+        high, low, a, b = map(int, split.groups())
+        encoder = config.encoder
+        assert (encoder.num_high_levels, config.neck.num_levels - high) == (high, low)
+        assert (encoder.num_high_layers, encoder.num_blocks) == (a, b)
+    lite = "Lite" in system or "KDA" in system
+    assert (config.attention.encoder == "key_aware_shared") == lite
 
 
 @pytest.mark.parametrize(
