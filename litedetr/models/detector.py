@@ -35,10 +35,13 @@ class Detector(nn.Module):
     def forward(self, images: ImageBatch, targets: TargetBatch | None = None) -> DetectorOutput:
         pyramid = self.neck(self.backbone(images), images)
         memory = self.encoder(pyramid)
-        num_extra = self.hybrid.num_queries if self.hybrid is not None and targets is not None else 0
-        selected, proposals = self.query_selection(memory, num_extra)
+        selected, proposals = self.query_selection(memory, self._num_one_to_many(targets))
         queries, training = self._training_queries(selected, targets)
         return self.decoder(queries, memory, training).with_proposals(proposals)
+
+    def _num_one_to_many(self, targets: TargetBatch | None) -> int:
+        """Queries to select beyond the detector's own."""
+        return self.hybrid.num_queries if self.hybrid is not None and targets is not None else 0
 
     def _training_queries(
         self, selected: Queries, targets: TargetBatch | None
