@@ -96,6 +96,20 @@ class TargetBatch:
     def __len__(self) -> int:
         return len(self.items)
 
+    def repeated(self, times: int) -> TargetBatch:
+        """Every object `times` times, and so the normaliser: what one-to-many matching is done with."""
+        items = (
+            replace(target, labels=target.labels.repeat(times), boxes=target.boxes.repeat(times, 1))
+            for target in self.items
+        )
+        return TargetBatch(tuple(items), self.num_boxes * times, self.max_objects * times)
+
+    def without_classes(self) -> TargetBatch:
+        """Every object of class 0: what predictions that only tell objects from background are matched with."""
+        return replace(
+            self, items=tuple(replace(target, labels=torch.zeros_like(target.labels)) for target in self.items)
+        )
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TargetBatch:
         return replace(self, items=tuple(target.to(device, non_blocking) for target in self.items))
 
@@ -126,25 +140,50 @@ class FeaturePyramid:
     def with_tokens(self, tokens: Tensor) -> FeaturePyramid:
         return replace(self, tokens=tokens)
 
+    def from_level(self, first: int) -> FeaturePyramid:
+        """The pyramid of the levels [first, L) alone."""
+        start = sum(self.level_sizes[:first])
+        return FeaturePyramid(
+            tokens=self.tokens[:, start:],
+            position=self.position[:, start:],
+            valid_sizes=None if self.valid_sizes is None else self.valid_sizes[:, first:],
+            valid_ratios=self.valid_ratios[:, first:],
+            padding_mask=None if self.padding_mask is None else self.padding_mask[:, start:],
+            shapes=self.shapes[first:],
+        )
+
 
 @dataclass(frozen=True)
 class Queries:
     """Decoder input: content (B, Q, C) and reference boxes (B, Q, 4), cxcywh in logit space.
 
     valid: (B, Q) bool, False for queries that fell on padding because the image has fewer tokens; None: all valid.
+    position: (B, Q, C) query position of all layers; None: each layer embeds its reference boxes.
     """
 
     content: Tensor
     reference_logit: Tensor
     valid: Tensor | None = None
+    position: Tensor | None = None
+
+    def split(self, num_first: int) -> tuple[Queries, Queries]:
+        """The first `num_first` queries, and the rest."""
+        tensors = (self.content, self.reference_logit, self.valid, self.position)
+        first = (None if x is None else x[:, :num_first] for x in tensors)
+        rest = (None if x is None else x[:, num_first:] for x in tensors)
+        return Queries(*first), Queries(*rest)
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """class_logits (B, Q, K) and boxes (B, Q, 4), cxcywh relative to the image."""
+    """class_logits (B, Q, K) and boxes (B, Q, 4), cxcywh relative to the image.
+
+    foreground: class 0 means an object of any class (Deformable DETR's proposals).
+    """
 
     class_logits: Tensor
     boxes: Tensor
+    foreground: bool = False
 
     def split(self, num_first: int) -> tuple[Predictions, Predictions]:
         """The predictions of the first `num_first` queries, and of the rest."""
@@ -180,15 +219,39 @@ class DenoisingOutput:
 
 
 @dataclass(frozen=True)
+class OneToManyQueries:
+    """Queries of training alone, matched to every object `num_repeats` times (H-DETR)."""
+
+    queries: Queries
+    num_repeats: int
+
+    def __len__(self) -> int:
+        return self.queries.content.shape[1]
+
+
+@dataclass(frozen=True)
+class OneToManyOutput:
+    """What the decoder made of the one-to-many queries: one Predictions a layer.
+
+    valid: (B, Q) bool, False for queries that fell on padding and are not to be matched; None: all valid.
+    """
+
+    layers: tuple[Predictions, ...]
+    num_repeats: int
+    valid: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class DetectorOutput:
     """layers: predictions of every decoder layer, the last one the detector's answer.
 
-    proposals: predictions of the query selection. denoising: in training only.
+    proposals: predictions of the query selection. denoising, one_to_many: in training only.
     """
 
     layers: tuple[Predictions, ...]
     proposals: Predictions | None = None
     denoising: DenoisingOutput | None = None
+    one_to_many: OneToManyOutput | None = None
 
     @property
     def predictions(self) -> Predictions:

@@ -13,7 +13,18 @@ from litedetr.engine import RunConfig
 from litedetr.models import build_detector
 
 CONF = Path(__file__).parent.parent / "conf"
-GROUPS = ("size", "encoder", "attention", "backbone", "transforms", "data", "schedule", "model", "experiment")
+GROUPS = (
+    "size",
+    "encoder",
+    "attention",
+    "backbone",
+    "transforms",
+    "data",
+    "schedule",
+    "model",
+    "decoder",
+    "experiment",
+)
 CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 COCO = "data.root=/data/coco"
 

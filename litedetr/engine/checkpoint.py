@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from litedetr.config import ConfigError, from_mapping
+from litedetr.config import ConfigError, from_mapping, to_mapping
 from litedetr.data import Categories
 from litedetr.engine.config import RunConfig
 from litedetr.models import Detector, build_detector
@@ -52,6 +52,14 @@ class Checkpoint:
     scaler: dict[str, Any]
     progress: Progress
     steps_per_epoch: int
+
+    @property
+    def full_config(self) -> dict[str, Any]:
+        """`config`, to compare with another one: settings that are younger than the checkpoint have their defaults."""
+        try:
+            return to_mapping(from_mapping(RunConfig, self.config))
+        except ConfigError:  # some setting exists no more; a comparison shows it
+            return self.config
 
     @property
     def weights(self) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from litedetr.engine.checkpoint import Checkpoint, CheckpointError, load_checkpo
 from litedetr.engine.run_folder import flat_settings
 from litedetr.models import Detector
 
+LABEL_TABLE = re.compile(r"denoising\.labels\.")
 # Whose rows are classes: what another number of classes cannot take over.
-LABEL_TABLE = "denoising.labels."
-CLASS_PARTS = ("query_selection.head.classes.", "decoder.head.classes.", LABEL_TABLE)
+CLASS_PARTS = re.compile(r"(query_selection\.head|decoder\.head|decoder\.heads\.\d+)\.classes\.|denoising\.labels\.")
 NUM_SHOWN = 5
 
 
@@ -42,7 +43,7 @@ def initialise_from(model: Detector, categories: Categories, path: Path | str) -
     weights, own = checkpoint.weights, model.state_dict()
     known = from_mapping(Categories, checkpoint.categories)
     changed = _changed_settings(checkpoint, model)
-    free = (LABEL_TABLE,) if len(known) == len(categories) else CLASS_PARTS
+    free = LABEL_TABLE if len(known) == len(categories) else CLASS_PARTS
     _check(weights, own, free, changed, path)
     fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
     model.load_state_dict(fitting, strict=False)
@@ -54,10 +55,10 @@ def initialise_from(model: Detector, categories: Categories, path: Path | str) -
 
 
 def _check(
-    weights: dict[str, Tensor], own: dict[str, Tensor], free: tuple[str, ...], changed: list[str], path: Path | str
+    weights: dict[str, Tensor], own: dict[str, Tensor], free: re.Pattern[str], changed: list[str], path: Path | str
 ) -> None:
     """CheckpointError unless all but the names that begin with `free` are on both sides, in shape."""
-    names = [name for name in own | weights if not name.startswith(free)]
+    names = [name for name in own | weights if not free.match(name)]
     problems = {
         "only in the model": [name for name in names if name not in weights],
         "only in the checkpoint": [name for name in names if name not in own],
@@ -79,7 +80,7 @@ def _some(names: list[str]) -> str:
 
 
 def _changed_settings(checkpoint: Checkpoint, model: Detector) -> list[str]:
-    old = dict(flat_settings(checkpoint.config["model"]))
+    old = dict(flat_settings(checkpoint.full_config["model"]))
     new = dict(flat_settings(to_mapping(model.config)))
     differing = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in differing if name != "backbone.weights"]

@@ -101,8 +101,8 @@ def _newest_unfinished(root: Path, config: RunConfig) -> Path | None:
 
 def _same_run(checkpoint: Checkpoint, config: RunConfig) -> bool:
     """Whether both train the same thing; how they are carried out (`trainer`) may differ."""
-    mine, theirs = to_mapping(config), checkpoint.config
-    return all(mine[key] == theirs[key] for key in mine if key != "trainer")
+    mine, theirs = to_mapping(config), checkpoint.full_config
+    return all(mine[key] == theirs.get(key) for key in mine if key != "trainer")
 
 
 def changed_settings(checkpoint: Checkpoint, config: RunConfig) -> list[str]:
@@ -110,7 +110,7 @@ def changed_settings(checkpoint: Checkpoint, config: RunConfig) -> list[str]:
 
     Raises CheckpointError where the model itself differs: then its weights do not mean the same.
     """
-    old, new = dict(flat_settings(checkpoint.config)), dict(flat_settings(to_mapping(config)))
+    old, new = dict(flat_settings(checkpoint.full_config)), dict(flat_settings(to_mapping(config)))
     differing = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     lines = {name: f"{name}: {old.get(name)} -> {new.get(name)}" for name in differing}
     model = [line for name, line in lines.items() if name.startswith("model.") and name != "model.backbone.weights"]

@@ -120,6 +120,8 @@ class TrainStep:
 def non_finite(output: DetectorOutput) -> list[str]:
     """Names of the predictions that are infinite or not a number."""
     named = {f"decoder layer {i}": layer for i, layer in enumerate(output.layers)} | {"proposals": output.proposals}
+    if output.one_to_many is not None:
+        named |= {f"one-to-many queries, layer {i}": layer for i, layer in enumerate(output.one_to_many.layers)}
     finite = [p.class_logits.isfinite().all() & p.boxes.isfinite().all() for p in named.values()]
     flags = torch.stack(finite).tolist()  # one wait for the device, not one for each
     return [name for name, is_finite in zip(named, flags, strict=True) if not is_finite]

@@ -1,7 +1,8 @@
-"""The set-prediction loss of DINO: every decoder layer, the proposals and the denoising part."""
+"""The set-prediction loss: every decoder layer, the proposals, and the denoising or the one-to-many part."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,13 +12,13 @@ from litedetr.boxes import cxcywh_to_xyxy, generalized_iou
 from litedetr.losses.config import LossConfig
 from litedetr.losses.focal import focal_loss
 from litedetr.losses.matcher import Assignment, assign_denoising, match
-from litedetr.structures import DenoisingOutput, DetectorOutput, Predictions, TargetBatch
+from litedetr.structures import DenoisingOutput, DetectorOutput, OneToManyOutput, Predictions, TargetBatch
 
 
 @dataclass(frozen=True)
 class Losses:
     """total: the weighted sum, a scalar. parts: unweighted and detached, `class`, `l1` and `giou` of the last layer,
-    with suffix `_0`, `_1`, ... of the layers before, `_proposals` and `_denoising_0`, ....
+    with suffix `_0`, `_1`, ... of the layers before, `_proposals`, `_denoising_0`, ... and `_one_to_many_0`, ....
     """
 
     total: Tensor
@@ -37,20 +38,33 @@ class Criterion:
     def __call__(self, output: DetectorOutput, targets: TargetBatch) -> Losses:
         terms: dict[str, Tensor] = {}
         layers = {f"_{i}": layer for i, layer in enumerate(output.layers[:-1])} | {"": output.predictions}
-        if output.proposals is not None:
-            layers["_proposals"] = output.proposals
+        proposals = output.proposals
+        if proposals is not None and not proposals.foreground:
+            layers["_proposals"] = proposals
         for suffix, part in zip(layers, self._matched(list(layers.values()), targets), strict=True):
             self._add(terms, suffix, part)
+        if proposals is not None and proposals.foreground:
+            (part,) = self._matched([proposals], targets.without_classes())
+            self._add(terms, "_proposals", part)
         if output.denoising is not None:
             for i, part in enumerate(self._denoising(output.denoising, targets)):
                 self._add(terms, f"_denoising_{i}", part)
+        if output.one_to_many is not None:
+            for i, part in enumerate(self._one_to_many(output.one_to_many, targets)):
+                self._add(terms, f"_one_to_many_{i}", part)
         total = torch.stack([self._weight(name) * value for name, value in terms.items()]).sum()
         return Losses(total, {name: value.detach() for name, value in terms.items()})
 
-    def _matched(self, layers: list[Predictions], targets: TargetBatch) -> list[dict[str, Tensor]]:
+    def _matched(
+        self, layers: Sequence[Predictions], targets: TargetBatch, valid: Tensor | None = None
+    ) -> list[dict[str, Tensor]]:
         layers = [_full_precision(layer) for layer in layers]
-        assignments = match(layers, targets, self.config)
+        assignments = match(layers, targets, self.config, valid)
         return [self._terms(*pair, targets.num_boxes) for pair in zip(layers, assignments, strict=True)]
+
+    def _one_to_many(self, output: OneToManyOutput, targets: TargetBatch) -> list[dict[str, Tensor]]:
+        """Every object is there `num_repeats` times, and so is it in the normaliser (H-DETR, section 3.2)."""
+        return self._matched(output.layers, targets.repeated(output.num_repeats), output.valid)
 
     def _denoising(self, denoising: DenoisingOutput, targets: TargetBatch) -> list[dict[str, Tensor]]:
         """Padding slots are left out, so that an image's loss does not depend on its batch."""
@@ -79,7 +93,8 @@ class Criterion:
 
     def _weight(self, name: str) -> float:
         weights = self.config.weights
-        return {"class": weights.classes, "l1": weights.l1, "giou": weights.giou}[name.split("_")[0]]
+        term = {"class": weights.classes, "l1": weights.l1, "giou": weights.giou}[name.split("_")[0]]
+        return term * self.config.one_to_many if "_one_to_many_" in name else term
 
 
 def _full_precision(predictions: Predictions) -> Predictions:

@@ -28,15 +28,19 @@ class Assignment:
 
 
 @torch.no_grad()
-def match(layers: Sequence[Predictions], targets: TargetBatch, config: LossConfig) -> list[Assignment]:
+def match(
+    layers: Sequence[Predictions], targets: TargetBatch, config: LossConfig, valid: Tensor | None = None
+) -> list[Assignment]:
     """For each layer the assignment of least cost between its queries and the objects of each image (DETR, Eq. 1).
 
     All layers have Q queries; their costs travel to the host together, so the device is waited for once.
+    valid: (B, Q) bool, False for queries that stand for nothing and are left out; None: none.
     Raises ValueError where a cost is not finite, which only diverged predictions have.
     """
     labels, boxes = (pad_sequence([getattr(t, name) for t in targets.items], True) for name in ("labels", "boxes"))
     costs = torch.stack([_cost(predictions, labels, boxes, config) for predictions in layers]).cpu().numpy()
-    return [_assign(cost, targets) for cost in costs]
+    usable = np.ones(costs.shape[1:3], bool) if valid is None else valid.cpu().numpy()
+    return [_assign(cost, usable, targets) for cost in costs]
 
 
 def _cost(predictions: Predictions, labels: Tensor, boxes: Tensor, config: LossConfig) -> Tensor:
@@ -49,14 +53,16 @@ def _cost(predictions: Predictions, labels: Tensor, boxes: Tensor, config: LossC
     return config.cost.classes * classes + config.cost.l1 * l1 - config.cost.giou * giou
 
 
-def _assign(costs: np.ndarray, targets: TargetBatch) -> Assignment:
-    """costs (B, Q, N_max), of which an image's own objects are the first columns."""
+def _assign(costs: np.ndarray, usable: np.ndarray, targets: TargetBatch) -> Assignment:
+    """costs (B, Q, N_max), of which an image's own objects are the first columns; usable (B, Q)."""
     pairs = []
-    for cost, target in zip(costs, targets.items, strict=True):
-        cost = cost[:, : len(target)]
+    for cost, rows, target in zip(costs, usable, targets.items, strict=True):
+        (queries,) = rows.nonzero()
+        cost = cost[queries, : len(target)]
         if not np.isfinite(cost).all():
             raise ValueError(f"image {target.image_id}: predictions are not finite, nothing can be matched to them")
-        pairs.append(linear_sum_assignment(cost))
+        chosen, objects = linear_sum_assignment(cost)
+        pairs.append((queries[chosen], objects))
     starts = np.cumsum([0, *(len(target) for target in targets.items)])
     image = np.repeat(np.arange(len(pairs)), [len(query) for query, _ in pairs])
     query = np.concatenate([query for query, _ in pairs])

@@ -28,17 +28,19 @@ class AttentionCall:
 
 
 def attention_calls(config: DetectorConfig, image_size: tuple[int, int]) -> list[AttentionCall]:
-    """All calls for one image of (height, width); the decoder's once without and once with denoising queries."""
+    """All calls for one image of (height, width); the decoder's once without and once with the queries of training."""
     shapes = level_shapes(config.neck.num_levels, image_size)
     cells = [h * w for h, w in shapes]
 
     def of_levels(first: int, last: int, count: int) -> AttentionCall:
         return AttentionCall("encoder", config.attention.encoder, shapes, (first, last), sum(cells[first:last]), count)
 
-    queries = min(config.query_selection.num_queries, sum(cells))
-    numbers = sorted({queries, queries + 2 * config.denoising.num_pairs})
+    seen = shapes[-config.num_memory_levels :]
+    tokens, queries = sum(h * w for h, w in seen), config.query_selection.num_queries
+    learning = min(queries + config.hybrid.num_queries, tokens) + 2 * config.denoising.num_pairs
+    numbers = sorted({min(queries, tokens), learning})
     decoder = [
-        AttentionCall("decoder", config.attention.decoder, shapes, None, number, config.decoder.num_layers)
+        AttentionCall("decoder", config.attention.decoder, seen, None, number, config.decoder.num_layers)
         for number in numbers
     ]
     return [of_levels(*group) for group in _encoder_groups(config) if group[2]] + decoder
@@ -62,4 +64,5 @@ def _encoder_groups(config: DetectorConfig) -> list[tuple[int, int, int]]:
     first_high, updates = levels - encoder.num_high_levels, encoder.num_high_layers
     if encoder.update == "joint":
         return [(first_high, levels, (updates - 1) * encoder.num_blocks), (0, levels, encoder.num_blocks)]
-    return [(first_high, levels, updates * encoder.num_blocks), (0, first_high, encoder.num_blocks)]
+    low_updates = encoder.num_blocks if encoder.low_level_update else 0
+    return [(first_high, levels, updates * encoder.num_blocks), (0, first_high, low_updates)]

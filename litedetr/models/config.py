@@ -9,6 +9,7 @@ from litedetr.config import require
 
 AttentionKind = Literal["deformable", "key_aware", "key_aware_shared"]
 Padding = Literal["exact", "published"]
+SelectionKind = Literal["mixed", "two_stage", "two_stage_mixed"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,10 @@ class EncoderConfig:
 
     num_high_levels: x of HxLy. num_high_layers: A, the high-level updates of a block. num_blocks: B.
     num_layers: of `full` only. feedforward, low_feedforward: hidden widths for high- and low-level tokens;
-    low_feedforward None: C. activation_checkpointing: recompute layers in the backward pass to save memory.
+    low_feedforward None: C. low_level_update: of `sequential` only; False leaves the low-level update out: fine tokens
+    are keys of the high-level updates and end there, the decoder sees the high levels alone (Table 5, "+HL").
+    dropout: behind attention and inside the feed-forward; 0 but in Deformable DETR.
+    activation_checkpointing: recompute layers in the backward pass to save memory.
     """
 
     update: Literal["sequential", "joint", "full"] = "sequential"
@@ -76,6 +80,8 @@ class EncoderConfig:
     num_layers: int | None = None
     feedforward: int = 2048
     low_feedforward: int | None = None
+    low_level_update: bool = True
+    dropout: float = 0.0
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -99,17 +105,36 @@ class EncoderConfig:
             _require_count("encoder.num_high_layers (a)", self.num_high_layers)
             _require_count("encoder.num_blocks (b)", self.num_blocks)
         _require_count("encoder.feedforward", self.feedforward)
+        _require_dropout("encoder.dropout", self.dropout)
+        self._require_low_level_update()
+
+    def _require_low_level_update(self) -> None:
+        if self.low_level_update:
+            return
+        expected = f"true with encoder.update={self.update}, which updates low-level tokens in every block"
+        require(self.update == "sequential", "encoder.low_level_update", expected, self.low_level_update)
+        none = "nothing with encoder.low_level_update=false"
+        require(self.low_feedforward is None, "encoder.low_feedforward", none, self.low_feedforward)
 
 
 def _require_count(name: str, value: int | None) -> None:
     require(value is not None and value >= 1, name, "an integer >= 1", value)
 
 
+def _require_dropout(name: str, value: float) -> None:
+    require(0 <= value < 1, name, "a probability below 1", value)
+
+
 @dataclass(frozen=True)
 class QuerySelectionConfig:
-    """num_queries: how many tokens become queries (fewer where an image has fewer tokens)."""
+    """num_queries: how many tokens become queries (fewer where an image has fewer tokens).
+
+    kind: what a query is made of, see `query_selection`; `mixed` (DINO), `two_stage` (Deformable DETR) or
+    `two_stage_mixed` (H-DETR).
+    """
 
     num_queries: int = 900
+    kind: SelectionKind = "mixed"
 
     def __post_init__(self) -> None:
         _require_count("query_selection.num_queries", self.num_queries)
@@ -133,15 +158,41 @@ class DenoisingConfig:
 
 
 @dataclass(frozen=True)
+class HybridConfig:
+    """One-to-many matching in training (H-DETR, section 3.2, "hybrid branch").
+
+    num_queries: queries that exist in training alone and are matched to every object `num_repeats` times; 0: off.
+    """
+
+    num_queries: int = 0
+    num_repeats: int = 6
+
+    def __post_init__(self) -> None:
+        require(self.num_queries >= 0, "hybrid.num_queries", "an integer >= 0", self.num_queries)
+        _require_count("hybrid.num_repeats", self.num_repeats)
+
+
+@dataclass(frozen=True)
 class DecoderConfig:
-    """num_layers decoder layers with feed-forwards `feedforward` wide."""
+    """num_layers decoder layers with feed-forwards `feedforward` wide. The defaults are DINO's.
+
+    heads: `shared` by all layers behind one final norm, or `per_layer` on the layers' outputs (Deformable DETR).
+    query_position: of the `reference` box, anew in each layer (DINO), or of the `proposals`, constant.
+    look_forward_twice: the loss of layer n + 1 reaches layer n through its reference box (DINO, section 3.5).
+    dropout: behind each attention, inside it and inside the feed-forward; 0 but in Deformable DETR.
+    """
 
     num_layers: int = 6
     feedforward: int = 2048
+    heads: Literal["shared", "per_layer"] = "shared"
+    query_position: Literal["reference", "proposals"] = "reference"
+    look_forward_twice: bool = True
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         _require_count("decoder.num_layers", self.num_layers)
         _require_count("decoder.feedforward", self.feedforward)
+        _require_dropout("decoder.dropout", self.dropout)
 
 
 @dataclass(frozen=True)
@@ -156,6 +207,7 @@ class DetectorConfig:
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     query_selection: QuerySelectionConfig = field(default_factory=QuerySelectionConfig)
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
+    hybrid: HybridConfig = field(default_factory=HybridConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     padding: Padding = "exact"
 
@@ -167,3 +219,22 @@ class DetectorConfig:
         require(
             in_range, "encoder.num_high_levels", f"an integer in 1..{levels - 1} (neck.num_levels is {levels})", high
         )
+        self._require_matching_parts()
+
+    @property
+    def num_memory_levels(self) -> int:
+        """Levels of the encoder's output, which query selection and decoder see."""
+        return self.neck.num_levels if self.encoder.low_level_update else self.encoder.num_high_levels
+
+    def _require_matching_parts(self) -> None:
+        """Selection, decoder and the branches of training must fit: else parameters would be idle or positions miss."""
+        kind, position = self.query_selection.kind, self.decoder.query_position
+        fitting = "reference" if kind == "mixed" else "proposals"
+        require(position == fitting, "decoder.query_position", f"{fitting} with query_selection.kind={kind}", position)
+        pairs, one_to_many = self.denoising.num_pairs, self.hybrid.num_queries
+        if position == "proposals":
+            expected = "0 with decoder.query_position=proposals: noised boxes are no proposals and have no position"
+            require(pairs == 0, "denoising.num_pairs", expected, pairs)
+        if one_to_many:
+            expected = f"0 with hybrid.num_queries={one_to_many}: one branch of training at a time"
+            require(pairs == 0, "denoising.num_pairs", expected, pairs)

@@ -9,13 +9,15 @@ from litedetr.models.config import DetectorConfig
 from litedetr.models.decoder import Decoder, DecoderLayer
 from litedetr.models.denoising import Denoising
 from litedetr.models.encoder import EncoderLayer, build_encoder
+from litedetr.models.hybrid import Hybrid
 from litedetr.models.neck import Neck, num_backbone_levels
-from litedetr.models.query_selection import QuerySelection
-from litedetr.structures import DetectorOutput, ImageBatch, TargetBatch
+from litedetr.models.query_groups import TrainingQueries
+from litedetr.models.query_selection import build_query_selection
+from litedetr.structures import DetectorOutput, ImageBatch, Queries, TargetBatch
 
 
 class Detector(nn.Module):
-    """forward(images, targets) -> DetectorOutput; targets in training only, for the denoising queries."""
+    """forward(images, targets) -> DetectorOutput; targets in training only, for its own queries."""
 
     def __init__(self, config: DetectorConfig, num_classes: int) -> None:
         super().__init__()
@@ -25,16 +27,31 @@ class Detector(nn.Module):
         self.backbone = build_backbone(config.backbone, num_backbone_levels(levels), config.padding == "exact")
         self.neck = Neck(config.neck, self.backbone.out_channels, config.padding)
         self.encoder = build_encoder(config)
-        self.query_selection = QuerySelection(channels, config.query_selection.num_queries, num_classes, config.padding)
+        self.query_selection = build_query_selection(config, num_classes)
         self.denoising = Denoising(config.denoising, channels, num_classes) if config.denoising.num_pairs else None
+        self.hybrid = Hybrid(config) if config.hybrid.num_queries else None
         self.decoder = Decoder(config, num_classes)
 
     def forward(self, images: ImageBatch, targets: TargetBatch | None = None) -> DetectorOutput:
         pyramid = self.neck(self.backbone(images), images)
         memory = self.encoder(pyramid)
-        queries, proposals = self.query_selection(memory)
-        noised = self.denoising(targets) if self.denoising is not None and targets is not None else None
-        return self.decoder(queries, memory, noised).with_proposals(proposals)
+        selected, proposals = self.query_selection(memory, self._num_one_to_many(targets))
+        queries, training = self._training_queries(selected, targets)
+        return self.decoder(queries, memory, training).with_proposals(proposals)
+
+    def _num_one_to_many(self, targets: TargetBatch | None) -> int:
+        """Queries to select beyond the detector's own."""
+        return self.hybrid.num_queries if self.hybrid is not None and targets is not None else 0
+
+    def _training_queries(
+        self, selected: Queries, targets: TargetBatch | None
+    ) -> tuple[Queries, TrainingQueries | None]:
+        """The detector's queries, and those that learn beside them: noised objects or one-to-many queries."""
+        if targets is not None and self.denoising is not None:
+            return selected, self.denoising(targets)
+        if targets is not None and self.hybrid is not None:
+            return self.hybrid(selected)
+        return selected, None
 
     def compile_parts(self) -> None:
         """Compile the backbone, and each layer of encoder and decoder, in place.

@@ -41,10 +41,11 @@ class TokenGroup:
 
 
 class FeedForward(nn.Module):
-    """Linear, ReLU, linear, residual, norm."""
+    """Linear, ReLU, linear, residual, norm; dropout behind both linears."""
 
-    def __init__(self, channels: int, hidden: int) -> None:
+    def __init__(self, channels: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.linear1 = nn.Linear(channels, hidden)
         self.linear2 = nn.Linear(hidden, channels)
         self.norm = nn.LayerNorm(channels)
@@ -52,17 +53,19 @@ class FeedForward(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x + self.linear2(F.relu(self.linear1(x))))
+        hidden = self.dropout(F.relu(self.linear1(x)))
+        return self.norm(x + self.dropout(self.linear2(hidden)))
 
 
 class EncoderLayer(nn.Module):
     """Attention of a token group to the whole pyramid, then a feed-forward (post-norm)."""
 
-    def __init__(self, attention: MultiScaleAttention, channels: int, hidden: int) -> None:
+    def __init__(self, attention: MultiScaleAttention, channels: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.attention = attention
+        self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(channels)
-        self.feedforward = FeedForward(channels, hidden)
+        self.feedforward = FeedForward(channels, hidden, dropout)
 
     def forward(self, pyramid: FeaturePyramid, group: TokenGroup) -> Tensor:
         """Returns the updated tokens of the group alone."""
@@ -70,15 +73,18 @@ class EncoderLayer(nn.Module):
 
     def attend(self, pyramid: FeaturePyramid, group: TokenGroup) -> Tensor:
         tokens, position = pyramid.tokens[:, group.tokens], pyramid.position[:, group.tokens]
-        return self.norm(tokens + self.attention(tokens + position, group.reference, pyramid, group.shapes))
+        attended = self.attention(tokens + position, group.reference, pyramid, group.shapes)
+        return self.norm(tokens + self.dropout(attended))
 
 
 class JointLayer(EncoderLayer):
     """One attention for all tokens; low-level ones get a narrow feed-forward of their own (published code)."""
 
-    def __init__(self, attention: MultiScaleAttention, channels: int, hidden: int, low_hidden: int) -> None:
-        super().__init__(attention, channels, hidden)
-        self.low_feedforward = FeedForward(channels, low_hidden)
+    def __init__(
+        self, attention: MultiScaleAttention, channels: int, hidden: int, low_hidden: int, dropout: float
+    ) -> None:
+        super().__init__(attention, channels, hidden, dropout)
+        self.low_feedforward = FeedForward(channels, low_hidden, dropout)
 
     def forward(self, pyramid: FeaturePyramid, group: TokenGroup, num_low: int) -> Tensor:
         tokens = self.attend(pyramid, group)
@@ -109,7 +115,8 @@ class FullEncoder(_Encoder):
     def __init__(self, config: EncoderConfig, channels: int, make_attention) -> None:
         super().__init__(config)
         self.layers = nn.ModuleList(
-            EncoderLayer(make_attention(), channels, config.feedforward) for _ in range(config.num_layers)
+            EncoderLayer(make_attention(), channels, config.feedforward, config.dropout)
+            for _ in range(config.num_layers)
         )
 
     def forward(self, pyramid: FeaturePyramid) -> FeaturePyramid:
@@ -120,14 +127,17 @@ class FullEncoder(_Encoder):
 
 
 class SequentialBlock(nn.Module):
-    """A high-level layers and one low-level layer."""
+    """A high-level layers and one low-level layer, or none without `low_level_update`."""
 
     def __init__(self, config: EncoderConfig, channels: int, make_attention) -> None:
         super().__init__()
         self.high_layers = nn.ModuleList(
-            EncoderLayer(make_attention(), channels, config.feedforward) for _ in range(config.num_high_layers)
+            EncoderLayer(make_attention(), channels, config.feedforward, config.dropout)
+            for _ in range(config.num_high_layers)
         )
-        self.low_layer = EncoderLayer(make_attention(), channels, config.low_feedforward or channels)
+        if config.low_level_update:
+            low_hidden = config.low_feedforward or channels
+            self.low_layer = EncoderLayer(make_attention(), channels, low_hidden, config.dropout)
 
 
 class JointBlock(nn.Module):
@@ -136,19 +146,25 @@ class JointBlock(nn.Module):
     def __init__(self, config: EncoderConfig, channels: int, make_attention) -> None:
         super().__init__()
         self.high_layers = nn.ModuleList(
-            EncoderLayer(make_attention(), channels, config.feedforward) for _ in range(config.num_high_layers - 1)
+            EncoderLayer(make_attention(), channels, config.feedforward, config.dropout)
+            for _ in range(config.num_high_layers - 1)
         )
         low_hidden = config.low_feedforward or channels
-        self.joint_layer = JointLayer(make_attention(), channels, config.feedforward, low_hidden)
+        self.joint_layer = JointLayer(make_attention(), channels, config.feedforward, low_hidden, config.dropout)
 
 
 class InterleavedEncoder(_Encoder):
-    """forward(pyramid) -> pyramid: B blocks of A high-level updates and one low-level update."""
+    """forward(pyramid) -> pyramid: B blocks of A high-level updates and one low-level update.
+
+    Without `low_level_update` the result has the high levels alone: the low-level tokens, which nothing has updated,
+    end as keys and values of the high-level updates.
+    """
 
     def __init__(self, config: EncoderConfig, channels: int, make_attention) -> None:
         super().__init__(config)
         block = {"sequential": SequentialBlock, "joint": JointBlock}[config.update]
         self.num_high_levels = config.num_high_levels
+        self.low_level_update = config.low_level_update
         self.blocks = nn.ModuleList(block(config, channels, make_attention) for _ in range(config.num_blocks))
 
     def forward(self, pyramid: FeaturePyramid) -> FeaturePyramid:
@@ -159,8 +175,9 @@ class InterleavedEncoder(_Encoder):
         for block in self.blocks:
             for layer in block.high_layers:
                 pyramid = self._update(layer, pyramid, high)
-            pyramid = self._update_low(block, pyramid, low, high)
-        return pyramid
+            if self.low_level_update:
+                pyramid = self._update_low(block, pyramid, low, high)
+        return pyramid if self.low_level_update else pyramid.from_level(first_high)
 
     def _update_low(
         self, block: nn.Module, pyramid: FeaturePyramid, low: TokenGroup, high: TokenGroup

@@ -1,78 +1,95 @@
-"""Mixed query selection (DINO, section 3.4): the best tokens of the memory become the decoder's reference boxes."""
+"""Query selection: the best tokens of the memory become the decoder's queries.
+
+    kind               score             content          position            loss on
+    mixed              best class        learned          of the decoder      the selected tokens   (DINO)
+    two_stage          foreground        of the proposal  of the proposal     all tokens            (Deformable DETR)
+    two_stage_mixed    foreground        learned          of the proposal     all tokens            (H-DETR)
+
+Reference boxes are the selected tokens' refined proposals, detached, in all of them.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from litedetr.models.config import Padding
-from litedetr.models.heads import DetectionHead
+from litedetr.models.config import DetectorConfig
+from litedetr.models.position import box_embedding
+from litedetr.models.proposals import ProposalSelection, silence, take
 from litedetr.structures import FeaturePyramid, Predictions, Queries
 
-BASE_SIZE = 0.05  # of the image: width and height of the finest level's proposals
-NEVER = -1e4  # a class logit that no score survives, finite in half precision
 
-
-class QuerySelection(nn.Module):
-    """forward(memory) -> (queries, proposals).
+class MixedSelection(ProposalSelection):
+    """forward(memory, num_extra) -> (queries, proposals). Mixed query selection (DINO, section 3.4).
 
     queries: content is a learned embedding a slot, reference boxes are the selected tokens' refined proposals,
-    detached. proposals: Predictions of the selected tokens, for the loss.
+    detached. proposals: Predictions of the detector's own queries among the selected tokens, for the loss.
     """
 
-    def __init__(self, channels: int, num_queries: int, num_classes: int, padding: Padding) -> None:
-        super().__init__()
-        self.padding = padding
-        self.output = nn.Linear(channels, channels)
-        self.norm = nn.LayerNorm(channels)
-        self.head = DetectionHead(channels, num_classes)
-        self.content = nn.Embedding(num_queries, channels)
-        nn.init.xavier_uniform_(self.output.weight)
+    def forward(self, memory: FeaturePyramid, num_extra: int = 0) -> tuple[Queries, Predictions]:
+        candidates = self.candidates(memory)
+        chosen, valid = self.best(candidates.class_logits.amax(-1), memory, num_extra)
+        selected = candidates.take(chosen)
+        boxes_logit = self.refine(selected)
+        queries = Queries(self.learned(chosen), boxes_logit.detach(), valid)
+        proposals = Predictions(silence(selected.class_logits, valid), boxes_logit.sigmoid())
+        return queries, proposals.split(self.num_queries)[0]
 
-    def forward(self, memory: FeaturePyramid) -> tuple[Queries, Predictions]:
-        proposal_logit, usable = self._proposals(memory)
-        tokens = self.norm(self.output(memory.tokens.masked_fill(~usable, 0)))
-        class_logits = self.head.classes(tokens)
-        chosen, valid = self._select(class_logits, memory)
 
-        take = chosen.unsqueeze(-1).expand
-        tokens = tokens.gather(1, take(-1, -1, tokens.shape[-1]))
-        class_logits = class_logits.gather(1, take(-1, -1, class_logits.shape[-1]))
-        reference_logit = proposal_logit.gather(1, take(-1, -1, 4))
-        boxes_logit = self.head.box(tokens).to(reference_logit.dtype) + reference_logit
-        if valid is not None:
-            class_logits = class_logits.masked_fill(~valid.unsqueeze(-1), NEVER)
-        content = self.content.weight[: chosen.shape[1]].expand(len(chosen), -1, -1)
-        return Queries(content, boxes_logit.detach(), valid), Predictions(class_logits, boxes_logit.sigmoid())
+class TwoStageSelection(ProposalSelection):
+    """forward(memory, num_extra) -> (queries, proposals). Two-stage (Deformable DETR, appendix A.4).
 
-    def _select(self, class_logits: Tensor, memory: FeaturePyramid) -> tuple[Tensor, Tensor | None]:
-        """(B, Q) tokens of the highest class logit, and which of them are image (None: all).
+    The first class logit says how much of an object a token is, whatever its class. queries: content and position are
+    a projection of the selected boxes' sine embedding. proposals: Predictions of all tokens, for the loss.
+    """
 
-        The published code lets padded tokens compete, so that an image's queries depend on its batch.
-        """
-        score = class_logits.amax(-1)
-        num_queries = min(self.content.num_embeddings, score.shape[1])
+    learned_content = False
+
+    def __init__(self, config: DetectorConfig, num_classes: int) -> None:
+        super().__init__(config, num_classes)
+        width = 2 * config.neck.channels
+        self.embedding = nn.Linear(width, width)
+        self.embedding_norm = nn.LayerNorm(width)
+        nn.init.xavier_uniform_(self.embedding.weight)
+        nn.init.zeros_(self.embedding.bias)
+
+    def forward(self, memory: FeaturePyramid, num_extra: int = 0) -> tuple[Queries, Predictions]:
+        candidates = self.candidates(memory)
+        boxes_logit = self.refine(candidates)
+        chosen, valid = self.best(candidates.class_logits[..., 0], memory, num_extra)
+        reference_logit = take(boxes_logit, chosen).detach()
+        position, content = self._embed(reference_logit, candidates.tokens.dtype)
+        queries = Queries(self._content(content, chosen), reference_logit, valid, position)
+        return queries, Predictions(self._silence_padding(candidates.class_logits, memory), boxes_logit.sigmoid(), True)
+
+    def _embed(self, reference_logit: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Position and content, (B, Q, C) each."""
+        sines = box_embedding(reference_logit.sigmoid(), self.embedding.in_features // 2)
+        position, content = self.embedding_norm(self.embedding(sines.to(dtype))).chunk(2, dim=-1)
+        return position, content
+
+    def _content(self, of_proposals: Tensor, chosen: Tensor) -> Tensor:
+        return of_proposals
+
+    def _silence_padding(self, class_logits: Tensor, memory: FeaturePyramid) -> Tensor:
+        """In the published code padding is background that costs loss, so that a loss depends on the batch."""
         if memory.padding_mask is None or self.padding == "published":
-            return score.topk(num_queries, dim=1).indices, None
-        chosen = score.masked_fill(memory.padding_mask, -torch.inf).topk(num_queries, dim=1).indices
-        return chosen, ~memory.padding_mask.gather(1, chosen)
+            return class_logits
+        return silence(class_logits, ~memory.padding_mask)
 
-    def _proposals(self, memory: FeaturePyramid) -> tuple[Tensor, Tensor]:
-        """(B, S, 4) cell centres with the level's size in logit space, +inf where not usable; (B, S, 1) usable."""
-        ratios = memory.valid_ratios
-        boxes = torch.cat([self._level_boxes(memory, level) for level in range(len(memory.shapes))], dim=1)
-        usable = ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
-        if memory.padding_mask is not None:
-            usable = usable & ~memory.padding_mask.unsqueeze(-1)
-        logit = torch.log(boxes / (1 - boxes))
-        return logit.masked_fill(~usable, torch.inf).to(ratios.dtype), usable
 
-    @staticmethod
-    def _level_boxes(memory: FeaturePyramid, level: int) -> Tensor:
-        """(B, H * W, 4) cxcywh relative to the valid image."""
-        height, width = memory.shapes[level]
-        ratios = memory.valid_ratios[:, level]
-        y, x = (torch.arange(n, device=ratios.device, dtype=ratios.dtype) + 0.5 for n in (height, width))
-        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
-        centre = grid / (ratios[:, None] * ratios.new_tensor([width, height]))
-        return torch.cat([centre, torch.full_like(centre, BASE_SIZE * 2**level)], dim=-1)
+class TwoStageMixedSelection(TwoStageSelection):
+    """Two-stage, but with a learned content for each slot (H-DETR, "mixed query selection")."""
+
+    learned_content = True
+
+    def _content(self, of_proposals: Tensor, chosen: Tensor) -> Tensor:
+        return self.learned(chosen)
+
+
+KINDS = {"mixed": MixedSelection, "two_stage": TwoStageSelection, "two_stage_mixed": TwoStageMixedSelection}
+
+
+def build_query_selection(config: DetectorConfig, num_classes: int) -> ProposalSelection:
+    """The selection that `config.query_selection.kind` names."""
+    return KINDS[config.query_selection.kind](config, num_classes)

@@ -70,6 +70,14 @@ def test_another_number_of_classes_leaves_what_counts_classes(best: Path):
         assert torch.equal(value, before[name] if name in BY_CLASS else theirs[name]), name
 
 
+def test_heads_of_each_layer_count_classes_too(tmp_path: Path):
+    of_layers = replace(MODEL, decoder=replace(MODEL.decoder, heads="per_layer"))
+    save_checkpoint(tmp_path / "best.pt", checkpoint(of_layers, tmp_path))
+    start = initialise_from(build_detector(of_layers, 5), FIVE, tmp_path / "best.pt")
+    own = {f"decoder.heads.{i}.classes.{part}" for i in range(2) for part in ("weight", "bias")}
+    assert set(start.left) == own | {name for name in BY_CLASS if not name.startswith("decoder")}
+
+
 def test_as_many_other_classes_are_remarked_upon(best: Path):
     start = initialise_from(build_detector(MODEL, 2), Categories(("hen", "egg"), (1, 2)), best)
     assert start.left == ()

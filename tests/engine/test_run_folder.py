@@ -79,6 +79,16 @@ def test_a_path_continues_a_checkpoint_or_a_folder(tmp_path: Path):
         choose_run_folder(tmp_path, None, config_with(tmp_path, resume="atuo"))
 
 
+def test_settings_that_are_younger_than_a_checkpoint_have_their_defaults(tmp_path: Path):
+    config = run_config(tmp_path)
+    checkpoint = checkpoint_of(config)
+    del checkpoint.config["model"]["hybrid"], checkpoint.config["model"]["decoder"]["heads"]
+    assert changed_settings(checkpoint, config) == []
+    own_heads = replace(config, model=replace(config.model, decoder=replace(config.model.decoder, heads="per_layer")))
+    with pytest.raises(CheckpointError, match=r"model.decoder.heads: shared -> per_layer"):
+        changed_settings(checkpoint, own_heads)
+
+
 def test_a_changed_model_is_refused_and_other_changes_are_told(tmp_path: Path):
     config = run_config(tmp_path)
     checkpoint = checkpoint_of(config)

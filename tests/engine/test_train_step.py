@@ -11,10 +11,10 @@ from litedetr.engine import NonFiniteError, Ranks, ScheduleConfig
 from litedetr.engine.batches import MicroBatch
 from litedetr.engine.optim import build_optimizer
 from litedetr.engine.signals import StopRequest
-from litedetr.engine.train_step import TrainStep, share_counts, step_seed
+from litedetr.engine.train_step import TrainStep, non_finite, share_counts, step_seed
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models import build_detector
-from litedetr.models.config import DenoisingConfig
+from litedetr.models.config import DecoderConfig, DenoisingConfig, HybridConfig, QuerySelectionConfig
 from litedetr.structures import Target, TargetBatch
 
 
@@ -31,9 +31,11 @@ def batch_of(samples, dtype: torch.dtype) -> MicroBatch:
     return replace(images, pixels=images.pixels.to(dtype)), replace(targets, items=items)
 
 
-def build_step(ranks: Ranks, dtype: torch.dtype = torch.float32, precision: str = "fp32", **denoising) -> TrainStep:
+def build_step(
+    ranks: Ranks, dtype: torch.dtype = torch.float32, precision: str = "fp32", system: dict | None = None, **denoising
+) -> TrainStep:
     torch.manual_seed(0)
-    config = replace(MODEL, denoising=DenoisingConfig(num_pairs=6, **denoising))
+    config = replace(MODEL, **(system or {"denoising": DenoisingConfig(num_pairs=6, **denoising)}))
     model = build_detector(config, 5).to(dtype).train()
     return TrainStep(
         model=model,
@@ -48,14 +50,30 @@ def build_step(ranks: Ranks, dtype: torch.dtype = torch.float32, precision: str 
     )
 
 
+# Of 4 or 5 tokens an image, 3 are the detector's own; images have up to 3 objects, which one-to-many queries see twice.
+FROM_PROPOSALS = DecoderConfig(2, 16, heads="per_layer", query_position="proposals", look_forward_twice=False)
+DEFORMABLE_DETR = {
+    "denoising": DenoisingConfig(num_pairs=0),
+    "query_selection": QuerySelectionConfig(3, "two_stage"),
+    "decoder": FROM_PROPOSALS,
+}
+H_DETR = {
+    **DEFORMABLE_DETR,
+    "query_selection": QuerySelectionConfig(3, "two_stage_mixed"),
+    "hybrid": HybridConfig(num_queries=6, num_repeats=2),
+    "decoder": replace(FROM_PROPOSALS, look_forward_twice=True),
+}
+
+
 def gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 
-def test_accumulation_gives_the_large_batch_its_gradient_loss_and_parts(samples, one_rank: Ranks):
+@pytest.mark.parametrize("system", [None, DEFORMABLE_DETR, H_DETR], ids=["DINO", "Deformable DETR", "H-DETR"])
+def test_accumulation_gives_the_large_batch_its_gradient_loss_and_parts(samples, one_rank: Ranks, system):
     """With unequal object counts, so that a mean of the micro-batches' means is another number."""
     quiet = {"box_noise": 0.0, "label_flip": 0.0}
-    large, small = (build_step(one_rank, torch.float64, **quiet) for _ in range(2))
+    large, small = (build_step(one_rank, torch.float64, system=system, **quiet) for _ in range(2))
     pieces = [samples[:1], samples[1:6], samples[6:]]
     assert len({sum(len(s.target) for s in piece) / len(piece) for piece in pieces}) > 1
     expected = large(0, [batch_of(samples, torch.float64)])
@@ -145,6 +163,16 @@ def test_nan_predictions_stop_before_the_update(samples, one_rank: Ranks):
     assert_stops_without_update(step, batch, r"predictions are not finite \(decoder layer 0, decoder layer 1\)")
     other_rank_failed = replace(build_step(one_rank), ranks=TwoRanks(NO_OBJECTS, NOT_FINITE))
     assert_stops_without_update(other_rank_failed, batch, r"predictions are not finite \(on another process\)")
+
+
+def test_one_to_many_predictions_are_checked_too(samples, one_rank: Ranks):
+    images, targets = batch_of(samples[:2], torch.float32)
+    output = build_step(one_rank, system=H_DETR).model(images, targets)
+    assert non_finite(output) == []
+    first, second = output.one_to_many.layers
+    broken = replace(second, boxes=second.boxes * math.nan)
+    output = replace(output, one_to_many=replace(output.one_to_many, layers=(first, broken)))
+    assert non_finite(output) == ["one-to-many queries, layer 1"]
 
 
 def test_an_infinite_loss_stops_before_the_update_with_its_parts(samples, one_rank: Ranks):

@@ -11,7 +11,7 @@ from litedetr.boxes import cxcywh_to_xyxy, generalized_iou
 from litedetr.losses import Criterion, LossConfig
 from litedetr.losses.focal import focal_cost, focal_loss
 from litedetr.losses.matcher import match
-from litedetr.structures import DenoisingOutput, DetectorOutput, Predictions, Target, TargetBatch
+from litedetr.structures import DenoisingOutput, DetectorOutput, OneToManyOutput, Predictions, Target, TargetBatch
 
 CONFIG = LossConfig()
 
@@ -169,3 +169,74 @@ def test_half_precision_predictions_are_summed_in_single():
     p = predictions(queries=5)
     half = Predictions(p.class_logits.half(), p.boxes.half())
     assert Criterion(CONFIG)(DetectorOutput((half,)), targets(2, 1)).total.dtype == torch.float32
+
+
+def hybrid_output(wanted, repeats=2, valid=None):
+    others = tuple(predictions(queries=9, seed=s) for s in (7, 8))
+    return DetectorOutput((predictions(seed=3),), one_to_many=OneToManyOutput(others, repeats, valid))
+
+
+def test_one_to_many_queries_are_matched_to_repeated_objects():
+    """Each object has as many queries as repeats, the normaliser grows with them, and the suffix is their own."""
+    wanted = targets(2, 1)
+    parts = Criterion(CONFIG)(hybrid_output(wanted), wanted).parts
+    suffixes = ("", "_one_to_many_0", "_one_to_many_1")
+    assert set(parts) == {name + suffix for name in ("class", "l1", "giou") for suffix in suffixes}
+
+    by_hand = [
+        Target(torch.cat([t.labels] * 2), torch.cat([t.boxes] * 2), t.image_id, t.original_size) for t in wanted.items
+    ]
+    for layer, p in enumerate(hybrid_output(wanted).one_to_many.layers):
+        alone = Criterion(CONFIG)(DetectorOutput((p,)), TargetBatch.from_targets(by_hand)).parts
+        for name, value in alone.items():
+            torch.testing.assert_close(parts[f"{name}_one_to_many_{layer}"], value)
+    (pairs,) = match([predictions(queries=9)], wanted.repeated(2), CONFIG)
+    assert torch.bincount(pairs.image).tolist() == [4, 2]
+    first = pairs.boxes[pairs.image == 0]
+    assert sorted(first[:, 0].tolist()) == sorted(wanted.items[0].boxes[:, 0].tolist() * 2)
+
+
+def test_weight_of_one_to_many_losses():
+    wanted = targets(2, 1)
+    without = replace(hybrid_output(wanted), one_to_many=None)
+    own = Criterion(CONFIG)(without, wanted).total
+    once, thrice = (
+        Criterion(replace(CONFIG, one_to_many=weight))(hybrid_output(wanted), wanted).total for weight in (1.0, 3.0)
+    )
+    assert once > own
+    torch.testing.assert_close(thrice - own, 3 * (once - own))
+
+
+def test_one_to_many_queries_on_padding_are_not_matched():
+    """Where an image has fewer real queries than repeated objects, the others are left without."""
+    valid = torch.ones(2, 9, dtype=torch.bool)
+    valid[1, 1:] = False
+    wanted = targets(2, 2)
+    (pairs,) = match([predictions(queries=9)], wanted.repeated(2), CONFIG, valid)
+    assert pairs.query[pairs.image == 1].tolist() == [0]
+    assert len(pairs.query[pairs.image == 0]) == 4
+    output = hybrid_output(wanted, valid=valid)
+    shouted = tuple(replace(p, boxes=p.boxes.clone()) for p in output.one_to_many.layers)
+    for p in shouted:
+        p.boxes[1, 1:] = 0.9
+    loud = replace(output, one_to_many=replace(output.one_to_many, layers=shouted))
+    torch.testing.assert_close(Criterion(CONFIG)(loud, wanted).total, Criterion(CONFIG)(output, wanted).total)
+
+
+def test_no_one_to_many_queries_at_all():
+    wanted = targets(2, 1)
+    output = DetectorOutput((predictions(),), one_to_many=OneToManyOutput((predictions(queries=0),), 6))
+    parts = Criterion(CONFIG)(output, wanted).parts
+    assert [parts[f"{name}_one_to_many_0"] for name in ("class", "l1", "giou")] == [0, 0, 0]
+
+
+def test_foreground_proposals_learn_objects_whatever_their_class():
+    wanted = targets(2, 1)
+    p, layer = predictions(queries=12, seed=5), predictions(seed=3)  # more of them than queries, as all tokens are
+    parts = Criterion(CONFIG)(DetectorOutput((layer,), replace(p, foreground=True)), wanted).parts
+    nameless = [replace(t, labels=torch.zeros_like(t.labels)) for t in wanted.items]
+    alone = Criterion(CONFIG)(DetectorOutput((p,)), TargetBatch.from_targets(nameless)).parts
+    for name, value in alone.items():
+        torch.testing.assert_close(parts[f"{name}_proposals"], value)
+    assert any(t.labels.any() for t in wanted.items)  # the targets themselves keep their classes
+    assert parts["class"] == Criterion(CONFIG)(DetectorOutput((layer,)), wanted).parts["class"]

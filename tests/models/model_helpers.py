@@ -16,6 +16,23 @@ SMALL = {
     "decoder": {"num_layers": 2, "feedforward": 24},
 }
 
+FULL = {"update": "full", "num_layers": 2, "num_high_levels": None, "num_high_layers": None, "num_blocks": None}
+PLAIN = {"encoder": "deformable", "decoder": "deformable"}
+# What conf/decoder says of the two, at a small size.
+DEFORMABLE_DETR = {
+    "encoder": FULL,
+    "attention": PLAIN,
+    "query_selection": {"kind": "two_stage"},
+    "denoising": {"num_pairs": 0},
+    "decoder": {"heads": "per_layer", "query_position": "proposals", "look_forward_twice": False},
+}
+H_DETR = {
+    **DEFORMABLE_DETR,
+    "query_selection": {"kind": "two_stage_mixed"},
+    "hybrid": {"num_queries": 15, "num_repeats": 3},
+    "decoder": {"heads": "per_layer", "query_position": "proposals"},
+}
+
 
 def small_config(**changes) -> DetectorConfig:
     """SMALL with whole or partial sections replaced."""

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from model_helpers import random_images, random_targets, small_detector
+from model_helpers import FULL, H_DETR, random_images, random_targets, small_detector
 
 from litedetr.models import attention_calls
 from litedetr.models.attention import MultiScaleAttention
@@ -13,14 +13,16 @@ ENCODERS = {
     "sequential": {"update": "sequential", "num_high_levels": 3, "num_high_layers": 2, "num_blocks": 2},
     "one layer joint": {"update": "joint", "num_high_levels": 2, "num_high_layers": 1, "num_blocks": 2},
     "joint": {"update": "joint", "num_high_levels": 2, "num_high_layers": 3, "num_blocks": 1},
-    "full": {"update": "full", "num_layers": 2, "num_high_levels": None, "num_high_layers": None, "num_blocks": None},
+    "full": FULL,
+    "no low-level update": {"num_high_levels": 2, "low_level_update": False},
 }
+SYSTEMS = {name: {"encoder": encoder} for name, encoder in ENCODERS.items()} | {"H-DETR": H_DETR}
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
-def test_calls_are_those_that_are_made(encoder, training):
-    model = small_detector(encoder=ENCODERS[encoder])
+def test_calls_are_those_that_are_made(system, training):
+    model = small_detector(**SYSTEMS[system])
     made = []
 
     def note(module, arguments, _):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from model_helpers import small_config, small_detector
+from model_helpers import FULL, small_config, small_detector
 
 from litedetr.config import ConfigError
 from litedetr.models.attention import reference_points
@@ -57,6 +57,28 @@ def test_h3l1_6_1_has_the_papers_layers(update, num_layers):
     assert len(attentions) == num_layers
 
 
+@pytest.mark.parametrize("num_high", [2, 3])
+def test_without_low_level_update_s4_is_read_and_never_written(batch, num_high):
+    """Table 5, "+HL": the memory has the high levels alone, as a baseline that drops S4, but they have read S4."""
+    encoder = {"num_high_levels": num_high, "num_high_layers": 3, "num_blocks": 2, "low_level_update": False}
+    model = small_detector(encoder=encoder)
+    pyramid = model.neck(model.backbone(batch), batch)
+    memory = model.encoder(pyramid)
+    num_low = sum(pyramid.level_sizes[:-num_high])
+    low, high = pyramid.tokens[:, :num_low], pyramid.tokens[:, num_low:]
+    for layer in [layer for block in model.encoder.blocks for layer in block.high_layers]:
+        high = layer_by_hand(layer, pyramid, torch.cat([low, high], 1), slice(num_low, None))
+    torch.testing.assert_close(memory.tokens, high, atol=1e-12, rtol=0)
+    assert memory.shapes == pyramid.shapes[-num_high:]
+    for name in ("position", "valid_ratios"):
+        part = getattr(pyramid, name)[:, num_low if name == "position" else -num_high :]
+        assert torch.equal(getattr(memory, name), part)
+    blind = model.encoder(pyramid.with_tokens(torch.cat([torch.zeros_like(low), pyramid.tokens[:, num_low:]], 1)))
+    assert not torch.allclose(blind.tokens, memory.tokens)
+    assert not [name for name, _ in model.named_parameters() if "low_layer" in name]
+    assert model.decoder.layers[0].cross_attention.grid[1] == num_high
+
+
 def test_low_level_feedforward_is_narrow():
     block = small_detector().encoder.blocks[0]
     assert block.low_layer.feedforward.linear1.out_features == 16  # C
@@ -100,6 +122,26 @@ def test_activation_checkpointing_changes_no_gradient(batch):
         ("encoder", {"num_high_levels": 0}, "encoder.num_high_levels: expected an integer >= 1, got 0"),
         ("encoder", {"update": "full", "num_layers": 6}, "encoder.num_high_levels: expected nothing"),
         ("encoder", {"num_layers": 6}, "encoder.num_layers: expected nothing"),
+        (
+            "encoder",
+            {"update": "joint", "low_level_update": False},
+            "encoder.low_level_update: expected true with .*joint",
+        ),
+        ("encoder", {**FULL, "low_level_update": False}, "encoder.low_level_update: expected true with .*full"),
+        (
+            "encoder",
+            {"low_level_update": False, "low_feedforward": 8},
+            "encoder.low_feedforward: expected nothing with",
+        ),
+        ("encoder", {"dropout": 1.0}, "encoder.dropout: expected a probability below 1, got 1.0"),
+        ("decoder", {"dropout": -0.1}, "decoder.dropout: expected a probability below 1, got -0.1"),
+        ("decoder", {"heads": "own"}, "decoder.heads: expected one of 'shared', 'per_layer'"),
+        ("decoder", {"query_position": "proposals"}, "decoder.query_position: expected reference with .*kind=mixed"),
+        ("query_selection", {"kind": "two_stage"}, "decoder.query_position: expected proposals with .*kind=two_stage"),
+        ("query_selection", {"kind": "one_stage"}, "query_selection.kind: expected one of"),
+        ("hybrid", {"num_queries": 5}, "denoising.num_pairs: expected 0 with hybrid.num_queries=5.*, got 6"),
+        ("hybrid", {"num_queries": -1}, "hybrid.num_queries: expected an integer >= 0, got -1"),
+        ("hybrid", {"num_repeats": 0}, "hybrid.num_repeats: expected an integer >= 1, got 0"),
         ("encoder", {"update": "both"}, "encoder.update: expected one of"),
         ("encoder", {"blocks": 2}, "encoder.blocks: expected one of"),
         ("attention", {"num_heads": 3}, "attention.num_heads: expected a divisor of neck.channels"),

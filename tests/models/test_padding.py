@@ -4,32 +4,28 @@ from dataclasses import replace
 
 import pytest
 import torch
-from model_helpers import random_images, small_detector
+from model_helpers import DEFORMABLE_DETR, FULL, H_DETR, PLAIN, random_images, random_targets, small_detector
 
-from litedetr.structures import ImageBatch
+from litedetr.losses import Criterion, LossConfig
+from litedetr.structures import ImageBatch, TargetBatch
 
 SIZES = [(96, 150), (131, 85), (33, 40)]  # no side divides by a stride; the last has fewer tokens than queries
 ENCODERS = {
     "sequential": {},
     "joint": {"encoder": {"update": "joint"}},
-    "full": {
-        "encoder": {
-            "update": "full",
-            "num_layers": 2,
-            "num_high_levels": None,
-            "num_high_layers": None,
-            "num_blocks": None,
-        }
-    },
+    "full": {"encoder": FULL},
     "own keys": {"attention": {"encoder": "key_aware"}},
-    "deformable": {"attention": {"encoder": "deformable", "decoder": "deformable"}},
+    "deformable": {"attention": PLAIN},
+    "no low-level update": {"encoder": {"low_level_update": False}},
+    "Deformable DETR": DEFORMABLE_DETR,
+    "H-DETR": H_DETR,
     "bottlenecks": {"backbone": {"name": "resnet50"}},
 }
 
 
 @pytest.mark.parametrize("changes", ENCODERS.values(), ids=list(ENCODERS))
 def test_a_batch_of_several_sizes_gives_what_each_image_gives_alone(changes):
-    model = small_detector(query_selection={"num_queries": 40}, **changes)
+    model = small_detector(**{**changes, "query_selection": {**changes.get("query_selection", {}), "num_queries": 40}})
     images = random_images(*SIZES)
     with torch.no_grad():
         together = model(ImageBatch.from_images(images)).predictions
@@ -39,6 +35,29 @@ def test_a_batch_of_several_sizes_gives_what_each_image_gives_alone(changes):
             torch.testing.assert_close(together.boxes[i, :num_queries], alone.boxes[0], atol=1e-9, rtol=0)
             torch.testing.assert_close(together.class_logits[i, :num_queries], alone.class_logits[0], atol=1e-9, rtol=0)
             assert (together.class_logits[i, num_queries:] < -1000).all()  # queries that fell on padding say nothing
+
+
+@pytest.mark.parametrize(
+    "system",
+    [DEFORMABLE_DETR, {**H_DETR, "hybrid": {"num_queries": 60, "num_repeats": 10}}],
+    ids=["Deformable DETR", "H-DETR"],
+)
+def test_a_batch_learns_what_its_images_learn_alone(system):
+    """Loss and gradient; of the last image's 39 tokens 29 are one-to-many queries, fewer than its repeated objects."""
+    images, targets = random_images(*SIZES), random_targets(2, 1, 4)
+    model, criterion = small_detector(**system), Criterion(LossConfig())
+    total = criterion(model(ImageBatch.from_images(images), targets), targets).total
+    total.backward()
+    together = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    for image, target in zip(images, targets.items, strict=True):
+        share = replace(TargetBatch.from_targets([target]), num_boxes=targets.num_boxes)
+        loss = criterion(model(ImageBatch.from_images([image]), share), share).total
+        loss.backward()
+        total = total - loss.detach()
+    assert abs(total.item()) < 1e-8
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.grad, together[name], atol=1e-8, rtol=1e-6, msg=name)
 
 
 def test_the_small_image_has_fewer_tokens_than_queries():

@@ -9,6 +9,8 @@ from litedetr.models.backbones.padding import FeatureMap, PaddingMask, zero_padd
 from litedetr.structures import ImageBatch
 
 PREFIX = "transformers:"
+# The norm of a last hidden state, which no stage's output comes from.
+IDLE = ("swin.layernorm.", "focalnet.layernorm.")
 
 
 class TransformersBackbone(nn.Module):
@@ -37,6 +39,9 @@ class TransformersBackbone(nn.Module):
             self.body = AutoBackbone.from_config(config)
         else:
             self.body = AutoBackbone.from_pretrained(name, out_features=features)
+        for parameter_name, parameter in self.body.named_parameters():
+            if parameter_name.startswith(IDLE):  # several processes would wait for a gradient that never comes
+                parameter.requires_grad_(False)
         self.strides = [2 ** (stage + 1) for stage in stages]
         self.out_channels = list(self.body.channels)
 

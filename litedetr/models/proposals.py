@@ -1,0 +1,105 @@
+"""Every token of the memory as a candidate for a query: its features, its class logits and the box it stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from litedetr.models.config import DetectorConfig
+from litedetr.models.heads import DetectionHead
+from litedetr.structures import FeaturePyramid
+
+BASE_SIZE = 0.05  # of the image: width and height of the finest level's proposals
+NEVER = -1e4  # a class logit that no score survives, finite in half precision
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """tokens (B, S, C), class_logits (B, S, K), proposal_logit (B, S, 4): cxcywh, +inf where it cannot be used."""
+
+    tokens: Tensor
+    class_logits: Tensor
+    proposal_logit: Tensor
+
+    def take(self, chosen: Tensor) -> Candidates:
+        """Those of the indices `chosen` (B, Q)."""
+        return Candidates(*(take(x, chosen) for x in (self.tokens, self.class_logits, self.proposal_logit)))
+
+
+class ProposalSelection(nn.Module):
+    """What all two-stage selections share (Deformable DETR, appendix A.4): candidates, their head, the best of them.
+
+    Subclasses make queries of the chosen ones. learned_content: a content embedding for each slot, ordered by rank; one
+    for each one-to-many query (H-DETR) too.
+    """
+
+    learned_content = True
+
+    def __init__(self, config: DetectorConfig, num_classes: int) -> None:
+        super().__init__()
+        channels = config.neck.channels
+        self.padding = config.padding
+        self.num_queries = config.query_selection.num_queries
+        self.output = nn.Linear(channels, channels)
+        self.norm = nn.LayerNorm(channels)
+        self.head = DetectionHead(channels, num_classes)
+        if self.learned_content:
+            self.content = nn.Embedding(self.num_queries + config.hybrid.num_queries, channels)
+        nn.init.xavier_uniform_(self.output.weight)
+
+    def candidates(self, memory: FeaturePyramid) -> Candidates:
+        proposal_logit, usable = _proposals(memory)
+        tokens = self.norm(self.output(memory.tokens.masked_fill(~usable, 0)))
+        return Candidates(tokens, self.head.classes(tokens), proposal_logit)
+
+    def refine(self, candidates: Candidates) -> Tensor:
+        """(B, S, 4) refined proposals in logit space."""
+        return self.head.box(candidates.tokens).to(candidates.proposal_logit.dtype) + candidates.proposal_logit
+
+    def best(self, score: Tensor, memory: FeaturePyramid, num_extra: int) -> tuple[Tensor, Tensor | None]:
+        """(B, Q) tokens of the highest `score` (B, S), best first, and which of them are image (None: all).
+
+        num_extra: how many more than the detector's own queries. Q is less where there are fewer tokens.
+        The published code lets padded tokens compete, so that an image's queries depend on its batch.
+        """
+        number = min(self.num_queries + num_extra, score.shape[1])
+        if memory.padding_mask is None or self.padding == "published":
+            return score.topk(number, dim=1).indices, None
+        chosen = score.masked_fill(memory.padding_mask, -torch.inf).topk(number, dim=1).indices
+        return chosen, ~memory.padding_mask.gather(1, chosen)
+
+    def learned(self, chosen: Tensor) -> Tensor:
+        """(B, Q, C) the slots' learned content."""
+        return self.content.weight[: chosen.shape[1]].expand(len(chosen), -1, -1)
+
+
+def take(x: Tensor, chosen: Tensor) -> Tensor:
+    """x (B, S, F), chosen (B, Q) -> (B, Q, F)."""
+    return x.gather(1, chosen.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+def silence(class_logits: Tensor, valid: Tensor | None) -> Tensor:
+    """class_logits (B, Q, K), saying nothing where `valid` (B, Q) is False."""
+    return class_logits if valid is None else class_logits.masked_fill(~valid.unsqueeze(-1), NEVER)
+
+
+def _proposals(memory: FeaturePyramid) -> tuple[Tensor, Tensor]:
+    """(B, S, 4) cell centres with the level's size in logit space, +inf where not usable; (B, S, 1) usable."""
+    boxes = torch.cat([_level_boxes(memory, level) for level in range(len(memory.shapes))], dim=1)
+    usable = ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
+    if memory.padding_mask is not None:
+        usable = usable & ~memory.padding_mask.unsqueeze(-1)
+    logit = torch.log(boxes / (1 - boxes))
+    return logit.masked_fill(~usable, torch.inf).to(memory.valid_ratios.dtype), usable
+
+
+def _level_boxes(memory: FeaturePyramid, level: int) -> Tensor:
+    """(B, H * W, 4) cxcywh relative to the valid image."""
+    height, width = memory.shapes[level]
+    ratios = memory.valid_ratios[:, level]
+    y, x = (torch.arange(n, device=ratios.device, dtype=ratios.dtype) + 0.5 for n in (height, width))
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
+    centre = grid / (ratios[:, None] * ratios.new_tensor([width, height]))
+    return torch.cat([centre, torch.full_like(centre, BASE_SIZE * 2**level)], dim=-1)
