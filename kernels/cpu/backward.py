@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kernels.cpu import bags
 from kernels.cpu.corners import Corners
-from kernels.cpu.rows import Chunk, Rows
+from kernels.cpu.rows import Chunk, Rows, tables_of
 from kernels.cpu.scatter import Scatter
 from kernels.cpu.table import unbordered
 from kernels.inputs import Gradients, Inputs
@@ -21,7 +21,7 @@ def backward(inputs: Inputs, grad_out: Tensor, reference_grad: bool) -> Gradient
     grads = RowGradients.zeros(rows, reference_grad)
     d_out = grad_out.to(rows.value.dtype)
     for chunk in rows.chunks():
-        _backward_chunk(chunk, rows, d_out[chunk].flatten(0, 1), grads)
+        _backward_chunk(chunk, rows, d_out[chunk].flatten(0, 2), grads)
     return grads.restored(inputs)
 
 
@@ -58,34 +58,36 @@ def _backward_chunk(chunk: Chunk, rows: Rows, d_out: Tensor, grads: RowGradients
     With p the attention weights, dO the gradient of the output and ds that of the scores, a sample's value gets
     p * dO and its key ds * q / sqrt(D); both reach the table through the corners' weights, the location by the slopes.
     """
-    image, _ = chunk
+    value, d_value = tables_of(rows.value, chunk), tables_of(grads.value, chunk)
     corners = rows.corners(chunk)
     weights = corners.weights()
     samples = Samples.of(corners, weights)
-    scatter = Scatter.of(corners.rows, rows.value.shape[1])
+    scatter = Scatter.of(corners.rows, len(value))
 
     if rows.logits is not None:
-        value_dots, key_dots = samples.dots(d_out.unsqueeze(1), rows.value[image])[:, 0], None
-        p = rows.logits[chunk].flatten(0, 1).softmax(-1)
+        value_dots, key_dots = samples.dots(d_out.unsqueeze(1), value)[:, 0], None
+        p = rows.logits[chunk].flatten(0, 2).softmax(-1)
     else:
         q = rows.scaled_query(chunk)
-        value_dots, key_dots = _key_aware_dots(samples, d_out, q, rows, image)
+        value_dots, key_dots = _key_aware_dots(samples, d_out, q, rows, chunk)
         p = key_dots[:, 0].softmax(-1)
 
     d_weight = value_dots[:, 0]  # (N, K)
     d_score = p * (d_weight - (p * d_weight).sum(-1, keepdim=True))
     d_location = p.unsqueeze(1) * value_dots[:, 1:]  # (N, 2, K)
-    scatter.add(grads.value[image], d_out, weights * p.unsqueeze(-1))
+    scatter.add(d_value, d_out, weights * p.unsqueeze(-1))
     if key_dots is None:
         grads.logits[chunk] = d_score.view_as(grads.logits[chunk])
     else:
         d_location.addcmul_(d_score.unsqueeze(1), key_dots[:, 1:])
-        keys, d_keys = (rows.value, grads.value) if rows.key is None else (rows.key, grads.key)
+        keys, d_keys = value, d_value
+        if rows.key is not None:
+            keys, d_keys = tables_of(rows.key, chunk), tables_of(grads.key, chunk)
         weights *= d_score.unsqueeze(-1)
-        scatter.add(d_keys[image], q, weights)
-        d_query = bags.sums(keys[image], corners.rows, weights) * q.shape[-1] ** -0.5
+        scatter.add(d_keys, q, weights)
+        d_query = bags.sums(keys, corners.rows, weights) * q.shape[-1] ** -0.5
         grads.query[chunk] = d_query.view_as(grads.query[chunk])
-    _add_location(chunk, d_location.transpose(1, 2).reshape(rows.offsets[chunk].shape), rows, grads)
+    _add_location(chunk, d_location.transpose(1, 2).reshape(rows.points(chunk)[1].shape), rows, grads)
 
 
 @dataclass(frozen=True)
@@ -105,24 +107,23 @@ class Samples:
         return bags.dots(vectors, table, self.rows, self.weights).unflatten(-1, (3, -1))
 
 
-def _key_aware_dots(samples: Samples, d_out: Tensor, q: Tensor, rows: Rows, image: int) -> tuple[Tensor, Tensor]:
+def _key_aware_dots(samples: Samples, d_out: Tensor, q: Tensor, rows: Rows, chunk: Chunk) -> tuple[Tensor, Tensor]:
     """(N, 3, K) dot products of dO with the values and of q with the keys; one reading where they are the same."""
     if rows.key is None:
-        return samples.dots(torch.stack([d_out, q], dim=1), rows.value[image]).unbind(1)
+        return samples.dots(torch.stack([d_out, q], dim=1), tables_of(rows.value, chunk)).unbind(1)
     pairs = (d_out, rows.value), (q, rows.key)
-    return tuple(samples.dots(vectors.unsqueeze(1), table[image])[:, 0] for vectors, table in pairs)
+    return tuple(samples.dots(vectors.unsqueeze(1), tables_of(table, chunk))[:, 0] for vectors, table in pairs)
 
 
 def _add_location(chunk: Chunk, d_location: Tensor, rows: Rows, grads: RowGradients) -> None:
     """From the gradient of the pixel positions (n, M, L, P, 2) to those of offsets and reference."""
-    size, reference, offsets = rows.grid.size, rows.reference[chunk], rows.offsets[chunk]
+    size, (reference, offsets) = rows.grid.size, rows.points(chunk)
     centre = (d_location * size).sum((1, 3)) if grads.reference is not None else None
-    if reference.shape[-1] == 2:
-        grads.offsets[chunk] = d_location
+    if reference.shape[-1] == 4:
+        half = size * (0.5 / offsets.shape[-2])
         if centre is not None:
-            grads.reference[chunk] = centre
-        return
-    half = size * (0.5 / offsets.shape[-2])
-    grads.offsets[chunk] = d_location * reference[:, None, :, None, 2:] * half
+            centre = torch.cat([centre, (d_location * offsets * half).sum((1, 3))], dim=-1)
+        d_location = d_location * reference[:, None, :, None, 2:] * half
+    grads.offsets[chunk] = d_location.view_as(grads.offsets[chunk])
     if centre is not None:
-        grads.reference[chunk] = torch.cat([centre, (d_location * offsets * half).sum((1, 3))], dim=-1)
+        grads.reference[chunk] = centre.view_as(grads.reference[chunk])

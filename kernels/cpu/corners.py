@@ -12,7 +12,7 @@ from kernels.cpu.table import BORDER, Grid
 
 @dataclass(frozen=True)
 class Corners:
-    """The samples of a chunk: rows (N, K, 4) of the image's table and the fractions fx, fy (N, K) between them.
+    """The samples of a chunk: rows (N, K, 4) of its images' tables and the fractions fx, fy (N, K) between them.
 
     Outside of a level, the rows are zero and so are all that is made of them, slopes as well.
     """
@@ -22,8 +22,11 @@ class Corners:
     fy: Tensor
 
     @classmethod
-    def of(cls, reference: Tensor, offsets: Tensor, grid: Grid, limit: Tensor) -> Corners:
-        """reference (n, L, 2 | 4), offsets (n, M, L, P, 2), limit (L, P, 2)."""
+    def of(cls, reference: Tensor, offsets: Tensor, grid: Grid, limit: Tensor, images: int) -> Corners:
+        """reference (n, L, 2 | 4), offsets (n, M, L, P, 2) of so many images, limit (images or 1, L, P, 2)."""
+        queries = len(offsets) // images
+        if len(limit) > 1:
+            limit = limit.repeat_interleave(queries, 0).unsqueeze(1)
         location = _pixels(reference, offsets, grid.size)
         location = torch.minimum(location, limit, out=location).clamp_(min=-BORDER)
         low = location.floor()
@@ -31,6 +34,9 @@ class Corners:
         x, y = low.int().unbind(-1)  # (n, M, L, P)
         first = torch.addcmul(grid.origin, y, grid.pitch).add_(x, alpha=len(grid.origin))
         first.clamp_(0, grid.last_first)  # NaN became any integer
+        if images > 1:
+            table = torch.arange(images, dtype=torch.int32) * grid.rows
+            first += table.repeat_interleave(queries).view(-1, 1, 1, 1)
         below = first + grid.pitch
         rows = torch.stack([first, first + len(grid.origin), below, below + len(grid.origin)], dim=-1)
         return cls(rows.view(*fx.shape, 4), fx, fy)

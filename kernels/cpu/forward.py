@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from kernels.cpu import bags
-from kernels.cpu.rows import Chunk, Rows
+from kernels.cpu.rows import Chunk, Rows, tables_of
 from kernels.inputs import Inputs, Saved
 
 
@@ -20,13 +20,14 @@ def forward(inputs: Inputs) -> Saved:
 
 def _attend(rows: Rows, chunk: Chunk) -> Tensor:
     """(N, D)."""
-    image, _ = chunk
     corners = rows.corners(chunk)
     weights = corners.weights()
     if rows.logits is not None:
-        scores = rows.logits[chunk].flatten(0, 1)
+        scores = rows.logits[chunk].flatten(0, 2)
     else:
         keys = rows.value if rows.key is None else rows.key
-        scores = bags.dots(rows.scaled_query(chunk).unsqueeze(1), keys[image], corners.rows, weights).squeeze(1)
+        scores = bags.dots(
+            rows.scaled_query(chunk).unsqueeze(1), tables_of(keys, chunk), corners.rows, weights
+        ).squeeze(1)
     weights *= scores.softmax(-1).unsqueeze(-1)
-    return bags.sums(rows.value[image], corners.rows, weights)
+    return bags.sums(tables_of(rows.value, chunk), corners.rows, weights)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from kernels.cpu.corners import Corners
-from kernels.cpu.table import Grid, bordered
+from kernels.cpu.table import MOST_ROWS, Grid, bordered
 from kernels.inputs import Inputs
 
 SAMPLES_PER_CHUNK = 1 << 18  # enough that waking threads takes little time beside the work; up to 0.1 GB
 SAMPLES_PER_ROW = 1  # and at least so many for each row of a table, since the backward pass adds to whole tables
 
-Chunk = tuple[int, slice]  # an image and some of its queries: an index into (B, Q, ...)
+Chunk = tuple[slice, slice]  # whole images, or some queries of one: an index into (B, Q, ...)
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,31 @@ class Rows:
         return cls(query, key, value, logits, reference, offsets, Grid.of(points, inputs.value.shape[2], dtype))
 
     def chunks(self) -> Iterator[Chunk]:
-        """All queries, in chunks that stay within an image."""
+        """All queries: several small images at a time, or a large one in parts."""
         images, queries = self.offsets.shape[:2]
-        per_query = max(1, self.offsets[:1, :1].numel() // 2)
-        samples = max(SAMPLES_PER_CHUNK, SAMPLES_PER_ROW * self.value.shape[1])
+        per_query, table_rows = max(1, self.offsets[:1, :1].numel() // 2), self.value.shape[1]
+        samples = max(SAMPLES_PER_CHUNK, SAMPLES_PER_ROW * table_rows)
+        at_once = max(1, min(samples // max(1, queries * per_query), MOST_ROWS // table_rows))
         step = max(1, samples // per_query)
-        for image in range(images):
+        for image in range(0, images, at_once):
             for first in range(0, queries, step):
-                yield image, slice(first, min(first + step, queries))
+                yield slice(image, min(image + at_once, images)), slice(first, min(first + step, queries))
 
     def corners(self, chunk: Chunk) -> Corners:
-        limit = self.grid.limit[chunk[0] if len(self.grid.limit) > 1 else 0]
-        return Corners.of(self.reference[chunk], self.offsets[chunk], self.grid, limit)
+        images, _ = chunk
+        limit = self.grid.limit[images] if len(self.grid.limit) > 1 else self.grid.limit
+        return Corners.of(*self.points(chunk), self.grid, limit, images.stop - images.start)
+
+    def points(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
+        """Reference (n, L, 2 | 4) and offsets (n, M, L, P, 2)."""
+        return self.reference[chunk].flatten(0, 1), self.offsets[chunk].flatten(0, 1)
 
     def scaled_query(self, chunk: Chunk) -> Tensor:
         """q / sqrt(D) as (N, D)."""
         query = self.query[chunk]
-        return query.flatten(0, 1) * query.shape[-1] ** -0.5
+        return query.flatten(0, 2) * query.shape[-1] ** -0.5
+
+
+def tables_of(tables: Tensor, chunk: Chunk) -> Tensor:
+    """The tables (B, rows, D) of a chunk's images as one (rows, D), a view."""
+    return tables[chunk[0]].flatten(0, 1)

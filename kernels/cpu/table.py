@@ -103,13 +103,14 @@ class Grid:
 
     size: (L, P, 2) float (width, height) of the levels. limit: (B or 1, L, P, 2) float, valid (width, height).
     origin: (M, L, P), row of the pixel (0, 0). pitch: (L, P), rows from one image row to the next.
-    last_first: the largest row that a first corner may have.
+    rows: of an image's table. last_first: the largest that a first corner may have.
     """
 
     size: Tensor
     limit: Tensor
     origin: Tensor
     pitch: Tensor
+    rows: int
     last_first: int
 
     @classmethod
@@ -128,5 +129,6 @@ class Grid:
             limit=limit.unsqueeze(2).repeat(1, 1, num_points, 1),
             origin=origin.unsqueeze(-1).repeat(1, 1, num_points),
             pitch=(pitches * heads).unsqueeze(-1).repeat(1, num_points),
+            rows=rows,
             last_first=rows - 1 - levels.reach * heads,
         )

@@ -10,9 +10,10 @@ from kernels.cpu import bags, rows, table
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5}  # sums of a few dozen terms of size one in another order
 
 
+@pytest.mark.parametrize("samples", [20, 1 << 18], ids=["parts of an image", "all images at once"])
 @pytest.mark.parametrize("kind", ["deformable", "shared", "own"])
-def test_output_and_gradients(problem, kind, monkeypatch):
-    monkeypatch.setattr(rows, "SAMPLES_PER_CHUNK", 20)  # several chunks an image, the last one shorter
+def test_output_and_gradients(problem, kind, samples, monkeypatch):
+    monkeypatch.setattr(rows, "SAMPLES_PER_CHUNK", samples)  # with 20 the last chunk of an image is shorter
     monkeypatch.setattr(rows, "SAMPLES_PER_ROW", 0)
     monkeypatch.setattr(bags, "BAGS_AT_ONCE", 20)
     expected, actual = run("reference", kind, problem), run("auto", kind, problem)
