@@ -18,7 +18,8 @@ class SamplingPoints:
         that is, a location is centre + offset / P * size / 2 (Deformable DETR, appendix A.4).
     shapes: ((H_0, W_0), ...), Python ints; S is the sum of their products.
     valid_sizes: (B, L, 2) integers, the (height, width) of each level that is not padding; None: all of it.
-        A sample outside, be it of the level or of its valid part, reads zero.
+        A sample outside, be it of the level or of its valid part, reads zero. Padding of another form than DETR's
+        rectangle has the same effect if value and key are zero there (masked_fill).
     query_shapes: if the queries are the cells of feature maps in raster order, their (H, W); a hint for speed alone.
     """
 
