@@ -8,8 +8,8 @@ bits on every run.
 Index arithmetic and scatter take large chunks, since waking threads costs as much as a small step; only the samples
 between a bag and its dot product are kept to what the cache holds.
 
-Notation as in kernels/points.py; a chunk holds n queries of one image, N = n * M query heads and K = L * P samples
-each.
+Notation as in kernels/points.py; a chunk holds n queries, of several images or of a part of one, N = n * M query heads
+and K = L * P samples each.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,41 +18,30 @@ from kernels.inputs import Gradients, Inputs
 def backward(inputs: Inputs, grad_out: Tensor, reference_grad: bool) -> Gradients:
     """All gradients, in the shapes and dtypes of the inputs; that of the reference only if wanted."""
     rows = Rows.of(inputs)
-    grads = RowGradients.zeros(rows, reference_grad)
+    grads = _zeros(rows, reference_grad)
     d_out = grad_out.to(rows.value.dtype)
     for chunk in rows.chunks():
         _backward_chunk(chunk, rows, d_out[chunk].flatten(0, 2), grads)
-    return grads.restored(inputs)
+    return _restored(grads, inputs)
 
 
-@dataclass(frozen=True)
-class RowGradients:
-    """Buffers of the shapes of `Rows`; None where the input is, or where none is wanted."""
-
-    query: Tensor | None
-    key: Tensor | None
-    value: Tensor
-    logits: Tensor | None
-    reference: Tensor | None
-    offsets: Tensor
-
-    @classmethod
-    def zeros(cls, rows: Rows, reference_grad: bool) -> RowGradients:
-        reference = rows.reference if reference_grad else None
-        tensors = rows.query, rows.key, rows.value, rows.logits, reference, rows.offsets
-        return cls(*(None if x is None else torch.zeros_like(x) for x in tensors))
-
-    def restored(self, inputs: Inputs) -> Gradients:
-        tables = {
-            name: None if table is None else unbordered(table, inputs.value, inputs.points)
-            for name, table in (("key", self.key), ("value", self.value))
-        }
-        grads = {name: tables.get(name, getattr(self, name)) for name in Gradients.__dataclass_fields__}
-        likes = zip(grads.items(), inputs.tensors, strict=True)
-        return Gradients(**{name: None if grad is None else grad.to(like.dtype) for (name, grad), like in likes})
+def _zeros(rows: Rows, reference_grad: bool) -> Gradients:
+    """Buffers of the shapes of `rows`."""
+    reference = rows.reference if reference_grad else None
+    tensors = rows.query, rows.key, rows.value, rows.logits, reference, rows.offsets
+    return Gradients(*(None if x is None else torch.zeros_like(x) for x in tensors))
 
 
-def _backward_chunk(chunk: Chunk, rows: Rows, d_out: Tensor, grads: RowGradients) -> None:
+def _restored(grads: Gradients, inputs: Inputs) -> Gradients:
+    """From the shapes of `Rows` to those of the inputs: tables without their borders, dtypes as they came."""
+    key, value = (
+        None if table is None else unbordered(table, inputs.value, inputs.points) for table in (grads.key, grads.value)
+    )
+    pairs = zip(replace(grads, key=key, value=value).tensors, inputs.tensors, strict=True)
+    return Gradients(*(None if grad is None else grad.to(like.dtype) for grad, like in pairs))
+
+
+def _backward_chunk(chunk: Chunk, rows: Rows, d_out: Tensor, grads: Gradients) -> None:
     """Add the chunk's part to `grads`; d_out (N, D).
 
     With p the attention weights, dO the gradient of the output and ds that of the scores, a sample's value gets
@@ -115,7 +104,7 @@ def _key_aware_dots(samples: Samples, d_out: Tensor, q: Tensor, rows: Rows, chun
     return tuple(samples.dots(vectors.unsqueeze(1), tables_of(table, chunk))[:, 0] for vectors, table in pairs)
 
 
-def _add_location(chunk: Chunk, d_location: Tensor, rows: Rows, grads: RowGradients) -> None:
+def _add_location(chunk: Chunk, d_location: Tensor, rows: Rows, grads: Gradients) -> None:
     """From the gradient of the pixel positions (n, M, L, P, 2) to those of offsets and reference."""
     size, (reference, offsets) = rows.grid.size, rows.points(chunk)
     centre = (d_location * size).sum((1, 3)) if grads.reference is not None else None
