@@ -1,1 +1,28 @@
-"""Lite DETR: an interleaved multi-scale encoder with key-aware deformable attention, and a DINO decoder."""
+"""Lite DETR: an interleaved multi-scale encoder with key-aware deformable attention, and a DINO decoder.
+
+detector = litedetr.load("runs/foo")
+detections = detector.predict(images)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from litedetr.engine import Predictor
+
+
+def load(checkpoint: str | Path, device: str = "auto", precision: str = "fp32") -> Predictor:
+    """A trained detector: `load(checkpoint).predict(images)`.
+
+    checkpoint: a file, or a run folder, whose best.pt is taken. device: auto, cpu or cuda. precision: fp32, bf16 or
+    fp16. Raises CheckpointError where the file is missing, damaged or not this project's.
+    """
+    from litedetr.engine import Predictor  # only here: the package's parts import the package
+
+    return Predictor.load(checkpoint, device, precision)
+
+
+__all__ = ["load"]

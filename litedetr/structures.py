@@ -272,5 +272,16 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def above(self, threshold: float) -> Detections:
+        """Those of at least this score."""
+        return self._where(self.scores >= threshold)
+
+    def best(self, number: int) -> Detections:
+        """The first `number`."""
+        return self._where(slice(number))
+
+    def _where(self, index: Tensor | slice) -> Detections:
+        return Detections(self.scores[index], self.labels[index], self.boxes[index])
+
     def to(self, device: torch.device | str) -> Detections:
         return Detections(self.scores.to(device), self.labels.to(device), self.boxes.to(device))

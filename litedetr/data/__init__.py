@@ -7,8 +7,10 @@ from litedetr.data.coco import CocoDetection
 from litedetr.data.coco_classes import COCO_CLASSES
 from litedetr.data.config import DataConfig, ShapesConfig, TransformConfig
 from litedetr.data.errors import DataError
-from litedetr.data.images import IMAGENET_MEAN, IMAGENET_STD, denormalize, normalize, read_image
+from litedetr.data.images import IMAGENET_MEAN, IMAGENET_STD, denormalize, normalize, read_image, read_size, to_rgb
 from litedetr.data.sampling import EpochSampler, Sample, SampleKey, collate
+from litedetr.data.sources import ImageFiles, find_images
+from litedetr.data.transforms import evaluation_size
 
 __all__ = [
     "COCO_CLASSES",
@@ -20,6 +22,7 @@ __all__ = [
     "DataError",
     "DatasetPair",
     "EpochSampler",
+    "ImageFiles",
     "Sample",
     "SampleKey",
     "ShapesConfig",
@@ -28,7 +31,11 @@ __all__ = [
     "build_eval_dataset",
     "collate",
     "denormalize",
+    "evaluation_size",
+    "find_images",
     "normalize",
     "read_categories",
     "read_image",
+    "read_size",
+    "to_rgb",
 ]

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from litedetr.data.errors import DataError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 def read_image(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
@@ -32,6 +33,17 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
         (height, width), (real_width, real_height) = size, image.size
         raise DataError(f"{path}: the annotations say {width}x{height} pixels, the file has {real_width}x{real_height}")
     return image
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(height, width) of the upright image at `path`, from its header alone. DataError if that cannot be read."""
+    try:
+        with Image.open(path) as stored:
+            width, height = stored.size
+            turned = stored.getexif().get(ExifTags.Base.Orientation, 1) in QUARTER_TURNS
+    except Exception as error:  # decoders raise errors of many types
+        raise DataError(f"{path}: cannot be read as an image: {error}") from error
+    return (width, height) if turned else (height, width)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

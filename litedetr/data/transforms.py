@@ -38,13 +38,21 @@ def augment(item: LabelledImage, config: TransformConfig, rng: np.random.Generat
 
 def for_evaluation(item: LabelledImage, config: TransformConfig) -> LabelledImage:
     """Resize to the evaluation size."""
-    return resize(item, config.eval_side or min(item.image.size), config.max_side)
+    return _resized(item, evaluation_size(item.image.size, config))
+
+
+def evaluation_size(size: tuple[int, int], config: TransformConfig) -> tuple[int, int]:
+    """(width, height) that an image of `size` (width, height) is resized to for evaluation."""
+    return resized_size(size, config.eval_side or min(size), config.max_side)
 
 
 def resize(item: LabelledImage, side: int, max_side: int | None = None) -> LabelledImage:
     """Resize the shortest side to `side`, or less if the longest would exceed `max_side`; boxes follow exactly."""
+    return _resized(item, resized_size(item.image.size, side, max_side))
+
+
+def _resized(item: LabelledImage, new: tuple[int, int]) -> LabelledImage:
     old = item.image.size
-    new = resized_size(old, side, max_side)
     if new == old:
         return item
     scale = torch.tensor([new[0] / old[0], new[1] / old[1]]).repeat(2)

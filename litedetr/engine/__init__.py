@@ -14,6 +14,15 @@ from litedetr.engine.convert import ConvertConfig, convert
 from litedetr.engine.distributed import Ranks, join_ranks, use_all_cores, use_deterministic_algorithms
 from litedetr.engine.evaluate import EvalConfig, evaluate_checkpoint
 from litedetr.engine.evaluator import Evaluation, Evaluator, write_detections
+from litedetr.engine.predict import (
+    PredictConfig,
+    Prediction,
+    PredictionWriter,
+    Unreadable,
+    open_prediction,
+    predict_files,
+)
+from litedetr.engine.predictor import Predictor
 from litedetr.engine.run_folder import RunFolder, choose_run_folder
 from litedetr.engine.scores import Scores, class_table, coco_scores, summary_table
 from litedetr.engine.signals import Interrupted
@@ -31,6 +40,10 @@ __all__ = [
     "LoadedDetector",
     "LoaderSettings",
     "NonFiniteError",
+    "PredictConfig",
+    "Prediction",
+    "PredictionWriter",
+    "Predictor",
     "Ranks",
     "RunConfig",
     "RunFolder",
@@ -38,6 +51,7 @@ __all__ = [
     "Scores",
     "Trainer",
     "TrainerConfig",
+    "Unreadable",
     "choose_run_folder",
     "class_table",
     "coco_scores",
@@ -48,6 +62,8 @@ __all__ = [
     "join_ranks",
     "load_checkpoint",
     "load_detector",
+    "open_prediction",
+    "predict_files",
     "save_checkpoint",
     "summary_table",
     "use_all_cores",

@@ -59,15 +59,20 @@ class Ranks:
         return self.gather(value)[0] if self.world_size > 1 else value
 
 
+def choose_device(device: Device) -> torch.device:
+    """The device of a single process. Raises ConfigError where a GPU is asked for and there is none."""
+    has_gpu = torch.cuda.is_available()
+    require(device != "cuda" or has_gpu, "device", "auto or cpu, as this machine offers no CUDA GPU", device)
+    return torch.device("cuda" if has_gpu and device != "cpu" else "cpu")
+
+
 @contextmanager
 def join_ranks(device: Device) -> Iterator[Ranks]:
     """The ranks that torchrun started, or a single one without it. Leaves the process group at the end.
 
     Raises ConfigError where a GPU is asked for and there is none.
     """
-    has_gpu = torch.cuda.is_available()
-    require(device != "cuda" or has_gpu, "trainer.device", "auto or cpu, as this machine offers no CUDA GPU", device)
-    on_gpu = has_gpu and device != "cpu"
+    on_gpu = choose_device(device).type == "cuda"
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     own_device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")

@@ -14,10 +14,9 @@ from torch.utils.data import DataLoader
 
 from litedetr.data import Categories, CocoDetection
 from litedetr.engine.config import Precision
+from litedetr.engine.detect import detect
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.precision import autocast, full_precision
 from litedetr.engine.scores import DETECTION, Scores, coco_scores, detections_as_json
-from litedetr.postprocess import postprocess
 from litedetr.structures import Detections, Target
 
 
@@ -54,14 +53,10 @@ class Evaluator:
         detections = np.concatenate(gathered)
         return Evaluation(coco_scores(self.ground_truth, detections, self.categories), detections)
 
-    @torch.no_grad()
     def _detect(self, model: nn.Module) -> Iterator[list[np.ndarray]]:
-        device = self.ranks.device
         for images, targets in self.batches:
-            with autocast(device, self.precision):
-                output = model(images.to(device))
-            predictions = full_precision(output.predictions)
-            found = postprocess(predictions, [target.original_size for target in targets.items])
+            sizes = [target.original_size for target in targets.items]
+            found = detect(model, images.to(self.ranks.device), sizes, self.precision)
             yield [as_rows(*pair, self.categories) for pair in zip(targets.items, found, strict=True)]
 
 

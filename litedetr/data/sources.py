@@ -1,0 +1,75 @@
+"""Images to predict on: a file, a folder, a pattern."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+
+from PIL import Image
+
+from litedetr.data.errors import DataError
+
+SHOWN = 5
+VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Image files below one folder, in natural order: frame_2 before frame_10."""
+
+    folder: Path
+    paths: tuple[Path, ...]
+
+    def name(self, path: Path) -> str:
+        """The path relative to the folder, with forward slashes."""
+        return path.relative_to(self.folder).as_posix()
+
+
+def find_images(source: str) -> ImageFiles:
+    """The images that `source` means: a file, the image files of a folder (not of its sub-folders), or what a pattern
+    finds, `photos/**/*.jpg` for all sub-folders. DataError where there are none.
+    """
+    expanded = os.path.expanduser(source)
+    path = Path(expanded)
+    if path.is_dir():
+        return ImageFiles(path, _in_order(filter(_is_image, path.iterdir()), source))
+    if path.is_file():
+        return ImageFiles(path.parent, _in_order([_not_a_video(path)], source))
+    if has_magic(expanded):
+        paths = _in_order(filter(_is_image, map(Path, glob(expanded, recursive=True))), source)
+        return ImageFiles(Path(os.path.commonpath([file.parent for file in paths])), paths)
+    raise DataError(f"source: expected an image, a folder or a pattern such as 'photos/*.jpg', got {source}: not there")
+
+
+def _in_order(paths: Iterable[Path], source: str) -> tuple[Path, ...]:
+    found = tuple(sorted(paths, key=_natural))
+    if not found:
+        suffixes = ", ".join(sorted(_suffixes())[:SHOWN])
+        raise DataError(f"source: expected image files ({suffixes}, ...), found none in {source}")
+    return found
+
+
+def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Numbers by their value, the rest by letters."""
+    parts = re.split(r"(\d+)", str(path).lower())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], str(path)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _suffixes() and path.is_file() and not path.name.startswith(".")
+
+
+def _not_a_video(path: Path) -> Path:
+    if path.suffix.lower() in VIDEOS:
+        advice = f"ffmpeg -i {path} frames/%06d.jpg makes one"
+        raise DataError(f"source: expected an image or a folder of a video's frames, got the video {path}; {advice}")
+    return path
+
+
+def _suffixes() -> set[str]:
+    """Of the formats that Pillow can open."""
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN} - {".pdf", ".mpg"}

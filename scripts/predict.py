@@ -1,0 +1,45 @@
+"""Detect objects in images: pictures with boxes, and predictions.json in COCO's form.
+
+python scripts/predict.py checkpoint=runs/foo source=photo.jpg
+python scripts/predict.py checkpoint=runs/foo source='photos/**/*.jpg' threshold=0.5 output=found
+"""
+
+import sys
+
+import hydra
+from _common import CONFIG_FOLDER, as_mapping, clear_errors
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from litedetr.config import from_mapping
+from litedetr.engine import PredictConfig, Unreadable, open_prediction, predict_files, use_all_cores
+
+FAILED = 2
+
+
+@hydra.main(version_base=None, config_path=CONFIG_FOLDER, config_name="predict")
+@clear_errors
+def main(cfg: DictConfig) -> None:
+    use_all_cores()
+    config = from_mapping(PredictConfig, as_mapping(cfg))
+    predictor, files, writer = open_prediction(config)
+    unreadable = []
+    try:
+        for item in tqdm(predict_files(predictor, files, config), total=len(files.paths), unit="image", disable=None):
+            if isinstance(item, Unreadable):
+                unreadable.append(item)
+            else:
+                writer.add(item)
+    finally:  # what was found before an interruption is kept
+        writer.close()
+    found = ", ".join(f"{name} {number}" for name, number in writer.counts.most_common()) or "none"
+    print(f"{len(files.paths) - len(unreadable)} images, objects of score >= {config.threshold:g}: {found}")
+    print(f"pictures: {writer.folder}\n{writer.json}" if config.pictures else writer.json)
+    if unreadable:
+        lines = "\n".join(f"  {item.reason}" for item in unreadable)
+        print(f"error: {len(unreadable)} of {len(files.paths)} files were left out:\n{lines}", file=sys.stderr)
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Finding the images to predict on."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from litedetr.data import DataError, find_images, read_size
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("frame_10.jpg", "frame_2.png", "frame_1.JPG", "inner/deep.jpg", "inner/.hidden.jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 3)).save(path)
+    (tmp_path / "notes.txt").write_text("no image")
+    return tmp_path
+
+
+def test_a_folder_in_natural_order_without_its_subfolders(folder: Path):
+    files = find_images(str(folder))
+    assert [files.name(path) for path in files.paths] == ["frame_1.JPG", "frame_2.png", "frame_10.jpg"]
+
+
+def test_one_file(folder: Path):
+    files = find_images(str(folder / "frame_2.png"))
+    assert files.folder == folder
+    assert files.paths == (folder / "frame_2.png",)
+
+
+def test_a_pattern_over_subfolders(folder: Path):
+    files = find_images(f"{folder}/**/*.jpg")
+    assert [files.name(path) for path in files.paths] == ["frame_10.jpg", "inner/deep.jpg"]
+    files = find_images(f"{folder}/inner/d*")
+    assert [files.name(path) for path in files.paths] == ["deep.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"), [("none", "none: not there"), ("*.gif", "found none in"), ("inner/empty", "found none in")]
+)
+def test_a_source_without_images_is_named(folder: Path, source: str, message: str):
+    (folder / "inner" / "empty").mkdir()
+    with pytest.raises(DataError, match=f"source: expected .*{message}"):
+        find_images(str(folder / source))
+
+
+def test_a_video_is_told_how_to_become_frames(tmp_path: Path):
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    with pytest.raises(DataError, match=r"got the video .*clip\.mp4; ffmpeg -i"):
+        find_images(str(tmp_path / "clip.mp4"))
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(1, (3, 5)), (3, (3, 5)), (6, (5, 3)), (8, (5, 3))])
+def test_the_size_is_that_of_the_upright_image(tmp_path: Path, orientation: int, size: tuple[int, int]):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (5, 3)).save(tmp_path / "image.jpg", exif=exif)
+    assert read_size(tmp_path / "image.jpg") == size
+
+
+def test_the_size_of_what_is_no_image(tmp_path: Path):
+    (tmp_path / "broken.jpg").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"broken\.jpg: cannot be read as an image"):
+        read_size(tmp_path / "broken.jpg")
