@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from litedetr.models.attention import MultiScaleAttention, reference_points
 from litedetr.models.config import DetectorConfig, EncoderConfig
+from litedetr.models.linear import Linear
 from litedetr.structures import FeaturePyramid
 
 
@@ -46,14 +47,14 @@ class FeedForward(nn.Module):
     def __init__(self, channels: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.linear1 = nn.Linear(channels, hidden)
-        self.linear2 = nn.Linear(hidden, channels)
+        self.linear1 = Linear(channels, hidden)
+        self.linear2 = Linear(hidden, channels)
         self.norm = nn.LayerNorm(channels)
         for linear in (self.linear1, self.linear2):
             nn.init.xavier_uniform_(linear.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.dropout(F.relu(self.linear1(x)))
+        hidden = self.dropout(F.relu_(self.linear1(x)))  # in place: the widest tensor of a layer
         return self.norm(x + self.dropout(self.linear2(hidden)))
 
 

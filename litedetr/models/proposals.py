@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from litedetr.models.config import DetectorConfig
 from litedetr.models.heads import DetectionHead
+from litedetr.models.linear import Linear
 from litedetr.structures import FeaturePyramid
 
 BASE_SIZE = 0.05  # of the image: width and height of the finest level's proposals
@@ -42,7 +43,7 @@ class ProposalSelection(nn.Module):
         channels = config.neck.channels
         self.padding = config.padding
         self.num_queries = config.query_selection.num_queries
-        self.output = nn.Linear(channels, channels)
+        self.output = Linear(channels, channels)
         self.norm = nn.LayerNorm(channels)
         self.head = DetectionHead(channels, num_classes)
         if self.learned_content:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litedetr.structures import ImageBatch
@@ -63,7 +64,7 @@ class MaskedGroupNorm(nn.GroupNorm):
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch norm with fixed statistics and affine; state-dict names as torch's."""
+    """Batch norm that is not trained: a factor and a shift for each channel; state-dict names as torch's."""
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -73,7 +74,13 @@ class FrozenBatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
-    def forward(self, x: Tensor, mask: PaddingMask | None = None) -> Tensor:
+    def after(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
+        """The norm of conv(x), within the convolution: no pass over the map of its own, and nothing to keep for one."""
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
         shift = self.bias - self.running_mean * scale
-        return x * scale.view(-1, 1, 1).to(x.dtype) + shift.view(-1, 1, 1).to(x.dtype)
+        return F.conv2d(x, conv.weight * scale.view(-1, 1, 1, 1), shift, conv.stride, conv.padding)
+
+
+def convolve(x: Tensor, conv: nn.Conv2d, norm: nn.Module, mask: PaddingMask | None) -> Tensor:
+    """norm(conv(x)), x (B, C, H, W); mask: of the result."""
+    return norm.after(conv, x) if isinstance(norm, FrozenBatchNorm) else norm(conv(x), mask)

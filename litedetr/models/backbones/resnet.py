@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,6 +13,7 @@ from litedetr.models.backbones.padding import (
     FrozenBatchNorm,
     MaskedGroupNorm,
     PaddingMask,
+    convolve,
     zero_padding,
 )
 from litedetr.structures import ImageBatch
@@ -27,8 +29,7 @@ class Shortcut(nn.ModuleList):
     """1x1 convolution and norm where a block changes shape; torchvision calls them downsample.0 and .1."""
 
     def forward(self, x: Tensor, mask: PaddingMask | None) -> Tensor:
-        convolution, norm = self
-        return norm(convolution(x), mask)
+        return convolve(x, *self, mask)
 
 
 class BasicBlock(nn.Module):
@@ -46,9 +47,9 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor, mask: PaddingMask | None) -> Tensor:
         after = mask.halved() if mask and self.stride == 2 else mask
         shortcut = x if self.downsample is None else self.downsample(x, after)
-        x = F.relu(self.bn1(self.conv1(zero_padding(x, mask)), after))
-        x = self.bn2(self.conv2(zero_padding(x, after)), after)
-        return F.relu(x + shortcut)
+        x = F.relu_(convolve(zero_padding(x, mask), self.conv1, self.bn1, after))
+        x = convolve(zero_padding(x, after), self.conv2, self.bn2, after)
+        return F.relu_(x.add_(shortcut))
 
 
 class Bottleneck(nn.Module):
@@ -68,9 +69,9 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor, mask: PaddingMask | None) -> Tensor:
         after = mask.halved() if mask and self.stride == 2 else mask
         shortcut = x if self.downsample is None else self.downsample(x, after)
-        x = F.relu(self.bn1(self.conv1(x), mask))
-        x = F.relu(self.bn2(self.conv2(zero_padding(x, mask)), after))
-        return F.relu(self.bn3(self.conv3(x), after) + shortcut)
+        x = F.relu_(convolve(x, self.conv1, self.bn1, mask))
+        x = F.relu_(convolve(zero_padding(x, mask), self.conv2, self.bn2, after))
+        return F.relu_(convolve(x, self.conv3, self.bn3, after).add_(shortcut))
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, norm: Norm) -> Shortcut | None:
@@ -138,8 +139,10 @@ class ResNet(nn.Module):
 
     def forward(self, images: ImageBatch) -> list[FeatureMap]:
         mask = PaddingMask.of(images) if self.exact_padding else None
-        x, mask = self.conv1(zero_padding(images.pixels, mask)), mask and mask.halved()
-        x = zero_padding(F.relu(self.bn1(x, mask)), mask)  # after ReLU zero is max pooling's neutral element
+        pixels = images.pixels.contiguous(memory_format=torch.channels_last)  # the convolutions' fastest layout
+        x, mask = zero_padding(pixels, mask), mask and mask.halved()
+        x = F.relu_(convolve(x, self.conv1, self.bn1, mask))
+        x = zero_padding(x, mask)  # after ReLU zero is max pooling's neutral element
         x, mask = F.max_pool2d(x, 3, stride=2, padding=1), mask and mask.halved()
         maps = []
         for stage, stride in zip((self.layer1, self.layer2, self.layer3, self.layer4), (4, 8, 16, 32), strict=True):
