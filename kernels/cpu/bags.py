@@ -25,6 +25,20 @@ def dots(vectors: Tensor, table: Tensor, rows: Tensor, weights: Tensor) -> Tenso
     return out
 
 
+def attend(query: Tensor, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+    """query (N, D), rows and weights (N, K, 4) -> (N, D): softmax over the dot products with the samples, times these.
+
+    Piece by piece, so that the samples are read once and are in the cache when they are summed.
+    """
+    out, num_bags = torch.empty_like(query), rows.shape[1]
+    step = max(1, BAGS_AT_ONCE // max(1, num_bags))
+    pieces = (x.split(step) for x in (query.unsqueeze(1), rows, weights, out.unsqueeze(1)))
+    for some_query, some_rows, some_weights, some_out in zip(*pieces, strict=True):
+        samples = _bags(table, some_rows.flatten(0, 1), some_weights.flatten(0, 1)).view(-1, num_bags, table.shape[-1])
+        torch.bmm(torch.bmm(some_query, samples.transpose(1, 2)).softmax(-1), samples, out=some_out)
+    return out
+
+
 def sums(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     """rows and weights (N, K, 4) -> (N, D), the sum of a query head's samples."""
     return _bags(table, rows.flatten(1), weights.flatten(1))

@@ -22,12 +22,13 @@ def _attend(rows: Rows, chunk: Chunk) -> Tensor:
     """(N, D)."""
     corners = rows.corners(chunk)
     weights = corners.weights()
+    values = tables_of(rows.value, chunk)
+    if rows.logits is None and rows.key is None:
+        return bags.attend(rows.scaled_query(chunk), values, corners.rows, weights)
     if rows.logits is not None:
         scores = rows.logits[chunk].flatten(0, 2)
     else:
-        keys = rows.value if rows.key is None else rows.key
-        scores = bags.dots(
-            rows.scaled_query(chunk).unsqueeze(1), tables_of(keys, chunk), corners.rows, weights
-        ).squeeze(1)
+        query, keys = rows.scaled_query(chunk).unsqueeze(1), tables_of(rows.key, chunk)
+        scores = bags.dots(query, keys, corners.rows, weights).squeeze(1)
     weights *= scores.softmax(-1).unsqueeze(-1)
-    return bags.sums(tables_of(rows.value, chunk), corners.rows, weights)
+    return bags.sums(values, corners.rows, weights)
