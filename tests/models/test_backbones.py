@@ -6,6 +6,7 @@ import torch
 from litedetr.config import ConfigError
 from litedetr.models import load_backbone_weights
 from litedetr.models.backbones import build_backbone
+from litedetr.models.backbones.padding import FrozenBatchNorm, convolve
 from litedetr.models.config import BackboneConfig
 from litedetr.structures import ImageBatch
 
@@ -104,3 +105,13 @@ def test_a_file_that_is_no_weights(tmp_path):
     (tmp_path / "weights.pth").write_text("hello")
     with pytest.raises(ConfigError, match="backbone.weights: .* is no PyTorch state dict"):
         load_backbone_weights(resnet(), str(tmp_path / "weights.pth"))
+
+
+def test_a_frozen_batch_norm_is_that_of_torch():
+    torch.manual_seed(0)
+    conv, norm, theirs = torch.nn.Conv2d(3, 8, 3, 2, 1, bias=False), FrozenBatchNorm(8), torch.nn.BatchNorm2d(8).eval()
+    state = {name: torch.rand(8) + 0.5 for name in norm.state_dict()}
+    norm.load_state_dict(state)
+    theirs.load_state_dict(state, strict=False)
+    x = torch.randn(2, 3, 9, 11)
+    assert torch.allclose(convolve(x, conv, norm, None), theirs(conv(x)), atol=1e-5)
