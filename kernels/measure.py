@@ -6,10 +6,12 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 import triton
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from kernels.check import by_name
 from kernels.inputs import Inputs
@@ -23,10 +25,10 @@ L1_BYTES_PER_CLOCK = 128  # of one multiprocessor
 
 @dataclass(frozen=True)
 class Timing:
-    """Median milliseconds, and the peak of additional device memory in MiB, None on a CPU."""
+    """Median milliseconds, and the peak in MiB of the memory that tensors take on top of what is there before."""
 
     milliseconds: float
-    peak_mib: float | None
+    peak_mib: float
 
 
 def forward_step(attend: Attend, inputs: Inputs) -> Step:
@@ -60,14 +62,23 @@ def side_by_side(steps: dict[str, Step], device: torch.device, rounds: int) -> d
 
 
 def _in_turns(steps: dict[str, Step], rounds: int) -> dict[str, Timing]:
+    peaks = {name: _peak_on_cpu(step) for name, step in steps.items()}  # which warms up
     seconds = {name: [] for name in steps}
-    for number in range(rounds + 1):
+    for _ in range(rounds):
         for name, step in steps.items():
             start = time.perf_counter()
             step()
-            if number:  # the first round warms up
-                seconds[name].append(time.perf_counter() - start)
-    return {name: Timing(statistics.median(found) * 1e3, None) for name, found in seconds.items()}
+            seconds[name].append(time.perf_counter() - start)
+    return {name: Timing(statistics.median(found) * 1e3, peaks[name]) for name, found in seconds.items()}
+
+
+def _peak_on_cpu(step: Step) -> float:
+    """By the profiler's record of every allocation, in MiB."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        step()
+    events = recorded.profiler.kineto_results.events()
+    changes = [event.nbytes() for event in events if event.name() == "[memory]"]
+    return max(accumulate(changes), default=0) / 2**20
 
 
 def _on_gpu(step: Step, device: torch.device, milliseconds: int) -> Timing:

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONFIG_FOLDER = str(Path(__file__).resolve().parent.parent / "conf")
+PAPER = Path(CONFIG_FOLDER) / "paper.yaml"
 # The scripts run from a clone too, without an installation.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -29,6 +31,11 @@ def run_config(cfg: DictConfig) -> RunConfig:
 def as_mapping(cfg: DictConfig) -> dict[str, Any]:
     """Plain values, interpolations resolved."""
     return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+def overridden(*prefixes: str) -> bool:
+    """Whether the command line names a setting that begins with one of `prefixes`."""
+    return any(text.lstrip("+~").startswith(prefixes) for text in HydraConfig.get().overrides.task)
 
 
 def clear_errors(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:

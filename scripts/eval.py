@@ -7,8 +7,7 @@ python scripts/eval.py checkpoint=runs/foo/best.pt data=coco data.root=<coco>
 from pathlib import Path
 
 import hydra
-from _common import CONFIG_FOLDER, as_mapping, clear_errors
-from hydra.core.hydra_config import HydraConfig
+from _common import CONFIG_FOLDER, as_mapping, clear_errors, overridden
 from omegaconf import DictConfig
 
 from litedetr.config import from_mapping
@@ -44,9 +43,7 @@ def settings(cfg: DictConfig) -> dict:
     plain = as_mapping(cfg)
     data = plain.get("data") or {}
     transforms = data.pop("transforms", None)
-    asked = any(
-        override.startswith(("transforms=", "data.transforms")) for override in HydraConfig.get().overrides.task
-    )
+    asked = overridden("transforms=", "data.transforms")
     return plain | {"data": data or None, "transforms": transforms if asked else None}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import hydra
-from _common import CONFIG_FOLDER, as_mapping, clear_errors
+from _common import CONFIG_FOLDER, PAPER, as_mapping, clear_errors
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
@@ -36,7 +36,6 @@ from litedetr.engine.flops import (
     write_csv,
 )
 
-PAPER = Path(CONFIG_FOLDER) / "paper.yaml"
 OTHER_SYSTEM = "not of this code"
 
 

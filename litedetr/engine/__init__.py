@@ -9,9 +9,9 @@ from litedetr.engine.checkpoint import (
     load_detector,
     save_checkpoint,
 )
-from litedetr.engine.config import RunConfig, ScheduleConfig, TrainerConfig, detector_config
+from litedetr.engine.config import Precision, RunConfig, ScheduleConfig, TrainerConfig, detector_config
 from litedetr.engine.convert import ConvertConfig, convert
-from litedetr.engine.distributed import Ranks, join_ranks, use_all_cores, use_deterministic_algorithms
+from litedetr.engine.distributed import Ranks, choose_device, join_ranks, use_all_cores, use_deterministic_algorithms
 from litedetr.engine.evaluate import EvalConfig, evaluate_checkpoint
 from litedetr.engine.evaluator import Evaluation, Evaluator, write_detections
 from litedetr.engine.predict import (
@@ -40,6 +40,7 @@ __all__ = [
     "LoadedDetector",
     "LoaderSettings",
     "NonFiniteError",
+    "Precision",
     "PredictConfig",
     "Prediction",
     "PredictionWriter",
@@ -52,6 +53,7 @@ __all__ = [
     "Trainer",
     "TrainerConfig",
     "Unreadable",
+    "choose_device",
     "choose_run_folder",
     "class_table",
     "coco_scores",

@@ -19,15 +19,17 @@ def run(script, *overrides):
 
 def test_benchmark_prints_and_writes_checked_rows(tmp_path):
     result = run(
-        "benchmark.py", "image_size=[64,96]", "heads=2", "channels=8", "rounds=1", "device=cpu", "threads=1",
-        "scores=[shared,logits]", "peers=[reference,unfused]", f"output={tmp_path}/rows.csv",
+        "benchmark.py", "rows=[kernels]", "image_size=[64,96]", "rounds=1", "device=cpu", "threads=1",
+        "kernels.heads=2", "kernels.channels=8", "kernels.scores=[shared,logits]", "kernels.peers=[reference,unfused]",
+        f"output={tmp_path}",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    rows = list(csv.DictReader((tmp_path / "rows.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "kernels.csv").open()))
     # (high, all) x (grid, random) and the decoder, forward and training, ours and two peers
     assert len(rows) == 2 * 5 * 2 * 3
     assert {row["name"] for row in rows} == {"ours", "reference", "unfused"}
     assert all(float(row["milliseconds"]) > 0 and float(row["error"]) < 1e-4 for row in rows)
+    assert all(float(row["peak_mib"]) > 0 for row in rows)
     assert {row["torch"] for row in rows} == {torch.__version__}
     assert len(result.stdout.splitlines()) >= len(rows)
 

@@ -58,11 +58,17 @@ def test_turns_are_medians_of_the_rounds_after_the_first(monkeypatch):
 
     def step():
         calls.append(1)
+        first = torch.zeros(1 << 18)  # 1 MiB, then 3 more; free before the last
+        second = torch.zeros(3 << 18)
+        del first, second
+        torch.zeros(1 << 18)
 
-    clock = iter([0, 0, 1, 0, 3, 0, 2])  # the first round reads it once; then 1, 3 and 2 s
+    clock = iter([0, 1, 0, 3, 0, 2])  # 1, 3 and 2 s
     monkeypatch.setattr("kernels.measure.time.perf_counter", lambda: next(clock))
-    assert side_by_side({"x": step}, CPU, rounds=3)["x"].milliseconds == 2000
-    assert len(calls) == 4
+    timing = side_by_side({"x": step}, CPU, rounds=3)["x"]
+    assert timing.milliseconds == 2000
+    assert timing.peak_mib == 4
+    assert len(calls) == 4  # the first warms up
 
 
 def test_forward_steps_keep_no_graph():

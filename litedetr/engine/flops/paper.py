@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from litedetr.config import from_mapping
 from litedetr.engine.flops.count import Cost
+
+JOINT = "encoder.update=joint"  # as in the published code
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,16 @@ class Paper:
     def from_settings(cls, settings: Mapping[str, Any]) -> Paper:
         """From the mapping in conf/paper.yaml."""
         return from_mapping(cls, settings)
+
+    def find(self, overrides: Iterable[str]) -> PaperRow | None:
+        """The row of the system with these settings and an AP, of Figure 1's series if it is of one; None without.
+
+        The form of the encoder's update, which the paper's AP belongs to in whichever form, is left out of account.
+        """
+        wanted = set(overrides) - {JOINT}
+        rows = [row for table in self.tables for row in table.rows if row.overrides is not None and row.ap is not None]
+        fitting = [row for row in rows if set(row.overrides) - {JOINT} == wanted]
+        return min(fitting, key=lambda row: row.series is None, default=None)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,131 @@
+"""Detectors as things to be timed: a forward pass, the backbone's share of it, a training step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from litedetr.config import require
+from litedetr.engine.checkpoint import checkpoint_file, load_detector
+from litedetr.engine.config import Precision, ScheduleConfig
+from litedetr.engine.detect import detect
+from litedetr.engine.distributed import Ranks
+from litedetr.engine.flops import count
+from litedetr.engine.optim import build_optimizer
+from litedetr.engine.precision import autocast
+from litedetr.engine.signals import StopRequest
+from litedetr.engine.train_step import TrainStep
+from litedetr.losses import Criterion, LossConfig
+from litedetr.models import Detector, DetectorConfig, build_detector
+from litedetr.structures import ImageBatch, Target, TargetBatch
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all contestants are timed on: random images of one size, and objects at random places to learn."""
+
+    image_size: tuple[int, int]
+    batch_size: int
+    num_classes: int
+    num_objects: int
+    precision: Precision
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        require(min(self.image_size) >= 1, "image_size", "[height, width] of at least 1", self.image_size)
+        for name in ("batch_size", "num_classes"):
+            require(getattr(self, name) >= 1, f"models.{name}", "at least 1", getattr(self, name))
+        require(self.num_objects >= 0, "models.num_objects", "at least 0", self.num_objects)
+
+    def images(self) -> ImageBatch:
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randn(self.batch_size, 3, *self.image_size, generator=generator)
+        sizes = torch.tensor([self.image_size] * self.batch_size)
+        return ImageBatch(pixels, sizes, padded=False).to(self.device)
+
+    def targets(self, num_classes: int) -> TargetBatch:
+        generator = torch.Generator().manual_seed(0)
+        centres = torch.rand(self.batch_size, self.num_objects, 2, generator=generator) * 0.6 + 0.2
+        sizes = torch.rand(self.batch_size, self.num_objects, 2, generator=generator) * 0.3 + 0.05
+        labels = torch.randint(num_classes, (self.batch_size, self.num_objects), generator=generator)
+        boxes = torch.cat([centres, sizes], dim=-1)
+        targets = [Target(labels[i], boxes[i], i, self.image_size) for i in range(self.batch_size)]
+        return TargetBatch.from_targets(targets).to(self.device)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """steps: by name, `forward` (images to detections), `backbone` (its share) and, of our own detectors, `training`.
+
+    gflops: of one image, multiply-adds counted as in the paper. parameters: millions. ap: box AP, where one is known,
+    and ap_source: whose it is.
+    """
+
+    name: str
+    steps: dict[str, Step]
+    gflops: float | None
+    parameters: float
+    ap: float | None = None
+    ap_source: str = ""
+
+
+def of_config(
+    name: str, config: DetectorConfig, setting: Setting, ap: float | None = None, ap_source: str = ""
+) -> Contestant:
+    """A detector with random weights: its time does not depend on them."""
+    torch.manual_seed(0)
+    return _contestant(name, build_detector(config, setting.num_classes), setting, ap, ap_source)
+
+
+def of_checkpoint(path: str, setting: Setting) -> Contestant:
+    """A trained detector, with the best AP that its run noted; named by its run folder."""
+    file = checkpoint_file(path)
+    loaded = load_detector(file)
+    results = file.parent / "results.json"
+    ap = json.loads(results.read_text(encoding="utf-8")).get("best_AP") if results.exists() else None
+    return _contestant(Path(path).resolve().name, loaded.model, setting, ap, "of its own validation set")
+
+
+def _contestant(name: str, model: Detector, setting: Setting, ap: float | None, ap_source: str) -> Contestant:
+    cost = count(model.config, setting.image_size, model.num_classes).total
+    model, images = model.to(setting.device), setting.images()
+    sizes = [setting.image_size] * setting.batch_size
+
+    def forward() -> object:
+        return detect(model.eval(), images, sizes, setting.precision)
+
+    def backbone() -> object:
+        with torch.no_grad(), autocast(setting.device, setting.precision):
+            return model.eval().backbone(images)
+
+    steps = {"forward": forward, "backbone": backbone, "training": _training_step(model, setting)}
+    return Contestant(name, steps, cost.published, cost.parameters, ap, ap_source)
+
+
+def _training_step(model: Detector, setting: Setting) -> Step:
+    """Forward and backward pass, losses, clipping and AdamW, as scripts/train.py does them."""
+    schedule = ScheduleConfig()
+    step = TrainStep(
+        model=model,
+        criterion=Criterion(LossConfig()),
+        optimizer=build_optimizer(model, schedule),
+        scaler=torch.amp.GradScaler(setting.device.type, enabled=setting.precision == "fp16"),
+        precision=setting.precision,
+        clip_norm=schedule.clip_norm,
+        seed=0,
+        ranks=Ranks(setting.device),
+        stop=StopRequest(),
+    )
+    batch = (setting.images(), setting.targets(model.num_classes))
+
+    def training() -> object:
+        model.train()
+        return step(0, [batch])
+
+    return training

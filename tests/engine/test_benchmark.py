@@ -1,0 +1,121 @@
+"""Whole detectors side by side."""
+
+import csv
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from engine_helpers import MODEL, run_config, train
+from test_scripts import ROOT, run
+
+from litedetr.config import ConfigError
+from litedetr.engine import Ranks
+from litedetr.engine.benchmark import (
+    Contestant,
+    ModelRow,
+    Setting,
+    draw_models,
+    headline,
+    model_table,
+    of_config,
+    peer,
+    rows_of,
+)
+from litedetr.engine.flops import Paper
+
+SETTING = Setting((64, 96), 1, 3, 2, "fp32", torch.device("cpu"))
+
+
+def contestant(name: str, gflops: float | None, **steps) -> Contestant:
+    return Contestant(name, steps, gflops, 1.0)
+
+
+def clock(times: dict[object, float]):
+    """Times of the steps' own results."""
+    return lambda steps: {name: (times[step()], 10.0) for name, step in steps.items()}
+
+
+def rows(runs=("forward", "training")) -> list[ModelRow]:
+    base = contestant("base", 200.0, forward=lambda: "f", backbone=lambda: "b", training=lambda: "t")
+    lite = contestant("lite", 120.0, forward=lambda: "F", backbone=lambda: "b", training=lambda: "T")
+    other = contestant("other", None, forward=lambda: "o", backbone=lambda: "b")
+    times = {"f": 1000.0, "F": 500.0, "o": 800.0, "b": 200.0, "t": 4000.0, "T": 1000.0}
+    return list(rows_of([base, lite, other], runs, SETTING, clock(times)))
+
+
+def test_ratios():
+    found = {(row.name, row.run): row for row in rows()}
+    assert set(found) == {(n, r) for n in ("base", "lite") for r in ("forward", "training")} | {("other", "forward")}
+    lite = found["lite", "forward"]
+    assert (lite.ratio, lite.gflops_ratio, lite.rest_over_backbone, lite.images_per_second) == (0.5, 0.6, 1.5, 2.0)
+    assert found["base", "forward"].ratio == 1
+    assert (found["other", "forward"].ratio, found["other", "forward"].gflops_ratio) == (0.8, None)
+    training = found["lite", "training"]
+    assert (training.ratio, training.backbone_ms, training.rest_over_backbone) == (0.25, None, None)
+
+
+def test_the_question_is_answered_in_words():
+    text = headline(rows())
+    assert "forward: lite takes 0.50 times the time of base for 0.60 times the FLOPs" in text
+    assert "training: lite takes 0.25 times the time of base for 0.60 times the FLOPs" in text
+    assert "forward: other takes 0.80 times the time of base" in text
+    assert "outside its backbone lite takes 1.50 times the backbone's time" in text
+
+
+def test_a_table_and_a_picture(tmp_path: Path):
+    table = model_table(rows())
+    assert len(table.splitlines()) == 6
+    assert all(len(line) == len(table.splitlines()[0]) for line in table.splitlines())
+    draw_models([replace(row, ap=50.0) for row in rows()], "a machine", tmp_path / "models.png")
+    assert (tmp_path / "models.png").stat().st_size > 10_000
+
+
+def test_steps_do_what_they_say():
+    found = of_config("tiny", MODEL, SETTING)
+    detections = found.steps["forward"]()
+    assert len(detections) == 1
+    assert [tuple(level.values.shape[-2:]) for level in found.steps["backbone"]()] == [(2, 3)]
+    first, second = found.steps["training"]().loss, found.steps["training"]().loss
+    assert first != second  # the optimiser moved the weights
+    assert found.gflops > 0
+
+
+def test_systems_find_their_row_of_the_paper():
+    from omegaconf import OmegaConf
+
+    paper = Paper.from_settings(OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "paper.yaml")))
+    assert paper.find(["model=dino_4scale"]).name == "R50 DINO"
+    lite = paper.find(["model=lite_dino", "encoder=h3l1", "a=6", "b=1"])
+    assert (lite.name, lite.ap) == ("R50 Lite-DINO H3L1-(6+1)x1", 50.2)
+    assert paper.find(["model=lite_dino", "a=5"]) is None
+
+
+@pytest.mark.skipif(find_spec("transformers") is None, reason="an optional extra")
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rt_detr", "deformable_detr"])
+def test_peers_detect(name: str):
+    found = peer(name, SETTING)
+    assert found.steps["forward"]().logits.shape[0] == 1
+    assert found.steps["backbone"]()
+
+
+def test_peers_need_their_library(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("litedetr.engine.benchmark.peers.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"models\.peers: expected \[\] without the transformers library"):
+        peer("rt_detr", SETTING)
+
+
+def test_a_trained_detector_by_the_script(tmp_path: Path, cache: Path):
+    train(run_config(cache, schedule={"length": 1, "drops": ()}), tmp_path / "foo", Ranks(torch.device("cpu")))
+    result = run(
+        tmp_path, "benchmark", "rows=[models]", f"models.checkpoints=[{tmp_path}/foo]", "image_size=[64,64]",
+        "device=cpu", "rounds=1", "output=out",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    found = list(csv.DictReader((tmp_path / "out" / "models.csv").open()))
+    assert [(row["name"], row["run"]) for row in found] == [("foo", "forward"), ("foo", "training")]
+    assert all(float(row["milliseconds"]) > 0 and float(row["peak_mib"]) > 0 for row in found)
+    assert "outside its backbone foo takes" in result.stdout
+    assert (tmp_path / "out" / "models.png").exists()
