@@ -23,7 +23,8 @@ def main(cfg: DictConfig) -> None:
     if config.trainer.deterministic:
         use_deterministic_algorithms()
     with join_ranks(config.trainer.device) as ranks:
-        folder = ranks.from_main(choose_run_folder(RUNS, cfg.run, config) if ranks.is_main else None)
+        name = None if cfg.run is None else str(cfg.run)  # run=7 is a number to YAML
+        folder = ranks.from_main(choose_run_folder(RUNS, name, config) if ranks.is_main else None)
         trainer = Trainer(config, folder, ranks)
         if ranks.is_main:
             OmegaConf.save(cfg, folder.path / "config.yaml", resolve=True)

@@ -102,7 +102,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
         advice = "it is damaged or no PyTorch file; take the run's other checkpoint (last.pt, best.pt)"
         raise CheckpointError(f"{path}: cannot be read: {advice} ({reason})") from error
     _check_format(path, content)
