@@ -88,6 +88,12 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def checkpoint_file(path: Path | str) -> Path:
+    """A checkpoint's file; of a run folder, its best.pt."""
+    path = Path(path)
+    return path / "best.pt" if path.is_dir() else path
+
+
 def load_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint to the CPU; CheckpointError where that cannot be done."""
     path = Path(path)
