@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from litedetr.models.attention import MultiScaleAttention, SampledAttention
@@ -26,8 +27,9 @@ class RecordedCall:
     memory: FeaturePyramid
     query_shapes: tuple[tuple[int, int], ...] | None = None
 
+    @torch.no_grad()
     def sampled(self, queries: Sequence[int]) -> SampledAttention:
-        """Where the queries of these indices sample, of all images of the batch."""
+        """Where the queries of these indices sample, of all images of the batch; without gradients."""
         index = list(queries)
         return self.attention.sampled(self.query[:, index], self.reference[:, index], self.memory)
 
