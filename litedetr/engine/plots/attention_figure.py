@@ -17,7 +17,7 @@ from litedetr.engine.plots.style import FONT, describe, level_colour, new_figure
 
 OVERALL, ON_FINEST = 100, 200  # samples drawn of all levels, and of the finest two
 PANEL_WIDTH, PANEL_HEIGHTS, BARS_HEIGHT, TITLE_HEIGHT = 6.0, (3.0, 7.5), 2.9, 1.3  # inches
-LARGEST_MARKER, SMALLEST_MARKER = 130, 12  # points squared
+LARGEST_MARKER, SMALLEST_MARKER = 130, 18  # points squared
 FADED = 0.65  # opacity of the image
 MOST_WRITTEN, LEAST_WRITTEN = 13, 0.08  # layers, and the share, whose numbers have room in their bars
 MARGIN = 0.06  # around the image, of its longer side, for samples that lie outside
@@ -45,6 +45,7 @@ def draw_picture(picture: AttentionPicture) -> Figure:
     _draw_samples(left, picture, samples, OVERALL, "(a) all levels")
     finest = " and ".join(reversed(names[:2]))
     _draw_samples(right, picture, samples.finest(2), ON_FINEST, f"(b) {finest}")
+    _frame((left, right), picture)
     _draw_overall(overall, picture.reading)
     _draw_layers(layers, picture.reading)
     figure.legend(handles=_legend(picture), loc="outside lower center", ncols=8, fontsize=FONT["label"], frameon=False)
@@ -59,12 +60,18 @@ def _draw_samples(axes: Axes, picture: AttentionPicture, samples: Samples, numbe
     for level in np.unique(chosen.level)[::-1].tolist():  # the finest on top
         _scatter(axes, chosen, level, picture.reading.level_names[level], picture.image.size)
     _mark_spot(axes, picture)
-    margin = MARGIN * max(width, height) if chosen.num_outside else 0
-    axes.set(xlim=(-margin, width + margin), ylim=(height + margin, -margin), xticks=[], yticks=[])
     share = chosen.weight.sum() / samples.weight.sum()
     kept = "all" if len(chosen) == len(samples) else f"the {len(chosen)} largest of"
     title = f"{heading}: {kept} {len(samples)} weights, {share:.1%} of their sum"
     describe(axes, title, x=f"outside the image: {chosen.num_outside}" if chosen.num_outside else "")
+
+
+def _frame(panels: Sequence[Axes], picture: AttentionPicture) -> None:
+    """The image alone, or with a margin where samples lie outside of it; alike in all panels."""
+    width, height = picture.image.size
+    margin = MARGIN * max(width, height) if picture.reading.samples.num_outside else 0
+    for axes in panels:
+        axes.set(xlim=(-margin, width + margin), ylim=(height + margin, -margin), xticks=[], yticks=[])
 
 
 def _scatter(axes: Axes, chosen: Samples, level: int, name: str, size: tuple[int, int]) -> None:
@@ -77,7 +84,7 @@ def _scatter(axes: Axes, chosen: Samples, level: int, name: str, size: tuple[int
         s=SMALLEST_MARKER + (LARGEST_MARKER - SMALLEST_MARKER) * strength,
         marker=_marker(level),
         color=level_colour(name),
-        alpha=0.35 + 0.6 * strength,
+        alpha=0.5 + 0.45 * strength,
         edgecolors="black",
         linewidths=0.5,
         zorder=2,
