@@ -21,6 +21,13 @@ def attend(inputs: Inputs) -> Tensor:
     return key_aware_attention(inputs.query, inputs.value, inputs.points, inputs.key)
 
 
+def attention_weights(inputs: Inputs) -> Tensor:
+    """(B, Q, M, L * P) what either attention weights its samples by; they sum to 1 for each query and head."""
+    if inputs.logits is not None:
+        return inputs.logits.softmax(-1)
+    return _key_aware_weights(inputs.query, sample(inputs.value if inputs.key is None else inputs.key, inputs.points))
+
+
 def deformable_attention(value: Tensor, logits: Tensor, points: SamplingPoints) -> Tensor:
     """Multi-scale deformable attention (Deformable DETR, Eq. 3): out = sum softmax(logits) * sampled value.
 
@@ -38,8 +45,13 @@ def key_aware_attention(query: Tensor, value: Tensor, points: SamplingPoints, ke
     """
     sampled_value = sample(value, points)
     sampled_key = sampled_value if key is None else sample(key, points)
+    return _weighted_sum(_key_aware_weights(query, sampled_key), sampled_value)
+
+
+def _key_aware_weights(query: Tensor, sampled_key: Tensor) -> Tensor:
+    """query (B, Q, M, D), sampled_key (B, Q, M, L * P, D) -> (B, Q, M, L * P)."""
     logits = (sampled_key @ query.unsqueeze(-1)).squeeze(-1) * query.shape[-1] ** -0.5
-    return _weighted_sum(logits.softmax(-1), sampled_value)
+    return logits.softmax(-1)
 
 
 def _weighted_sum(weights: Tensor, sampled: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from litedetr.data.annotations import read_categories
 from litedetr.data.build import DatasetPair, build_datasets, build_eval_dataset
 from litedetr.data.categories import Categories
-from litedetr.data.coco import CocoDetection
+from litedetr.data.coco import CocoDetection, coco_ground_truth
 from litedetr.data.coco_classes import COCO_CLASSES
 from litedetr.data.config import DataConfig, ShapesConfig, TransformConfig
 from litedetr.data.errors import DataError
@@ -29,6 +29,7 @@ __all__ = [
     "TransformConfig",
     "build_datasets",
     "build_eval_dataset",
+    "coco_ground_truth",
     "collate",
     "denormalize",
     "evaluation_size",

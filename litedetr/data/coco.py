@@ -86,28 +86,8 @@ class CocoDetection(Dataset[Sample]):
         return self._load(self._index(image_id))
 
     def coco_ground_truth(self) -> COCO:
-        """Ground truth for pycocotools: every image, the objects of `categories`, crowds included.
-
-        Annotation ids are renumbered from 1: COCOeval takes a match with the id 0 for no match.
-        A missing iscrowd counts as 0, a missing area as the box's.
-        """
-        source = CocoJson.read(self.annotations_path)
-        known = set(self.categories.ids)
-        kept = [a for a in source.annotations if a["category_id"] in known]
-        truth = COCO()
-        truth.dataset = {
-            "info": {},
-            "images": [
-                {name: image[name] for name in ("id", "file_name", "width", "height")} for image in source.images
-            ],
-            "categories": [
-                {"id": i, "name": n} for n, i in zip(self.categories.names, self.categories.ids, strict=True)
-            ],
-            "annotations": [_ground_truth(annotation, number) for number, annotation in enumerate(kept, start=1)],
-        }
-        with contextlib.redirect_stdout(io.StringIO()):
-            truth.createIndex()
-        return truth
+        """Ground truth for pycocotools: every image, the objects of `categories`, crowds included."""
+        return coco_ground_truth(self.annotations_path, self.categories)
 
     def _target(self, index: int, item: LabelledImage) -> Target:
         height, width = self._table.sizes[index].tolist()
@@ -129,6 +109,27 @@ class CocoDetection(Dataset[Sample]):
             return read_image(self._path(index), (height, width))
         except DataError as error:
             raise DataError(f"image id {self._table.ids[index]} of {self.annotations_path}: {error}") from error
+
+
+def coco_ground_truth(annotations: Path, categories: Categories) -> COCO:
+    """For pycocotools, of a COCO JSON: every image, the objects of `categories`, crowds included.
+
+    Annotation ids are renumbered from 1: COCOeval takes a match with the id 0 for no match.
+    A missing iscrowd counts as 0, a missing area as the box's.
+    """
+    source = CocoJson.read(annotations)
+    known = set(categories.ids)
+    kept = [a for a in source.annotations if a["category_id"] in known]
+    truth = COCO()
+    truth.dataset = {
+        "info": {},
+        "images": [{name: image[name] for name in ("id", "file_name", "width", "height")} for image in source.images],
+        "categories": [{"id": i, "name": n} for n, i in zip(categories.names, categories.ids, strict=True)],
+        "annotations": [_ground_truth(annotation, number) for number, annotation in enumerate(kept, start=1)],
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+    return truth
 
 
 def _ground_truth(annotation: dict[str, Any], number: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from litedetr.config import from_mapping, require, to_mapping
-from litedetr.data import DataConfig, build_eval_dataset
+from litedetr.data import CocoDetection, DataConfig, build_eval_dataset
 from litedetr.engine.batches import LoaderSettings, evaluation_batches
 from litedetr.engine.checkpoint import LoadedDetector, checkpoint_file, load_detector
 from litedetr.engine.config import Device, Precision
@@ -42,12 +42,17 @@ class EvalConfig:
 def evaluate_checkpoint(config: EvalConfig) -> tuple[Evaluation | None, str]:
     """The evaluation (None on all ranks but the main one), and what was evaluated, in words."""
     loaded = load_detector(config.path)
-    data = _data_config(config, loaded)
     with join_ranks(config.device) as ranks:
-        dataset = build_eval_dataset(data, loaded.config.seed, loaded.categories)
-        batches = evaluation_batches(dataset, LoaderSettings(config.batch_size, data.num_workers, 0), ranks)
+        dataset = validation_set(config, loaded)
+        settings = LoaderSettings(config.batch_size, _data_config(config, loaded).num_workers, 0)
+        batches = evaluation_batches(dataset, settings, ranks)
         evaluation = Evaluator(dataset, batches, config.precision, ranks)(loaded.model.to(ranks.device))
     return evaluation, f"{config.path} on {len(dataset)} images of {dataset.annotations_path}"
+
+
+def validation_set(config: EvalConfig, loaded: LoadedDetector) -> CocoDetection:
+    """What `evaluate_checkpoint` evaluates on."""
+    return build_eval_dataset(_data_config(config, loaded), loaded.config.seed, loaded.categories)
 
 
 def _data_config(config: EvalConfig, loaded: LoadedDetector) -> DataConfig:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pycocotools.coco import COCO
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -22,10 +23,11 @@ from litedetr.structures import Detections, Target
 
 @dataclass(frozen=True)
 class Evaluation:
-    """scores, and the detections behind them, a DETECTION array."""
+    """scores, the detections behind them, a DETECTION array, and what they were scored against."""
 
     scores: Scores
     detections: np.ndarray
+    ground_truth: COCO
 
 
 class Evaluator:
@@ -51,7 +53,8 @@ class Evaluator:
         if gathered is None:
             return None
         detections = np.concatenate(gathered)
-        return Evaluation(coco_scores(self.ground_truth, detections, self.categories), detections)
+        scores = coco_scores(self.ground_truth, detections, self.categories)
+        return Evaluation(scores, detections, self.ground_truth)
 
     def _detect(self, model: nn.Module) -> Iterator[list[np.ndarray]]:
         for images, targets in self.batches:
@@ -74,3 +77,14 @@ def as_rows(target: Target, detections: Detections, categories: Categories) -> n
 def write_detections(path: Path, detections: np.ndarray) -> None:
     """COCO's result format, as its evaluation server takes it."""
     path.write_text(json.dumps(detections_as_json(detections)), encoding="utf-8")
+
+
+def read_detections(path: Path) -> np.ndarray:
+    """A DETECTION array of a file in COCO's result format; ValueError where it is none."""
+    try:
+        entries = json.loads(path.read_bytes())
+        rows = [tuple(tuple(e[name]) if name == "bbox" else e[name] for name in DETECTION.names) for e in entries]
+        return np.array(rows, DETECTION)
+    except (KeyError, TypeError, ValueError) as error:
+        expected = f"a JSON list of objects with {', '.join(DETECTION.names)}, as scripts/eval.py writes it"
+        raise ValueError(f"{path}: expected {expected} ({error!r})") from error

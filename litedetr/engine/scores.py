@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -38,6 +40,15 @@ class Scores:
     summary: dict[str, float]
     classes: tuple[ClassScore, ...]
 
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Scores:
+        """The inverse of `to_mapping`; what else is there, as in results.json, is ignored."""
+        entries = mapping["classes"].items()
+        return cls(
+            {name: _number(mapping[name]) for name in SUMMARY},
+            tuple(ClassScore(name, _number(e["AP"]), _number(e["AP50"]), e["objects"]) for name, e in entries),
+        )
+
     @property
     def ap(self) -> float:
         return self.summary["AP"]
@@ -52,6 +63,10 @@ class Scores:
 def json_numbers(numbers: dict[str, float]) -> dict[str, float | None]:
     """JSON has no NaN: it becomes None."""
     return {name: None if math.isnan(value) else value for name, value in numbers.items()}
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def coco_scores(ground_truth: COCO, detections: np.ndarray, categories: Categories) -> Scores:

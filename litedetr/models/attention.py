@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from kernels import SamplingPoints, deformable_attention, key_aware_attention
+from kernels.inputs import Inputs
+from kernels.reference import attention_weights
 from litedetr.models.config import AttentionConfig, AttentionKind
 from litedetr.models.linear import Linear
 from litedetr.structures import FeaturePyramid
+
+
+@dataclass(frozen=True)
+class SampledAttention:
+    """What an attention reads, and how much of it.
+
+    locations: (B, Q, M, L, P, 2), (x, y) relative to each level; outside [0, 1] where a sample lies outside of it.
+    weights: (B, Q, M, L, P), which sum to 1 for each query and head.
+    """
+
+    locations: Tensor
+    weights: Tensor
 
 
 class MultiScaleAttention(nn.Module):
@@ -50,7 +65,26 @@ class MultiScaleAttention(nn.Module):
         memory: FeaturePyramid,
         query_shapes: tuple[tuple[int, int], ...] | None = None,
     ) -> Tensor:
-        value = self._heads(self.value_proj(memory.tokens))
+        inputs = self._inputs(query, reference, memory, query_shapes)
+        return self.output_proj(self._attend(inputs))
+
+    def sampled(self, query: Tensor, reference: Tensor, memory: FeaturePyramid) -> SampledAttention:
+        """Where the same call of `forward` samples and by what it weights the samples, in plain PyTorch.
+
+        It holds every sample at once, so that it is for few queries.
+        """
+        inputs = self._inputs(query, reference, memory, None)
+        size = reference.new_tensor([(w, h) for h, w in memory.shapes]).view(-1, 1, 2)
+        locations = (inputs.points.pixel_locations() + 0.5) / size
+        return SampledAttention(locations, attention_weights(inputs).unflatten(-1, self.grid[1:]))
+
+    def _inputs(
+        self,
+        query: Tensor,
+        reference: Tensor,
+        memory: FeaturePyramid,
+        query_shapes: tuple[tuple[int, int], ...] | None,
+    ) -> Inputs:
         points = SamplingPoints(
             reference.to(torch.promote_types(query.dtype, torch.float32)),
             self.sampling_offsets(query).unflatten(-1, (*self.grid, 2)),
@@ -58,14 +92,16 @@ class MultiScaleAttention(nn.Module):
             memory.valid_sizes,
             query_shapes,
         )
-        return self.output_proj(self._attend(query, value, points, memory))
-
-    def _attend(self, query: Tensor, value: Tensor, points: SamplingPoints, memory: FeaturePyramid) -> Tensor:
+        value = self._heads(self.value_proj(memory.tokens))
         if self.kind == "deformable":
-            logits = self._heads(self.attention_weights(query))
-            return deformable_attention(value, logits, points, self.backend)
+            return Inputs(None, None, value, self._heads(self.attention_weights(query)), points)
         key = self._heads(self.key_proj(memory.tokens)) if self.kind == "key_aware" else None
-        return key_aware_attention(self._heads(self.query_proj(query)), value, points, key, self.backend)
+        return Inputs(self._heads(self.query_proj(query)), key, value, None, points)
+
+    def _attend(self, inputs: Inputs) -> Tensor:
+        if inputs.logits is not None:
+            return deformable_attention(inputs.value, inputs.logits, inputs.points, self.backend)
+        return key_aware_attention(inputs.query, inputs.value, inputs.points, inputs.key, self.backend)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1))

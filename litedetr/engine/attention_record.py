@@ -1,0 +1,57 @@
+"""What the attentions of a detector are called with, kept beside one forward pass that knows nothing of it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from litedetr.models.attention import MultiScaleAttention, SampledAttention
+from litedetr.structures import FeaturePyramid
+
+
+@dataclass(frozen=True)
+class RecordedCall:
+    """One call of `attention`, whose name in the detector begins with `encoder.` or `decoder.`; see
+    MultiScaleAttention for its arguments.
+    """
+
+    name: str
+    attention: MultiScaleAttention
+    query: Tensor
+    reference: Tensor
+    memory: FeaturePyramid
+    query_shapes: tuple[tuple[int, int], ...] | None = None
+
+    @torch.no_grad()
+    def sampled(self, queries: Sequence[int]) -> SampledAttention:
+        """Where the queries of these indices sample, of all images of the batch; without gradients."""
+        index = list(queries)
+        return self.attention.sampled(self.query[:, index], self.reference[:, index], self.memory)
+
+
+@contextmanager
+def record_attentions(model: nn.Module) -> Iterator[list[RecordedCall]]:
+    """Within the context, every call of an attention of `model` to its memory is appended, in the order of calls."""
+    calls: list[RecordedCall] = []
+
+    def keep(name: str, attention: MultiScaleAttention) -> None:
+        def hook(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+            given = inspect.signature(attention.forward).bind(*args, **kwargs).arguments
+            calls.append(RecordedCall(name, attention, **given))
+
+        hooks.append(attention.register_forward_pre_hook(hook, with_kwargs=True))
+
+    hooks: list[object] = []
+    for name, module in model.named_modules():
+        if isinstance(module, MultiScaleAttention):
+            keep(name, module)
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()

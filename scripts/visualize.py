@@ -1,0 +1,42 @@
+"""Pictures of a detector and of its runs, written as PNG with their numbers beside them; docs/visualize.md shows them.
+
+python scripts/visualize.py draw=attention checkpoint=runs/foo image=photo.jpg                # of the best detection
+python scripts/visualize.py draw=attention checkpoint=runs/foo image=photo.jpg point=[40,60]  # of a point
+python scripts/visualize.py draw=training runs=[runs/foo,runs/bar]
+python scripts/visualize.py draw=scores checkpoint=runs/foo
+"""
+
+import hydra
+from _common import CONFIG_FOLDER, as_mapping, clear_errors
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from litedetr.config import from_mapping
+from litedetr.engine import use_all_cores
+from litedetr.engine.plots import (
+    AttentionPlot,
+    ScorePlot,
+    TrainingPlot,
+    draw_attention,
+    draw_scores,
+    draw_training,
+)
+
+DRAWINGS = {
+    "attention": (AttentionPlot, draw_attention),
+    "training": (TrainingPlot, draw_training),
+    "scores": (ScorePlot, draw_scores),
+}
+
+
+@hydra.main(version_base=None, config_path=CONFIG_FOLDER, config_name="visualize")
+@clear_errors
+def main(cfg: DictConfig) -> None:
+    use_all_cores()
+    settings, draw = DRAWINGS[HydraConfig.get().runtime.choices["draw"]]
+    for path in draw(from_mapping(settings, as_mapping(cfg))):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
