@@ -19,8 +19,9 @@ from kernels.fused.sampling import (
     cell_of,
     corner,
     level_of,
+    load_pixel,
     pixel_pointers,
-    queries_at,
+    query_heads,
     sampling_location,
     step_to,
     tile_mask,
@@ -42,11 +43,10 @@ def read_sample(
     out_x, out_y, query_dot, query_x, query_y = out_dot, out_dot, out_dot, out_dot, out_dot
     for BELOW in tl.static_range(2):
         for RIGHT in tl.static_range(2):
-            inside, weight_x, weight_y = corner(
-                row, column, fraction_x, fraction_y, RIGHT, BELOW, valid_height, valid_width, exists
-            )
-            step = step_to(RIGHT, BELOW, width, HEADS, CHANNELS, INDEX)
-            pixels = tl.load(pixel + step, tile_mask(inside, channel, CHANNELS), 0.0).to(REAL)
+            pixels, weight_x, weight_y = load_pixel(
+                pixel, row, column, fraction_x, fraction_y, RIGHT, BELOW,
+                valid_height, valid_width, width, exists, channel, HEADS, CHANNELS, INDEX, REAL,
+            )  # fmt: skip
             slope_x, slope_y = weight_y * (2 * RIGHT - 1), weight_x * (2 * BELOW - 1)
             if WITH_OUT:
                 dot = tl.sum(pixels * d_out, 1)
@@ -129,11 +129,10 @@ def backward_kernel(
     head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
     line = tl.arange(0, BLOCK_QUERIES * BLOCK_POINTS)
     point = line % BLOCK_POINTS
-    query, is_query = queries_at(order_ptr, num_queries, line // BLOCK_POINTS, ORDERED, BLOCK_QUERIES)
-    index = (image * num_queries + query) * HEADS + head
+    index, is_query = query_heads(order_ptr, num_queries, line // BLOCK_POINTS, ORDERED, HEADS, BLOCK_QUERIES)
     exists = is_query & (point < POINTS)
-    block_query, in_block = queries_at(order_ptr, num_queries, tl.arange(0, BLOCK_QUERIES), ORDERED, BLOCK_QUERIES)
-    block_index = (image * num_queries + block_query) * HEADS + head
+    block = tl.arange(0, BLOCK_QUERIES)
+    block_index, in_block = query_heads(order_ptr, num_queries, block, ORDERED, HEADS, BLOCK_QUERIES)
     channel = tl.arange(0, BLOCK_CHANNELS)
     table = image * num_tokens * (HEADS * CHANNELS) + head * CHANNELS
 

@@ -9,7 +9,7 @@ sum over the levels; the rows of a query are merged at the end. With shared keys
 import triton
 import triton.language as tl
 
-from kernels.fused.sampling import cell_of, level_of, queries_at, sample, sampling_location, tile_mask, valid_size
+from kernels.fused.sampling import cell_of, level_of, query_heads, sample, sampling_location, tile_mask, valid_size
 
 LOWEST = tl.constexpr(-1e38)
 
@@ -26,8 +26,7 @@ def forward_kernel(
     head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
     line = tl.arange(0, BLOCK_QUERIES * BLOCK_POINTS)
     point = line % BLOCK_POINTS
-    query, is_query = queries_at(order_ptr, num_queries, line // BLOCK_POINTS, ORDERED, BLOCK_QUERIES)
-    index = (image * num_queries + query) * HEADS + head
+    index, is_query = query_heads(order_ptr, num_queries, line // BLOCK_POINTS, ORDERED, HEADS, BLOCK_QUERIES)
     exists = is_query & (point < POINTS)
     channel = tl.arange(0, BLOCK_CHANNELS)
     table = image * num_tokens * (HEADS * CHANNELS) + head * CHANNELS
@@ -78,8 +77,8 @@ def forward_kernel(
     share = tl.reshape(share, (BLOCK_QUERIES * BLOCK_POINTS,))
     weighted = tl.reshape(weighted * share[:, None], (BLOCK_QUERIES, BLOCK_POINTS, BLOCK_CHANNELS))
     out = tl.sum(weighted, 1) / total[:, None]
-    query, is_query = queries_at(order_ptr, num_queries, tl.arange(0, BLOCK_QUERIES), ORDERED, BLOCK_QUERIES)
-    index = (image * num_queries + query) * HEADS + head
+    block = tl.arange(0, BLOCK_QUERIES)
+    index, is_query = query_heads(order_ptr, num_queries, block, ORDERED, HEADS, BLOCK_QUERIES)
     mask = tile_mask(is_query, channel, CHANNELS)
     tl.store(out_ptr + index[:, None] * CHANNELS + channel[None, :], out, mask)
     tl.store(log_sum_exp_ptr + index, highest + tl.log(total), is_query)

@@ -13,8 +13,8 @@ LEVEL_FIELDS = tl.constexpr(4)  # of the level table: height, width, first token
 
 
 @triton.jit
-def queries_at(order_ptr, num_queries, place, ORDERED: tl.constexpr, BLOCK_QUERIES: tl.constexpr):
-    """The queries at some places of the program's block, and which of them exist."""
+def query_heads(order_ptr, num_queries, place, ORDERED: tl.constexpr, HEADS: tl.constexpr, BLOCK_QUERIES: tl.constexpr):
+    """Index (b * Q + q) * M + m of the program's head of the queries at some places of its block; which exist."""
     slot = tl.program_id(0) * BLOCK_QUERIES + place
     if ORDERED:  # neighbours on the query grid, padded with -1 to whole blocks
         query = tl.load(order_ptr + slot)
@@ -22,7 +22,7 @@ def queries_at(order_ptr, num_queries, place, ORDERED: tl.constexpr, BLOCK_QUERI
     else:
         query = slot
         exists = slot < num_queries
-    return query, exists
+    return (tl.program_id(2).to(tl.int64) * num_queries + query) * HEADS + tl.program_id(1), exists
 
 
 @triton.jit
@@ -43,10 +43,11 @@ def level_of(levels_ptr, level):
 
 @triton.jit
 def valid_size(valid_ptr, level, height, width, image, LEVELS: tl.constexpr, PADDED: tl.constexpr):
-    """The part of a level, (height, width), that is not padding."""
+    """The part of a level, (height, width), that is not padding; never more than the level, whatever was given."""
     if PADDED:
         pair = valid_ptr + (image * LEVELS + level) * 2
-        return tl.load(pair).to(tl.int32), tl.load(pair + 1).to(tl.int32)
+        height = tl.maximum(tl.minimum(tl.load(pair).to(tl.int32), height), 0)
+        width = tl.maximum(tl.minimum(tl.load(pair + 1).to(tl.int32), width), 0)
     return height, width
 
 
@@ -57,7 +58,7 @@ def sampling_location(
 ):  # fmt: skip
     """x, y in pixels (first pixel's centre at 0), the offsets, and dx / d offset, dy / d offset.
 
-    `index` is (b * Q + q) * M + m.
+    index: of `query_heads`.
     """
     offset = offsets_ptr + ((index * LEVELS + level) * POINTS + point) * 2
     offset_x = tl.load(offset, exists, 0.0).to(REAL)
@@ -119,6 +120,20 @@ def step_to(
 
 
 @triton.jit
+def load_pixel(
+    pixel_ptr, row, column, fraction_x, fraction_y, RIGHT: tl.constexpr, BELOW: tl.constexpr,
+    valid_height, valid_width, width, exists, channel,
+    HEADS: tl.constexpr, CHANNELS: tl.constexpr, INDEX: tl.constexpr, REAL: tl.constexpr,
+):  # fmt: skip
+    """One of the four pixels (rows, channels), zero outside, and its weights along x and y; pixel_ptr: the first's."""
+    inside, weight_x, weight_y = corner(
+        row, column, fraction_x, fraction_y, RIGHT, BELOW, valid_height, valid_width, exists
+    )
+    step = step_to(RIGHT, BELOW, width, HEADS, CHANNELS, INDEX)
+    return tl.load(pixel_ptr + step, tile_mask(inside, channel, CHANNELS), 0.0).to(REAL), weight_x, weight_y
+
+
+@triton.jit
 def sample(
     table_ptr, row, column, fraction_x, fraction_y, first_token, valid_height, valid_width, width, exists, channel,
     HEADS: tl.constexpr, CHANNELS: tl.constexpr, INDEX: tl.constexpr, REAL: tl.constexpr,
@@ -128,10 +143,9 @@ def sample(
     total = tl.zeros((row.shape[0], channel.shape[0]), REAL)
     for BELOW in tl.static_range(2):
         for RIGHT in tl.static_range(2):
-            inside, weight_x, weight_y = corner(
-                row, column, fraction_x, fraction_y, RIGHT, BELOW, valid_height, valid_width, exists
-            )
-            step = step_to(RIGHT, BELOW, width, HEADS, CHANNELS, INDEX)
-            pixels = tl.load(pixel + step, tile_mask(inside, channel, CHANNELS), 0.0).to(REAL)
+            pixels, weight_x, weight_y = load_pixel(
+                pixel, row, column, fraction_x, fraction_y, RIGHT, BELOW,
+                valid_height, valid_width, width, exists, channel, HEADS, CHANNELS, INDEX, REAL,
+            )  # fmt: skip
             total += pixels * (weight_x * weight_y)[:, None]
     return total

@@ -145,6 +145,17 @@ def test_a_location_that_is_no_number_touches_its_query_alone(deterministic):
     assert results["value"].isfinite().all()
 
 
+@pytest.mark.parametrize("deterministic", [False, True], ids=["atomic", "deterministic"])
+def test_valid_sizes_beyond_the_level_are_the_level(deterministic):
+    """Neither another level nor memory outside the table is read, and a negative size is no size at all."""
+    whole, lying = make_problem(), make_problem()
+    lying.valid_sizes = torch.full((2, 2, 2), 1000)
+    expected = run("reference", "own", whole)
+    assert_equal(run("triton", "own", lying.to(DEVICE), deterministic=deterministic), expected)
+    lying.valid_sizes = torch.full((2, 2, 2), -1)
+    assert not run("triton", "own", lying.to(DEVICE), deterministic=deterministic)["output"].any()
+
+
 def test_only_the_gradients_that_are_wanted():
     problem = make_problem().to(DEVICE)
     for name in ("reference", "offsets", "query"):
