@@ -1,5 +1,6 @@
 """Every choice of every configuration group composes and becomes a model."""
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -77,6 +78,52 @@ def test_dino_has_a_full_encoder_and_no_a():
 
 def test_the_encoder_on_the_command_line_wins():
     assert run_config("model=dino_4scale", "encoder=h3l1", "a=6", "b=1").model.encoder.update == "sequential"
+
+
+def test_what_is_printed_reads_from_the_model_to_the_run():
+    sections = list(settings())
+    model = ["a", "b", "encoder", "attention", "backbone", "neck", "query_selection", "denoising", "hybrid", "decoder"]
+    assert sections == [*model, "padding", "data", "schedule", "loss", "trainer", "run", "resume", "seed"]
+    assert sorted(settings("model=h_detr")) == sorted(set(sections) - {"a", "b"})
+
+
+@pytest.mark.parametrize(
+    ("system", "size", "numbers"),
+    [
+        ("deformable_detr", "paper", (300, 0, 1024, 1024)),
+        ("deformable_detr", "small", (60, 0, 256, 256)),
+        ("lite_h_detr", "paper", (300, 1500, 2048, 2048)),
+        ("lite_h_detr", "small", (60, 120, 256, 256)),
+        ("dino_4scale", "paper", (900, 0, 2048, 2048)),
+    ],
+)
+def test_numbers_that_depend_on_system_and_size(system: str, size: str, numbers: tuple[int, ...]):
+    model = run_config(f"model={system}", f"size={size}").model
+    widths = model.encoder.feedforward, model.decoder.feedforward
+    assert (model.query_selection.num_queries, model.hybrid.num_queries, *widths) == numbers
+
+
+@pytest.mark.parametrize("script", ["train", "eval", "flops", "autotune", "memory"])
+def test_help_names_every_choice_of_every_group(script: str):
+    """And no group that the script does not know."""
+    with initialize_config_dir(str(CONF), version_base=None):
+        composed = compose(script, ["checkpoint=x"] if script == "eval" else [], return_hydra_config=True)
+    known = {name for name in composed.hydra.runtime.choices if name in GROUPS}
+    if script == "eval":
+        known |= {"data", "transforms"}  # null until they are asked for
+    named = dict(re.findall(r"^  (\w+) {2,}(.*(?:\n {4,}.*)*)", composed.hydra.help.footer, re.MULTILINE))
+    assert set(named) == known
+    for group, text in named.items():
+        choices = {path.stem for path in (CONF / group).glob("*.yaml")}
+        assert choices <= set(re.findall(r"\w+", text)), group
+
+
+def test_fine_tuning_begins_with_a_checkpoint_and_low_rates():
+    config = run_config("experiment=finetune", COCO, "trainer.init_from=best.pt")
+    assert (config.trainer.init_from, config.model.backbone.weights) == ("best.pt", None)
+    published = run_config("experiment=coco_r50_12ep", COCO)
+    assert config.model.neck == published.model.neck
+    assert config.schedule.backbone_lr < config.schedule.lr < published.schedule.lr
 
 
 def test_the_papers_setting():

@@ -24,6 +24,7 @@ LAW = {
     | {"litedetr.weights"},
     "scripts": COMMON | {"litedetr.engine", "scripts"},
     "scripts/autotune.py": COMMON | {"litedetr.engine", "litedetr.models", "kernels"},
+    "scripts/memory.py": COMMON | {"litedetr.engine", "kernels"},
     "scripts/benchmark.py": COMMON | {"litedetr.engine", "litedetr.models", "kernels"},
 }
 SCRIPTS_ALONE = {"hydra", "omegaconf"}

@@ -11,7 +11,7 @@ from torch import Tensor
 from litedetr.config import from_mapping, to_mapping
 from litedetr.data import Categories
 from litedetr.engine.checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from litedetr.engine.run_folder import flat_settings
+from litedetr.engine.run_folder import SAME_MODEL, flat_settings
 from litedetr.models import Detector
 
 LABEL_TABLE = re.compile(r"denoising\.labels\.")
@@ -83,4 +83,4 @@ def _changed_settings(checkpoint: Checkpoint, model: Detector) -> list[str]:
     old = dict(flat_settings(checkpoint.full_config["model"]))
     new = dict(flat_settings(to_mapping(model.config)))
     differing = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-    return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in differing if name != "backbone.weights"]
+    return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in differing if f"model.{name}" not in SAME_MODEL]

@@ -12,6 +12,17 @@ from litedetr.config import ConfigError, to_mapping
 from litedetr.engine.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from litedetr.engine.config import RunConfig
 
+# Settings of a model that change nothing of what it computes.
+SAME_MODEL = {
+    f"model.{name}"
+    for name in (
+        "backbone.weights",
+        "encoder.activation_checkpointing",
+        "decoder.activation_checkpointing",
+        "attention.backend",
+    )
+}
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -113,7 +124,7 @@ def changed_settings(checkpoint: Checkpoint, config: RunConfig) -> list[str]:
     old, new = dict(flat_settings(checkpoint.full_config)), dict(flat_settings(to_mapping(config)))
     differing = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     lines = {name: f"{name}: {old.get(name)} -> {new.get(name)}" for name in differing}
-    model = [line for name, line in lines.items() if name.startswith("model.") and name != "model.backbone.weights"]
+    model = [line for name, line in lines.items() if name.startswith("model.") and name not in SAME_MODEL]
     if model:
         advice = "take another run=... name"
         raise CheckpointError(f"the checkpoint to continue has another model ({'; '.join(model)}): {advice}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from litedetr.config import from_mapping, to_mapping
+from litedetr.config import from_mapping, require, to_mapping
 from litedetr.data import Categories
 from litedetr.engine.checkpoint import (
     Checkpoint,
@@ -87,12 +87,21 @@ class TrainingState:
         return changed
 
     def begin(self) -> list[str]:
-        """Take the pre-trained weights that a new run starts from. Returns what was taken and what was not."""
+        """Take the pre-trained weights that a new run starts from. Returns what was taken and what was not.
+
+        ConfigError where parts of the backbone would stay random for ever.
+        """
         notes = []
-        backbone_weights, init_from = self.config.model.backbone.weights, self.config.trainer.init_from
-        if backbone_weights is not None:
-            load_backbone_weights(self.model.backbone, backbone_weights)
-            notes.append(f"backbone weights from {backbone_weights}")
+        backbone, init_from = self.config.model.backbone, self.config.trainer.init_from
+        has_weights = init_from is not None or backbone.weights is not None
+        expected = (
+            "a checkpoint, or else backbone.weights: the first stages of the backbone are not trained "
+            f"(backbone.frozen_stages={backbone.frozen_stages}) and would stay random"
+        )
+        require(has_weights or backbone.frozen_stages == 0, "trainer.init_from", expected, init_from)
+        if backbone.weights is not None:
+            load_backbone_weights(self.model.backbone, backbone.weights)
+            notes.append(f"backbone weights from {backbone.weights}")
         if init_from is not None:
             start = initialise_from(self.model, self.categories, init_from)
             left = ", ".join(start.left) or "none"

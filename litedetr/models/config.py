@@ -180,6 +180,7 @@ class DecoderConfig:
     query_position: of the `reference` box, anew in each layer (DINO), or of the `proposals`, constant.
     look_forward_twice: the loss of layer n + 1 reaches layer n through its reference box (DINO, section 3.5).
     dropout: behind each attention, inside it and inside the feed-forward; 0 but in Deformable DETR.
+    activation_checkpointing: recompute layers in the backward pass to save memory.
     """
 
     num_layers: int = 6
@@ -188,6 +189,7 @@ class DecoderConfig:
     query_position: Literal["reference", "proposals"] = "reference"
     look_forward_twice: bool = True
     dropout: float = 0.0
+    activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         _require_count("decoder.num_layers", self.num_layers)

@@ -14,6 +14,7 @@ from litedetr.models.heads import MLP, DetectionHead
 from litedetr.models.linear import Linear
 from litedetr.models.position import box_embedding
 from litedetr.models.query_groups import TrainingQueries, attention_mask, join, split
+from litedetr.models.recompute import run
 from litedetr.structures import DetectorOutput, FeaturePyramid, Predictions, Queries
 
 
@@ -104,7 +105,9 @@ class Decoder(nn.Module):
         predictions = []
         for number, layer in enumerate(self.layers):
             per_level = reference.detach().unsqueeze(2) * ratios  # (B, Q, L, 4)
-            content = layer(content, self._position(everyone, reference, per_level), per_level, memory, mask)
+            position = self._position(everyone, reference, per_level)
+            recompute = self.options.activation_checkpointing
+            content = run(layer, content, position, per_level, memory, mask, recompute=recompute)
             predictions.append(self._predict(number, content, reference))
             reference = self._head(number).refine(content, inverse_sigmoid(reference.detach()))
             if not self.options.look_forward_twice:

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from litedetr.models.attention import MultiScaleAttention, reference_points
 from litedetr.models.config import DetectorConfig, EncoderConfig
 from litedetr.models.linear import Linear
+from litedetr.models.recompute import run
 from litedetr.structures import FeaturePyramid
 
 
@@ -100,9 +100,7 @@ class _Encoder(nn.Module):
         self.activation_checkpointing = config.activation_checkpointing
 
     def _run(self, layer: nn.Module, pyramid: FeaturePyramid, *args: object) -> Tensor:
-        if self.activation_checkpointing and self.training:
-            return checkpoint(layer, pyramid, *args, use_reentrant=False)
-        return layer(pyramid, *args)
+        return run(layer, pyramid, *args, recompute=self.activation_checkpointing)
 
     def _update(self, layer: nn.Module, pyramid: FeaturePyramid, group: TokenGroup) -> FeaturePyramid:
         tokens = pyramid.tokens

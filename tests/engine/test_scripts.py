@@ -69,6 +69,31 @@ def test_stop_resume_and_evaluate(tmp_path: Path, tiny: list[str]):
     assert set(found[0]) == {"image_id", "category_id", "bbox", "score"}
 
 
+def test_two_of_five_classes_and_fine_tuning_onto_them(tmp_path: Path, tiny: list[str]):
+    """Training on some classes scores those alone, there and in eval.py; a checkpoint of all five begins it."""
+    short = ["schedule.unit=iterations", "schedule.length=2"]
+    all_five = run(tmp_path, "train", *tiny, *short, "run=five")
+    assert all_five.returncode == 0, all_five.stderr
+    chosen = ["data.classes=[star, ring]", "trainer.init_from=runs/five/last.pt", "run=two"]
+    tuned = run(tmp_path, "train", *tiny, *short, *chosen)
+    assert tuned.returncode == 0, tuned.stderr
+    assert "2 classes, 12 training and 5 validation images" in tuned.stdout
+    assert "left at their initial values: query_selection.head.classes.weight" in tuned.stdout
+    evaluated = run(tmp_path, "eval", "checkpoint=runs/two/last.pt", "device=cpu")
+    assert evaluated.returncode == 0, evaluated.stderr
+    for output in (tuned.stdout, evaluated.stdout):
+        table = output[output.index("  class  ") :].splitlines()
+        assert [line.split()[0] for line in table[1:3]] == ["ring", "star"]
+        assert not {"circle", "square", "triangle"} & {word for line in table for word in line.split()}
+    found = {entry["category_id"] for entry in json.loads((tmp_path / "runs/two/detections.json").read_text())}
+    assert len(found) <= 2
+    mistaken = run(tmp_path, "train", *tiny, "data.classes=[star, moon]", "run=none")
+    assert mistaken.returncode == 2
+    known = "circle, ring, square, triangle, star"
+    assert f"error: data.classes: expected names out of {known}, got moon" in mistaken.stderr
+    assert not (tmp_path / "runs" / "none").exists()
+
+
 @pytest.mark.parametrize(
     ("script", "settings", "message"),
     [

@@ -202,6 +202,25 @@ def test_fine_tuning_starts_from_the_weights_of_another_run(
     assert trainer.state.progress == Progress()
 
 
+def test_stages_that_would_stay_random_are_refused(whole_run: Path, cache: Path, tmp_path: Path, one_rank: Ranks):
+    config = run_config(cache)
+    frozen = replace(config, model=replace(config.model, backbone=replace(config.model.backbone, frozen_stages=2)))
+    with pytest.raises(ConfigError, match=r"trainer.init_from: .*backbone\.weights.*\(backbone\.frozen_stages=2\)"):
+        Trainer(frozen, RunFolder(tmp_path / "new", None, "test"), one_rank)
+    assert not (tmp_path / "new").exists()
+    begun = replace(frozen, trainer=replace(config.trainer, init_from=str(whole_run / "last.pt")))
+    assert Trainer(begun, RunFolder(tmp_path, None, "test"), one_rank).state.progress == Progress()
+
+
+def test_a_run_may_recompute_from_its_middle_on(whole_run: Path, cache: Path, tmp_path: Path, one_rank: Ranks):
+    config = run_config(cache)
+    train(replace(config, trainer=replace(config.trainer, stop_after=2)), tmp_path, one_rank)
+    encoder, decoder = (replace(x, activation_checkpointing=True) for x in (config.model.encoder, config.model.decoder))
+    train(replace(config, model=replace(config.model, encoder=encoder, decoder=decoder)), tmp_path, one_rank)
+    losses = [[record["loss"] for record in metrics(folder, "train")] for folder in (tmp_path, whole_run)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_a_batch_that_cannot_be_split_or_filled_is_named(cache: Path, tmp_path: Path, one_rank: Ranks):
     with pytest.raises(ConfigError, match=r"schedule.batch_size: expected at most .* \(12\), got 16"):
         train(run_config(cache, schedule={"batch_size": 16}), tmp_path, one_rank)

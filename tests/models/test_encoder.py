@@ -102,10 +102,11 @@ def test_three_scales_leave_s4_out(batch):
     assert shapes[0] == shapes[1][1:] == ((6, 8), (3, 4), (2, 2))
 
 
-def test_activation_checkpointing_changes_no_gradient(batch):
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_activation_checkpointing_changes_no_gradient(batch, part: str):
     grads = []
     for checkpointing in (False, True):
-        model = small_detector(encoder={"activation_checkpointing": checkpointing}).train()
+        model = small_detector(**{part: {"activation_checkpointing": checkpointing}}).train()
         model(batch).predictions.boxes.sum().backward()
         grads.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     assert grads[0].keys() == grads[1].keys()

@@ -17,11 +17,12 @@ from litedetr.engine.distributed import Ranks
 from litedetr.engine.flops import count
 from litedetr.engine.optim import build_optimizer
 from litedetr.engine.precision import autocast
+from litedetr.engine.random_batch import random_images, random_targets
 from litedetr.engine.signals import StopRequest
 from litedetr.engine.train_step import TrainStep
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models import Detector, DetectorConfig, build_detector
-from litedetr.structures import ImageBatch, Target, TargetBatch
+from litedetr.structures import ImageBatch, TargetBatch
 
 Step = Callable[[], object]
 
@@ -44,19 +45,10 @@ class Setting:
         require(self.num_objects >= 0, "models.num_objects", "at least 0", self.num_objects)
 
     def images(self) -> ImageBatch:
-        generator = torch.Generator().manual_seed(0)
-        pixels = torch.randn(self.batch_size, 3, *self.image_size, generator=generator)
-        sizes = torch.tensor([self.image_size] * self.batch_size)
-        return ImageBatch(pixels, sizes, padded=False).to(self.device)
+        return random_images(self.image_size, self.batch_size).to(self.device)
 
     def targets(self, num_classes: int) -> TargetBatch:
-        generator = torch.Generator().manual_seed(0)
-        centres = torch.rand(self.batch_size, self.num_objects, 2, generator=generator) * 0.6 + 0.2
-        sizes = torch.rand(self.batch_size, self.num_objects, 2, generator=generator) * 0.3 + 0.05
-        labels = torch.randint(num_classes, (self.batch_size, self.num_objects), generator=generator)
-        boxes = torch.cat([centres, sizes], dim=-1)
-        targets = [Target(labels[i], boxes[i], i, self.image_size) for i in range(self.batch_size)]
-        return TargetBatch.from_targets(targets).to(self.device)
+        return random_targets(self.image_size, self.batch_size, self.num_objects, num_classes).to(self.device)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,15 @@
+"""Layers whose inner values are computed again in the backward pass: less memory, more time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+def run(layer: nn.Module, *args: object, recompute: bool) -> Any:
+    """layer(*args). With `recompute`, training keeps the arguments alone (Chen et al., 2016, arXiv 1604.06174)."""
+    if recompute and layer.training:
+        return checkpoint(layer, *args, use_reentrant=False)
+    return layer(*args)
