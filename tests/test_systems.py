@@ -33,11 +33,8 @@ TINY = (
     "neck.norm_groups=8",
     "attention.num_heads=2",
     "decoder.num_layers=2",
-    "by_system.deformable_detr.num_queries=20",
-    "by_system.deformable_detr.feedforward=32",
-    "by_system.h_detr.num_queries=20",
-    "by_system.h_detr.num_one_to_many=30",
-    "by_system.h_detr.feedforward=32",
+    "query_selection.num_queries=20",
+    "decoder.feedforward=32",
 )
 SLIM = ("backbone.name=resnet18", "backbone.norm=group", "backbone.width=8", "backbone.frozen_stages=0")
 SIZE = (64, 96)
@@ -51,7 +48,8 @@ def run_config(*overrides: str) -> RunConfig:
 
 def tiny_config(command: str) -> RunConfig:
     """The row's system at widths that cost a second; its backbone is kept apart from the width."""
-    return run_config(*command.split(), *TINY, *(local_swin(command) or SLIM))
+    hybrid = ["hybrid.num_queries=30"] if "h_detr" in command else []
+    return run_config(*command.split(), *TINY, *hybrid, *(local_swin(command) or SLIM))
 
 
 def local_swin(command: str) -> list[str]:
