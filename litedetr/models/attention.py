@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kernels import SamplingPoints, deformable_attention, key_aware_attention
 from litedetr.models.config import AttentionConfig, AttentionKind
+from litedetr.models.position import cell_centres
 from litedetr.structures import FeaturePyramid
 
 
@@ -90,11 +91,6 @@ class MultiScaleAttention(nn.Module):
 
 def reference_points(memory: FeaturePyramid, first_level: int = 0, last_level: int | None = None) -> Tensor:
     """(B, Q, L, 2) centres of the cells of levels [first, last), the encoder's queries, relative to every level."""
-    ratios, dtype = memory.valid_ratios, memory.valid_ratios.dtype
-    centres = []
-    for level in range(len(memory.shapes))[first_level:last_level]:
-        height, width = memory.shapes[level]
-        y, x = (torch.arange(n, device=ratios.device, dtype=dtype) + 0.5 for n in (height, width))
-        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)  # (H * W, 2)
-        centres.append(grid / (ratios[:, level, None] * ratios.new_tensor([width, height])))
-    return torch.cat(centres, dim=1).unsqueeze(2) * ratios.unsqueeze(1)
+    levels = range(len(memory.shapes))[first_level:last_level]
+    centres = torch.cat([cell_centres(memory, level) for level in levels], dim=1)
+    return centres.unsqueeze(2) * memory.valid_ratios.unsqueeze(1)
