@@ -10,7 +10,7 @@ from typing import Any
 from litedetr.config import from_mapping, require, to_mapping
 from litedetr.data import DataConfig, build_eval_dataset
 from litedetr.engine.batches import LoaderSettings, evaluation_batches
-from litedetr.engine.checkpoint import LoadedDetector, load_detector
+from litedetr.engine.checkpoint import LoadedDetector, checkpoint_file, load_detector
 from litedetr.engine.config import Device, Precision
 from litedetr.engine.distributed import join_ranks
 from litedetr.engine.evaluator import Evaluation, Evaluator
@@ -36,9 +36,7 @@ class EvalConfig:
 
     @property
     def path(self) -> Path:
-        """The checkpoint's file; of a run folder, its best.pt."""
-        path = Path(self.checkpoint)
-        return path / "best.pt" if path.is_dir() else path
+        return checkpoint_file(self.checkpoint)
 
 
 def evaluate_checkpoint(config: EvalConfig) -> tuple[Evaluation | None, str]:
