@@ -17,10 +17,12 @@ from litedetr.data import Categories, normalize
 from litedetr.engine import Checkpoint, load_detector, save_checkpoint
 from litedetr.engine.checkpoint import Progress
 from litedetr.engine.export import (
-    FORMATS,
+    AotInductor,
     DeployedDetector,
     ExportConfig,
     ExportError,
+    Onnx,
+    TorchExport,
     compare,
     export,
     export_checkpoint,
@@ -118,7 +120,7 @@ def test_an_onnx_file_has_standard_operators_and_dynamic_axes(onnx_file: Path):
 
 
 def test_an_onnx_file_says_what_it_is(onnx_file: Path):
-    description = FORMATS["onnx"].description(onnx_file)
+    description = Onnx().description(onnx_file)
     assert description["categories"]["names"] == list(SHAPES.names)
     assert description["preprocessing"]["max_side"] == 1333
     assert description["preprocessing"]["smallest_side"] == 65
@@ -145,7 +147,7 @@ def test_a_torch_export_file_gives_the_same_numbers(checkpoint: Path, tmp_path: 
         class_logits, boxes, _ = program.module()(images)
     torch.testing.assert_close(class_logits, expected.class_logits, atol=1e-4, rtol=0)
     torch.testing.assert_close(boxes, expected.boxes, atol=1e-4, rtol=0)
-    assert FORMATS["torch_export"].description(exported.path)["outputs"] == ["class_logits", "boxes", "tokens"]
+    assert TorchExport().description(exported.path)["outputs"] == ["class_logits", "boxes", "tokens"]
 
 
 @pytest.mark.slow
@@ -154,7 +156,7 @@ def test_an_aoti_file_passes_its_check(checkpoint: Path, tmp_path: Path, backend
     config = settings(checkpoint, "aoti", backend=backend, output=str(tmp_path / "detector.pt2"))
     exported = export_checkpoint(config, say=lambda _: None)
     assert max(agreement.worst for agreement in exported.agreements) < 1e-4
-    assert FORMATS["aoti"].description(exported.path)["attention_backend"] == backend
+    assert AotInductor().description(exported.path)["attention_backend"] == backend
 
 
 def test_the_check_accepts_near_tied_tokens_in_another_order(graph: DeployedDetector):
@@ -219,7 +221,7 @@ def test_a_file_that_fails_keeps_another_name(
     monkeypatch.setattr(export, "trace", lambda *_: torch.export.export(torch.nn.ReLU(), (torch.zeros(1),)))
     target = tmp_path / "detector.pt2"
     target.write_text("an older file")
-    monkeypatch.setattr(FORMATS["torch_export"], "load", lambda path, device: altered(graph, 0, lambda x: x + 0.5))
+    monkeypatch.setattr(TorchExport, "load", lambda *_: altered(graph, 0, lambda x: x + 0.5))
     with pytest.raises(ExportError, match="not written: on images .* is 5.0e-01 from PyTorch, beyond tolerance=0.0001"):
         export_checkpoint(settings(checkpoint, "torch_export", output=str(target)), say=lambda _: None)
     assert target.read_text() == "an older file"
@@ -230,6 +232,12 @@ def test_missing_packages_are_named(checkpoint: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(ExportError, match=r"^format=onnx needs onnxscript: pip install 'litedetr\[export\]'$"):
         export_checkpoint(settings(checkpoint, "onnx"))
+
+
+def test_a_missing_compiler_is_named(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ExportError, match="^format=aoti needs a C.. compiler, found none of no-such-compiler"):
+        export_checkpoint(settings(checkpoint, "aoti"))
 
 
 @pytest.mark.parametrize(

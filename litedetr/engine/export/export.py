@@ -19,7 +19,7 @@ from litedetr.engine.distributed import join_ranks
 from litedetr.engine.export.check import Agreement, compare
 from litedetr.engine.export.config import ExportConfig
 from litedetr.engine.export.errors import ExportError
-from litedetr.engine.export.formats import FORMATS, Run
+from litedetr.engine.export.formats import Run, file_format
 from litedetr.engine.export.graph import INPUT, DeployedDetector, smallest_side, trace
 from litedetr.engine.export.images import check_batches
 
@@ -46,8 +46,8 @@ def export_checkpoint(config: ExportConfig, say: Callable[[str], None] = print) 
 
     ExportError where a package is missing or the file disagrees with PyTorch; the unchecked file then stays.
     """
-    kind = FORMATS[config.format]
-    kind.require_packages()
+    kind = file_format(config)
+    kind.require_tools()
     loaded = load_detector(config.path, config.attention)
     with join_ranks(config.device) as ranks:
         graph = DeployedDetector(loaded.model, config.postprocess).to(ranks.device)
@@ -58,9 +58,9 @@ def export_checkpoint(config: ExportConfig, say: Callable[[str], None] = print) 
         program = trace(graph, config.image_size)
         unchecked = config.target.with_name(f"unchecked-{config.target.name}")
         say(f"writing {unchecked}")
-        kind.write(program, unchecked, describe(config, loaded, graph), config.opset)
+        kind.write(program, unchecked, describe(config, loaded, graph))
         seconds = time.perf_counter() - start
-        run = kind.load(unchecked, ranks.device)
+        run = kind.load(unchecked)
         agreements = tuple(_checked(graph, run, batch.to(ranks.device), config, unchecked, say) for batch in batches)
         first = batches[0][:1].to(ranks.device)
         milliseconds = median_milliseconds(run, first), median_milliseconds(graph, first)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from litedetr.engine.export.config import ExportConfig
 from litedetr.engine.export.errors import ExportError
 from litedetr.engine.export.graph import INPUT
 
@@ -21,35 +25,40 @@ Run = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class Format(Protocol):
-    """write: the program and its description to a file. load: the file as a function of images."""
+    """One kind of file."""
 
-    def require_packages(self) -> None:
+    def require_tools(self) -> None:
         """ExportError where something is not installed."""
 
-    def write(self, program: ExportedProgram, path: Path, description: dict[str, Any], opset: int) -> None: ...
+    def write(self, program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
+        """The program, and its description inside the file."""
 
-    def load(self, path: Path, device: torch.device) -> Run: ...
+    def load(self, path: Path) -> Run:
+        """The file as a function of images."""
 
     def description(self, path: Path) -> dict[str, Any]:
         """What `write` was given."""
 
 
+@dataclass(frozen=True)
 class Onnx:
     """Standard operators alone, no GridSample among them; run by onnxruntime on the CPU."""
 
-    def require_packages(self) -> None:
+    opset: int = 18
+
+    def require_tools(self) -> None:
         missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
         if missing:
             raise ExportError(f"format=onnx needs {', '.join(missing)}: pip install 'litedetr[export]'")
 
-    def write(self, program: ExportedProgram, path: Path, description: dict[str, Any], opset: int) -> None:
+    def write(self, program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of torchvision's absence
         names = description["outputs"]
         axes = {INPUT: {0: "batch", 2: "height", 3: "width"}}
         exported = torch.onnx.export(
             program,
             dynamo=True,
-            opset_version=opset,
+            opset_version=self.opset,
             input_names=[INPUT],
             output_names=list(names),
             dynamic_shapes=axes,
@@ -59,7 +68,7 @@ class Onnx:
         exported.model.metadata_props[KEY] = json.dumps(description)
         exported.save(path, external_data=False)
 
-    def load(self, path: Path, device: torch.device) -> Run:
+    def load(self, path: Path) -> Run:
         session = self._session(path)
         return lambda images: tuple(map(torch.from_numpy, session.run(None, {INPUT: images.cpu().numpy()})))
 
@@ -77,13 +86,13 @@ class Onnx:
 class TorchExport:
     """torch.export's own file."""
 
-    def require_packages(self) -> None:
+    def require_tools(self) -> None:
         pass
 
-    def write(self, program: ExportedProgram, path: Path, description: dict[str, Any], opset: int) -> None:
+    def write(self, program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
         torch.export.save(program, path, extra_files={f"{KEY}.json": json.dumps(description)})
 
-    def load(self, path: Path, device: torch.device) -> Run:
+    def load(self, path: Path) -> Run:
         return torch.export.load(path).module()
 
     def description(self, path: Path) -> dict[str, Any]:
@@ -95,18 +104,22 @@ class TorchExport:
 class AotInductor:
     """Compiled for the device it was exported on."""
 
-    def require_packages(self) -> None:
-        pass
+    def require_tools(self) -> None:
+        compilers = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++", "cl"]
+        if not any(map(shutil.which, compilers)):
+            raise ExportError(f"format=aoti needs a C++ compiler, found none of {', '.join(compilers)}; CXX names one")
 
-    def write(self, program: ExportedProgram, path: Path, description: dict[str, Any], opset: int) -> None:
+    def write(self, program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
         settings = {"aot_inductor.metadata": {KEY: json.dumps(description)}}
         torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings)
 
-    def load(self, path: Path, device: torch.device) -> Run:
+    def load(self, path: Path) -> Run:
         return torch._inductor.aoti_load_package(str(path))
 
     def description(self, path: Path) -> dict[str, Any]:
         return json.loads(torch._inductor.aoti_load_package(str(path)).get_metadata()[KEY])
 
 
-FORMATS: dict[str, Format] = {"onnx": Onnx(), "torch_export": TorchExport(), "aoti": AotInductor()}
+def file_format(config: ExportConfig) -> Format:
+    """The kind of file that `config.format` names."""
+    return {"onnx": Onnx(config.opset), "torch_export": TorchExport(), "aoti": AotInductor()}[config.format]
