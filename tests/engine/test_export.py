@@ -29,6 +29,7 @@ from litedetr.engine.export import (
     formats,
     smallest_side,
 )
+from litedetr.engine.export.group_norm import translations
 from litedetr.models import build_detector, level_shapes
 from litedetr.postprocess import postprocess
 from litedetr.structures import ImageBatch
@@ -125,6 +126,29 @@ def test_an_onnx_file_says_what_it_is(onnx_file: Path):
     assert description["preprocessing"]["max_side"] == 1333
     assert description["preprocessing"]["smallest_side"] == 65
     assert description["model"] == json.loads(json.dumps(to_mapping(MODEL)))
+
+
+@torch.no_grad()
+def test_group_norm_in_onnx_is_as_exact_as_in_pytorch(tmp_path: Path):
+    """On a map that is large enough for a plain sum to lose four digits."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="an optional extra")
+    torch.manual_seed(0)
+    norm = torch.nn.GroupNorm(4, 32)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    maps = 2 * torch.randn(2, 32, 214, 320).relu() - 1 + torch.randn(32, 1, 1)
+    axes = {2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)}
+    program = torch.export.export(norm, (maps,), dynamic_shapes=(axes,))
+    exported = torch.onnx.export(
+        program, dynamo=True, input_names=["maps"], verbose=False, custom_translation_table=translations()
+    )
+    exported.save(tmp_path / "norm.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "norm.onnx")
+    for given in (maps, maps[:, :, :50, :33].contiguous()):
+        (found,) = session.run(None, {"maps": given.numpy()})
+        exact = norm.double()(given.double())
+        norm.float()
+        torch.testing.assert_close(torch.from_numpy(found).double(), exact, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("backend", ["auto", pytest.param("reference", marks=pytest.mark.slow)])

@@ -19,6 +19,7 @@ from torch.export import ExportedProgram
 from litedetr.engine.export.config import ExportConfig
 from litedetr.engine.export.errors import ExportError
 from litedetr.engine.export.graph import INPUT
+from litedetr.engine.export.group_norm import translations
 
 KEY = "litedetr"  # under which a file holds its description, as JSON
 Run = Callable[[Tensor], tuple[Tensor, ...]]
@@ -62,6 +63,7 @@ class Onnx:
             input_names=[INPUT],
             output_names=list(names),
             dynamic_shapes=axes,
+            custom_translation_table=translations(),
             external_data=False,
             verbose=False,
         )
