@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ class SamplingPoints:
     reference: (B, Q, L, 2) points (x, y), or (B, Q, L, 4) boxes (cx, cy, w, h); relative to each level's (W_l, H_l).
     offsets: (B, Q, M, L, P, 2), (x, y). With points: in pixels of the level. With boxes: P = one half of the box,
         that is, a location is centre + offset / P * size / 2 (Deformable DETR, appendix A.4).
-    shapes: ((H_0, W_0), ...), Python ints; S is the sum of their products.
+    shapes: ((H_0, W_0), ...), Python ints, symbols while exporting; S is the sum of their products.
     valid_sizes: (B, L, 2) integers, the (height, width) of each level that is not padding; None: all of it.
         A sample outside, be it of the level or of its valid part, reads zero. Padding of another form than DETR's
         rectangle has the same effect if value and key are zero there (masked_fill).
@@ -34,10 +35,14 @@ class SamplingPoints:
         """S, the number of tokens of all levels."""
         return sum(h * w for h, w in self.shapes)
 
+    def level_sizes(self, like: Tensor) -> Tensor:
+        """(L, 2), the (width, height) of every level, in the dtype and on the device of `like`."""
+        return as_tensor([side for h, w in self.shapes for side in (w, h)], like).view(-1, 2)
+
     def pixel_locations(self) -> Tensor:
         """(B, Q, M, L, P, 2) positions in pixels, where the centre of a level's first pixel is (0, 0)."""
         reference = self.reference[:, :, None, :, None]  # (B, Q, 1, L, 1, 2 | 4)
-        size = self.offsets.new_tensor([(w, h) for h, w in self.shapes]).view(-1, 1, 2)
+        size = self.level_sizes(self.offsets).unsqueeze(1)
         if reference.shape[-1] == 2:
             return reference * size + self.offsets - 0.5
         num_points = self.offsets.shape[-2]
@@ -46,7 +51,7 @@ class SamplingPoints:
 
     def check(self, value: Tensor) -> None:
         """Raise ValueError where the shapes do not fit `value` (B, S, M, D) or each other."""
-        if any(not isinstance(side, int) or side < 0 for shape in self.shapes for side in shape):
+        if any(not isinstance(side, (int, torch.SymInt)) or side < 0 for shape in self.shapes for side in shape):
             raise ValueError(f"shapes: expected pairs (H_l, W_l) of ints >= 0, got {self.shapes}")
         if value.ndim != 4 or value.shape[1] != self.num_tokens:
             expected = f"(B, S, M, D) with S = {self.num_tokens} tokens for shapes {self.shapes}"
@@ -73,6 +78,13 @@ def check_tensor(name: str, tensor: Tensor, expected: tuple[int, ...], value: Te
         raise ValueError(f"{name}: expected shape {expected}, got {tuple(tensor.shape)}")
     if tensor.device != value.device:
         raise ValueError(f"{name}: expected on {value.device} like value, got {tensor.device}")
+
+
+def as_tensor(numbers: Sequence[int], like: Tensor) -> Tensor:
+    """(N,) in the dtype and on the device of `like`; symbols stay symbols, which `new_tensor` would freeze."""
+    if any(isinstance(number, torch.SymInt) for number in numbers):
+        return torch.stack([like.new_full((), number) for number in numbers])
+    return like.new_tensor(numbers)
 
 
 def level_starts(shapes: tuple[tuple[int, int], ...]) -> list[int]:

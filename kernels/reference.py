@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.inputs import Inputs
-from kernels.points import SamplingPoints, level_starts
+from kernels.points import SamplingPoints, as_tensor, level_starts
 
 
 def attend(inputs: Inputs) -> Tensor:
@@ -87,7 +87,7 @@ def bilinear_corners(points: SamplingPoints) -> tuple[Tensor, Tensor]:
 def _valid_limit(points: SamplingPoints, like: Tensor) -> Tensor:
     """(1 or B, 1, 1, L, 1, 1, 2) valid (width, height) of each level."""
     if points.valid_sizes is None:
-        size = like.new_tensor([(w, h) for h, w in points.shapes]).unsqueeze(0)
+        size = points.level_sizes(like).unsqueeze(0)
     else:
         size = points.valid_sizes.flip(-1).to(like.dtype)
     return size[:, None, None, :, None, None]
@@ -96,14 +96,12 @@ def _valid_limit(points: SamplingPoints, like: Tensor) -> Tensor:
 def _table_rows(corner: Tensor, points: SamplingPoints) -> Tensor:
     """Rows of (B * S * M, D) for corners (B, Q, M, L, P, 4, 2); corners outside are pulled to some row that exists."""
     batch, _, heads = corner.shape[:3]
-    integers = {"device": corner.device, "dtype": torch.long}
-    width = torch.tensor([max(w, 1) for _, w in points.shapes], **integers).view(-1, 1, 1)
-    height = torch.tensor([max(h, 1) for h, _ in points.shapes], **integers).view(-1, 1, 1)
-    start = torch.tensor(level_starts(points.shapes), **integers).view(-1, 1, 1)
     x, y = (c.long() for c in corner.unbind(-1))
+    width, height = points.level_sizes(x).clamp(min=1).view(-1, 2, 1, 1).unbind(1)  # (L, 1, 1)
+    start = as_tensor(level_starts(points.shapes), x).view(-1, 1, 1)
     x, y = torch.minimum(x.clamp(min=0), width - 1), torch.minimum(y.clamp(min=0), height - 1)
     # an empty last level would start behind the table's end
     token = (start + y * width + x).clamp(max=points.num_tokens - 1)
-    image = torch.arange(batch, **integers).view(-1, 1, 1, 1, 1, 1)
-    head = torch.arange(heads, **integers).view(-1, 1, 1, 1)
+    image = torch.arange(batch, device=x.device).view(-1, 1, 1, 1, 1, 1)
+    head = torch.arange(heads, device=x.device).view(-1, 1, 1, 1)
     return (image * points.num_tokens + token) * heads + head

@@ -19,7 +19,7 @@ from kernels.points import SamplingPoints
 
 INPUTS = (
     "Tensor? query, Tensor? key, Tensor value, Tensor? logits, Tensor reference, Tensor offsets, "
-    "Tensor? valid_sizes, SymInt[] shapes, SymInt[] query_shapes, bool deterministic"
+    "Tensor? valid_sizes, SymInt[] shapes, SymInt[]? query_shapes, bool deterministic"
 )
 FORWARD_SCHEMA = f"({INPUTS}) -> (Tensor out, Tensor log_sum_exp)"
 BACKWARD_SCHEMA = (
@@ -131,12 +131,14 @@ def _refuse(ctx, *grads: Tensor) -> None:
 def _flatten(inputs: Inputs) -> tuple[object, ...]:
     """In the order of the schema; pairs of sizes become flat lists."""
     points = inputs.points
-    return *inputs.tensors, points.valid_sizes, [*chain(*points.shapes)], [*chain(*points.query_shapes or ())]
+    query_shapes = None if points.query_shapes is None else [*chain(*points.query_shapes)]
+    return *inputs.tensors, points.valid_sizes, [*chain(*points.shapes)], query_shapes
 
 
 def _unflatten(flat: Sequence[object]) -> Inputs:
     query, key, value, logits, reference, offsets, valid_sizes, shapes, query_shapes = flat
-    points = SamplingPoints(reference, offsets, _pairs(shapes), valid_sizes, _pairs(query_shapes) or None)
+    query_shapes = None if query_shapes is None else _pairs(query_shapes)
+    points = SamplingPoints(reference, offsets, _pairs(shapes), valid_sizes, query_shapes)
     return Inputs(query, key, value, logits, points)
 
 

@@ -17,17 +17,18 @@ def postprocess(
 
     original_sizes: (height, width) of each image, in whose pixels the boxes are given.
     """
-    scores, boxes = predictions.class_logits.sigmoid(), cxcywh_to_xyxy(predictions.boxes)
     return [
-        _best(image_scores, image_boxes, size, max_detections)
-        for image_scores, image_boxes, size in zip(scores, boxes, original_sizes, strict=True)
+        Detections(scores, labels, boxes * boxes.new_tensor([width, height, width, height]))
+        for scores, labels, boxes, (height, width) in zip(
+            *best_pairs(predictions, max_detections), original_sizes, strict=True
+        )
     ]
 
 
-def _best(scores: Tensor, boxes: Tensor, size: tuple[int, int], max_detections: int) -> Detections:
-    num_classes = scores.shape[-1]
-    best, index = scores.flatten().topk(min(max_detections, scores.numel()))
-    height, width = size
-    return Detections(
-        best, index % num_classes, boxes[index // num_classes] * boxes.new_tensor([width, height, width, height])
-    )
+def best_pairs(predictions: Predictions, max_detections: int = 300) -> tuple[Tensor, Tensor, Tensor]:
+    """As `postprocess`, for the batch at once: scores and labels (B, N), boxes (B, N, 4) xyxy relative to the image."""
+    scores = predictions.class_logits.sigmoid()
+    queries, num_classes = scores.shape[1:]
+    best, index = scores.flatten(1).topk(min(max_detections, queries * num_classes), dim=1)
+    chosen = (index // num_classes).unsqueeze(-1).expand(-1, -1, 4)
+    return best, index % num_classes, cxcywh_to_xyxy(predictions.boxes).gather(1, chosen)

@@ -122,7 +122,7 @@ class FeaturePyramid:
     valid_sizes: (B, L, 2) int64, the unpadded (height, width) of each level; None where nothing is padded.
     valid_ratios: (B, L, 2), valid (width, height) over the level's (W_l, H_l).
     padding_mask: (B, S) bool, True on padding; None where nothing is padded.
-    shapes: ((H_0, W_0), ...), Python ints.
+    shapes: ((H_0, W_0), ...), Python ints; symbols while the detector is exported.
     """
 
     tokens: Tensor

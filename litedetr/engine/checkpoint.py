@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from litedetr.config import ConfigError, from_mapping, to_mapping
 from litedetr.data import Categories
 from litedetr.engine.config import RunConfig
-from litedetr.models import Detector, build_detector
+from litedetr.models import Backend, Detector, build_detector
 
 FORMAT = "litedetr checkpoint"
 VERSION = 1
@@ -126,15 +126,19 @@ class LoadedDetector:
     config: RunConfig
 
 
-def load_detector(path: Path | str) -> LoadedDetector:
-    """The detector of a checkpoint, on the CPU; with averaged weights where there are any."""
+def load_detector(path: Path | str, backend: Backend | None = None) -> LoadedDetector:
+    """The detector of a checkpoint, on the CPU; with averaged weights where there are any.
+
+    backend: what computes its attentions; None: what the checkpoint says.
+    """
     checkpoint = load_checkpoint(path)
     try:
         config = from_mapping(RunConfig, checkpoint.config)
     except ConfigError as error:
         raise CheckpointError(f"{path}: its configuration does not fit this version of the code: {error}") from error
     categories = from_mapping(Categories, checkpoint.categories)
-    model = build_detector(config.model, len(categories.ids))
+    attention = replace(config.model.attention, backend=backend or config.model.attention.backend)
+    model = build_detector(replace(config.model, attention=attention), len(categories.ids))
     load_weights(model, checkpoint.weights, path)
     return LoadedDetector(model.eval(), categories, config)
 

@@ -2,11 +2,12 @@
 
 from litedetr.models.backbones import load_backbone_weights
 from litedetr.models.calls import AttentionCall, attention_calls, level_shapes
-from litedetr.models.config import DetectorConfig
+from litedetr.models.config import Backend, DetectorConfig
 from litedetr.models.detector import Detector, build_detector
 
 __all__ = [
     "AttentionCall",
+    "Backend",
     "Detector",
     "DetectorConfig",
     "attention_calls",

@@ -13,6 +13,7 @@ from kernels.inputs import Inputs
 from kernels.reference import attention_weights
 from litedetr.models.config import AttentionConfig, AttentionKind
 from litedetr.models.linear import Linear
+from litedetr.models.position import cell_centres
 from litedetr.structures import FeaturePyramid
 
 
@@ -74,8 +75,8 @@ class MultiScaleAttention(nn.Module):
         It holds every sample at once, so that it is for few queries.
         """
         inputs = self._inputs(query, reference, memory, None)
-        size = reference.new_tensor([(w, h) for h, w in memory.shapes]).view(-1, 1, 2)
-        locations = (inputs.points.pixel_locations() + 0.5) / size
+        size = inputs.points.level_sizes(reference)
+        locations = (inputs.points.pixel_locations() + 0.5) / size.unsqueeze(1)
         return SampledAttention(locations, attention_weights(inputs).unflatten(-1, self.grid[1:]))
 
     def _inputs(
@@ -127,11 +128,6 @@ class MultiScaleAttention(nn.Module):
 
 def reference_points(memory: FeaturePyramid, first_level: int = 0, last_level: int | None = None) -> Tensor:
     """(B, Q, L, 2) centres of the cells of levels [first, last), the encoder's queries, relative to every level."""
-    ratios, dtype = memory.valid_ratios, memory.valid_ratios.dtype
-    centres = []
-    for level in range(len(memory.shapes))[first_level:last_level]:
-        height, width = memory.shapes[level]
-        y, x = (torch.arange(n, device=ratios.device, dtype=dtype) + 0.5 for n in (height, width))
-        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)  # (H * W, 2)
-        centres.append(grid / (ratios[:, level, None] * ratios.new_tensor([width, height])))
-    return torch.cat(centres, dim=1).unsqueeze(2) * ratios.unsqueeze(1)
+    levels = range(len(memory.shapes))[first_level:last_level]
+    centres = torch.cat([cell_centres(memory, level) for level in levels], dim=1)
+    return centres.unsqueeze(2) * memory.valid_ratios.unsqueeze(1)

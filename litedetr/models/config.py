@@ -9,6 +9,7 @@ from litedetr.config import require
 
 AttentionKind = Literal["deformable", "key_aware", "key_aware_shared"]
 Padding = Literal["exact", "published"]
+Backend = Literal["auto", "triton", "reference"]
 SelectionKind = Literal["mixed", "two_stage", "two_stage_mixed"]
 
 
@@ -54,7 +55,7 @@ class AttentionConfig:
     decoder: AttentionKind = "key_aware_shared"
     num_heads: int = 8
     num_points: int = 4
-    backend: Literal["auto", "triton", "reference"] = "auto"
+    backend: Backend = "auto"
 
     def __post_init__(self) -> None:
         require(self.num_heads >= 1, "attention.num_heads", "an integer >= 1", self.num_heads)

@@ -64,19 +64,18 @@ class Neck(nn.Module):
 
     def _flatten(self, levels: list[FeatureMap], images: ImageBatch) -> FeaturePyramid:
         maps = [level.values for level in levels]
-        shapes = tuple((int(x.shape[-2]), int(x.shape[-1])) for x in maps)
+        shapes = tuple((x.shape[-2], x.shape[-1]) for x in maps)
         sizes = torch.stack([self._valid_size(level, images) for level in levels], dim=1)  # (B, L, 2)
         dtype = torch.promote_types(maps[0].dtype, torch.float32)  # positions are too fine for half precision
         position = [
             pixel_embedding(shape, sizes[:, i], x.shape[1], dtype) + self.level_embedding[i]
             for i, (shape, x) in enumerate(zip(shapes, maps, strict=True))
         ]
-        full = sizes.new_tensor(shapes)
         return FeaturePyramid(
             tokens=torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1),
             position=torch.cat(position, dim=1),
             valid_sizes=sizes if images.padded else None,
-            valid_ratios=(sizes.to(dtype) / full).flip(-1),
+            valid_ratios=_valid_ratios(sizes.to(dtype), shapes),
             padding_mask=_padding_mask(sizes, shapes) if images.padded else None,
             shapes=shapes,
         )
@@ -85,9 +84,14 @@ class Neck(nn.Module):
         """(B, 2). The published code resizes the image's mask to the level by nearest pixels."""
         if self.padding == "exact":
             return -(-images.sizes // level.stride)
-        height, width = images.pixels.shape[-2:]
-        level_size = images.sizes.new_tensor(level.values.shape[-2:])
-        return -(-images.sizes * level_size // images.sizes.new_tensor([height, width]))
+        sides = zip(images.sizes.unbind(1), level.values.shape[-2:], images.pixels.shape[-2:], strict=True)
+        return torch.stack([-(-valid * of_level // of_image) for valid, of_level, of_image in sides], dim=1)
+
+
+def _valid_ratios(sizes: Tensor, shapes: tuple[tuple[int, int], ...]) -> Tensor:
+    """sizes (B, L, 2), (height, width) -> (B, L, 2), (width, height)."""
+    ratios = [torch.stack([sizes[:, i, 1] / w, sizes[:, i, 0] / h], dim=-1) for i, (h, w) in enumerate(shapes)]
+    return torch.stack(ratios, dim=1)
 
 
 def _padding_mask(sizes: Tensor, shapes: tuple[tuple[int, int], ...]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sine embeddings of pixels and of boxes."""
+"""Where cells and boxes are: centres, and sine embeddings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 
 import torch
 from torch import Tensor
+
+from litedetr.structures import FeaturePyramid
 
 IMAGE_TEMPERATURE = 20.0
 BOX_TEMPERATURE = 10000.0
@@ -39,6 +41,18 @@ def _axis_embedding(length: int, valid: Tensor, num_features: int, dtype: torch.
     limit = valid.to(dtype).unsqueeze(1)
     position = torch.minimum(index.to(dtype) + 1, limit)
     return sine(position / (limit + 1e-6), num_features, IMAGE_TEMPERATURE), index < valid.unsqueeze(1)
+
+
+def cell_centres(memory: FeaturePyramid, level: int) -> Tensor:
+    """(B, H * W, 2), (x, y) of a level's cells relative to the image without padding."""
+    height, width = memory.shapes[level]
+    ratios = memory.valid_ratios[:, level]
+    x, y = (
+        (torch.arange(n, device=ratios.device, dtype=ratios.dtype) + 0.5) / (ratio.unsqueeze(-1) * n)
+        for n, ratio in zip((width, height), ratios.unbind(-1), strict=True)
+    )  # (B, W), (B, H)
+    grid = (x.unsqueeze(1).expand(-1, height, -1), y.unsqueeze(2).expand(-1, -1, width))
+    return torch.stack(grid, dim=-1).flatten(1, 2)
 
 
 def box_embedding(boxes: Tensor, channels: int) -> Tensor:

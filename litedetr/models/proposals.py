@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from litedetr.models.config import DetectorConfig
+from litedetr.models.config import DetectorConfig, Padding
 from litedetr.models.heads import DetectionHead
 from litedetr.models.linear import Linear
+from litedetr.models.position import cell_centres
 from litedetr.structures import FeaturePyramid
 
 BASE_SIZE = 0.05  # of the image: width and height of the finest level's proposals
@@ -29,6 +30,32 @@ class Candidates:
         return Candidates(*(take(x, chosen) for x in (self.tokens, self.class_logits, self.proposal_logit)))
 
 
+class BestTokens(nn.Module):
+    """forward(score, memory, num_extra) -> (chosen, valid).
+
+    chosen: (B, Q) tokens of the highest `score` (B, S), best first. valid: (B, Q), which of them are image; None: all.
+    A module without parameters, so that a forward hook sees what is chosen, or replaces it.
+    """
+
+    def __init__(self, num_queries: int, padding: Padding) -> None:
+        super().__init__()
+        self.num_queries = num_queries
+        self.padding = padding
+
+    def forward(self, score: Tensor, memory: FeaturePyramid, num_extra: int) -> tuple[Tensor, Tensor | None]:
+        """num_extra: how many more than the detector's own queries. Q is less where there are fewer tokens.
+
+        The published code lets padded tokens compete, so that an image's queries depend on its batch.
+        """
+        number = self.num_queries + num_extra
+        if score.shape[1] < number:  # a branch, as an export would carry min() along as a symbol
+            number = score.shape[1]
+        if memory.padding_mask is None or self.padding == "published":
+            return score.topk(number, dim=1).indices, None
+        chosen = score.masked_fill(memory.padding_mask, -torch.inf).topk(number, dim=1).indices
+        return chosen, ~memory.padding_mask.gather(1, chosen)
+
+
 class ProposalSelection(nn.Module):
     """What all two-stage selections share (Deformable DETR, appendix A.4): candidates, their head, the best of them.
 
@@ -43,6 +70,7 @@ class ProposalSelection(nn.Module):
         channels = config.neck.channels
         self.padding = config.padding
         self.num_queries = config.query_selection.num_queries
+        self.best = BestTokens(self.num_queries, config.padding)
         self.output = Linear(channels, channels)
         self.norm = nn.LayerNorm(channels)
         self.head = DetectionHead(channels, num_classes)
@@ -59,21 +87,9 @@ class ProposalSelection(nn.Module):
         """(B, S, 4) refined proposals in logit space."""
         return self.head.box(candidates.tokens).to(candidates.proposal_logit.dtype) + candidates.proposal_logit
 
-    def best(self, score: Tensor, memory: FeaturePyramid, num_extra: int) -> tuple[Tensor, Tensor | None]:
-        """(B, Q) tokens of the highest `score` (B, S), best first, and which of them are image (None: all).
-
-        num_extra: how many more than the detector's own queries. Q is less where there are fewer tokens.
-        The published code lets padded tokens compete, so that an image's queries depend on its batch.
-        """
-        number = min(self.num_queries + num_extra, score.shape[1])
-        if memory.padding_mask is None or self.padding == "published":
-            return score.topk(number, dim=1).indices, None
-        chosen = score.masked_fill(memory.padding_mask, -torch.inf).topk(number, dim=1).indices
-        return chosen, ~memory.padding_mask.gather(1, chosen)
-
     def learned(self, chosen: Tensor) -> Tensor:
         """(B, Q, C) the slots' learned content."""
-        return self.content.weight[: chosen.shape[1]].expand(len(chosen), -1, -1)
+        return self.content.weight[: chosen.shape[1]].expand(chosen.shape[0], -1, -1)
 
 
 def take(x: Tensor, chosen: Tensor) -> Tensor:
@@ -98,9 +114,5 @@ def _proposals(memory: FeaturePyramid) -> tuple[Tensor, Tensor]:
 
 def _level_boxes(memory: FeaturePyramid, level: int) -> Tensor:
     """(B, H * W, 4) cxcywh relative to the valid image."""
-    height, width = memory.shapes[level]
-    ratios = memory.valid_ratios[:, level]
-    y, x = (torch.arange(n, device=ratios.device, dtype=ratios.dtype) + 0.5 for n in (height, width))
-    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
-    centre = grid / (ratios[:, None] * ratios.new_tensor([width, height]))
+    centre = cell_centres(memory, level)
     return torch.cat([centre, torch.full_like(centre, BASE_SIZE * 2**level)], dim=-1)

@@ -1,4 +1,4 @@
-"""The two scripts as a user runs them."""
+"""The scripts as a user runs them."""
 
 import json
 import os
@@ -100,6 +100,8 @@ def test_two_of_five_classes_and_fine_tuning_onto_them(tmp_path: Path, tiny: lis
         ("train", ["schedule.lr=fast"], "error: schedule.lr: expected a value of type float, got 'fast'"),
         ("train", ["resume=runs/none"], "error: resume=runs/none: no such checkpoint"),
         ("eval", [], "Missing mandatory value: checkpoint"),
+        ("export", ["checkpoint=none.pt"], "error: none.pt: no such checkpoint"),
+        ("export", ["checkpoint=none.pt", "format=engine"], "error: format: expected one of 'onnx', "),
     ],
 )
 def test_a_mistake_is_one_clear_message(tmp_path: Path, script: str, settings: list[str], message: str):

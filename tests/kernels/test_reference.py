@@ -113,3 +113,29 @@ def test_derivatives_match_finite_differences(kind, check, boxes):
 
     inputs = [problem.tensors[name] for name in ("reference", "offsets", *names)]
     assert check(attend, inputs)
+
+
+@pytest.mark.parametrize("boxes", [False, True], ids=["points", "boxes"])
+def test_exports_for_any_number_and_size_of_images(boxes):
+    class Attention(torch.nn.Module):
+        def forward(self, maps, centres, offsets):
+            height, width = maps.shape[-2:]
+            value = maps.flatten(2).transpose(1, 2).unflatten(-1, (2, -1))
+            points = SamplingPoints(centres, offsets, ((height, width),))
+            return reference.key_aware_attention(offsets.flatten(3)[..., :4], value, points)
+
+    def arguments(batch, height, width):
+        return (
+            torch.randn(batch, 8, height, width),
+            torch.rand(batch, 5, 1, 4 if boxes else 2),
+            3 * torch.randn(batch, 5, 2, 1, 3, 2),
+        )
+
+    batch = torch.export.Dim("batch", min=1)
+    sizes = {0: batch, 2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)}
+    program = torch.export.export(
+        Attention(), arguments(2, 4, 6), dynamic_shapes=(sizes, {0: batch}, {0: batch}), strict=False
+    )
+    for size in [(1, 9, 5), (3, 2, 2)]:
+        given = arguments(*size)
+        torch.testing.assert_close(program.module()(*given), Attention()(*given))

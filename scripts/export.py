@@ -1,0 +1,31 @@
+"""Make a file of a checkpoint that runs without this project, and check it against PyTorch.
+
+python scripts/export.py checkpoint=runs/foo format=onnx
+python scripts/export.py checkpoint=runs/foo/best.pt format=torch_export backend=reference
+python scripts/export.py checkpoint=runs/foo format=aoti device=cuda
+"""
+
+import hydra
+from _common import CONFIG_FOLDER, as_mapping, clear_errors
+from omegaconf import DictConfig
+
+from litedetr.config import from_mapping
+from litedetr.engine import use_all_cores
+from litedetr.engine.export import ExportConfig, export_checkpoint
+
+
+@hydra.main(version_base=None, config_path=CONFIG_FOLDER, config_name="export")
+@clear_errors
+def main(cfg: DictConfig) -> None:
+    use_all_cores()
+    config = from_mapping(ExportConfig, as_mapping(cfg))
+    exported = export_checkpoint(config)
+    by_file, by_torch = exported.milliseconds
+    *_, height, width = exported.agreements[0].shape
+    print("", *exported.signature, sep="\n")
+    print(f"one image of {height}x{width}: {by_file:.0f} ms, PyTorch {by_torch:.0f} ms")
+    print(f"{exported.path}: {exported.num_bytes / 1e6:.1f} MB, made in {exported.seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
