@@ -39,6 +39,13 @@ class SamplingPoints:
         """(L, 2), the (width, height) of every level, in the dtype and on the device of `like`."""
         return as_tensor([side for h, w in self.shapes for side in (w, h)], like).view(-1, 2)
 
+    def valid_limits(self, like: Tensor) -> Tensor:
+        """(1 or B, L, 2), the (width, height) of every level's valid part, at most all of it; like `level_sizes`."""
+        size = self.level_sizes(like).unsqueeze(0)
+        if self.valid_sizes is None:
+            return size
+        return torch.minimum(self.valid_sizes.flip(-1).to(like.dtype), size)
+
     def pixel_locations(self) -> Tensor:
         """(B, Q, M, L, P, 2) positions in pixels, where the centre of a level's first pixel is (0, 0)."""
         reference = self.reference[:, :, None, :, None]  # (B, Q, 1, L, 1, 2 | 4)

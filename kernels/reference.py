@@ -86,11 +86,7 @@ def bilinear_corners(points: SamplingPoints) -> tuple[Tensor, Tensor]:
 
 def _valid_limit(points: SamplingPoints, like: Tensor) -> Tensor:
     """(1 or B, 1, 1, L, 1, 1, 2) valid (width, height) of each level."""
-    if points.valid_sizes is None:
-        size = points.level_sizes(like).unsqueeze(0)
-    else:
-        size = points.valid_sizes.flip(-1).to(like.dtype)
-    return size[:, None, None, :, None, None]
+    return points.valid_limits(like)[:, None, None, :, None, None]
 
 
 def _table_rows(corner: Tensor, points: SamplingPoints) -> Tensor:

@@ -91,8 +91,8 @@ def _zero_padding(pixels: Tensor, points: SamplingPoints, level: int) -> None:
     if points.valid_sizes is None:
         return
     for image, (height, width) in zip(pixels, points.valid_sizes[:, level].tolist(), strict=True):
-        image[height:] = 0
-        image[:, width:] = 0
+        image[max(height, 0) :] = 0
+        image[:, max(width, 0) :] = 0
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Grid:
         if rows > MOST_ROWS:
             raise ValueError(f"value: expected at most {MOST_ROWS} rows S * M an image, got {rows}; take smaller maps")
         size = torch.tensor([(w, h) for h, w in points.shapes], dtype=dtype).view(-1, 2)
-        limit = size.unsqueeze(0) if points.valid_sizes is None else points.valid_sizes.flip(-1).to(dtype)
+        limit = points.valid_limits(size)
         starts, pitches = (torch.tensor(x, dtype=torch.int32) for x in (levels.starts[:-1], levels.pitches))
         corner = (starts + BORDER * (pitches + 1)) * heads
         origin = corner + torch.arange(heads, dtype=torch.int32).unsqueeze(-1)

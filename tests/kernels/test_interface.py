@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from kernel_helpers import make_problem
+from kernel_helpers import make_problem, run
 
 import kernels
 
@@ -83,3 +83,15 @@ def test_without_triton_its_backend_is_refused_and_the_rest_works(monkeypatch):
     with pytest.raises(ValueError, match="needs the package triton"):
         attend(problem, backend="triton")
     torch.testing.assert_close(attend(problem), attend(problem, backend="reference"), atol=1e-11, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["deformable", "shared", "own"])
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_valid_sizes_beyond_the_level_are_the_level(backend, kind):
+    """Neither another level nor another row is read, and a negative size is no size at all."""
+    expected, lying = run(backend, kind, make_problem()), make_problem()
+    lying.valid_sizes = torch.full((2, 2, 2), 1000)
+    for name, tensor in run(backend, kind, lying).items():
+        torch.testing.assert_close(tensor, expected[name])
+    lying.valid_sizes = torch.full((2, 2, 2), -1)
+    assert not run(backend, kind, lying)["output"].any()
