@@ -1,0 +1,70 @@
+"""README and docs: every command composes, every link leads somewhere."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SCRIPT = re.compile(r"scripts/(\w+)\.py\s*(.*)")
+FLAGS_WITH_VALUE = ("--cfg", "-p", "--info")
+
+
+def commands(page: Path) -> list[tuple[str, list[str]]]:
+    """Script and arguments of every command in the page's shell blocks."""
+    found = []
+    for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            match = SCRIPT.search(line)
+            if match:
+                filled = re.sub(r"<[^<>]*>", "placeholder", match[2])
+                found.append((match[1], shlex.split(filled, comments=True)))
+    return found
+
+
+def overrides(arguments: list[str]) -> list[str]:
+    """Without Hydra's own flags; of a sweep its first values."""
+    kept, is_sweep = [], "-m" in arguments
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if not argument.startswith("-") and before not in FLAGS_WITH_VALUE:
+            kept.append(argument.split(",")[0] if is_sweep else argument)
+    return kept
+
+
+COMMANDS = [
+    pytest.param(script, arguments, id=f"{page.stem}: {script} {' '.join(arguments)}")
+    for page in PAGES
+    for script, arguments in commands(page)
+]
+
+
+@pytest.mark.parametrize(("script", "arguments"), COMMANDS)
+def test_commands_compose(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch):
+    assert (ROOT / "scripts" / f"{script}.py").exists()
+    if script == "convert":
+        monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+        monkeypatch.delitem(sys.modules, "convert", raising=False)
+        assert __import__("convert").arguments(arguments).published
+        return
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        assert compose(script, overrides(arguments)) is not None
+
+
+def test_there_are_commands_to_check():
+    assert len(COMMANDS) > 50
+    assert {param.values[0] for param in COMMANDS} == {
+        path.stem for path in (ROOT / "scripts").glob("*.py") if not path.stem.startswith("_")
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path):
+    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    missing = [t for t in targets if not t.startswith("http") and not (page.parent / t).exists()]
+    assert missing == []
