@@ -38,35 +38,32 @@ def draw_models(rows: Sequence[ModelRow], machine: str, path: Path) -> None:
 
 def _flops_panel(axes: Axes, rows: Sequence[ModelRow]) -> None:
     counted = [row for row in rows if row.gflops]
-    _points(axes, rows, counted, "gflops")
     slope = counted[0].gflops / counted[0].milliseconds
-    end = max(row.milliseconds for row in rows) * 1.1
-    axes.plot([0, end], [0, slope * end], "--", color="black", alpha=0.4, linewidth=1, zorder=0)
+    highest = max(row.gflops for row in counted) * 1.3
+    _points(axes, rows, counted, "gflops")
+    axes.plot([0, highest / slope], [0, highest], "--", color="black", alpha=0.4, linewidth=1, zorder=0)
     for row in rows:
         if not row.gflops:  # a peer that nobody counted: its time alone
-            axes.axvline(row.milliseconds, color=COLOURS[-1], linewidth=1, linestyle=":")
-            axes.annotate(
-                row.name, (row.milliseconds, slope * end * 0.05), rotation=90, fontsize=8, ha="right", va="bottom"
-            )
-    axes.set_ylim(0, slope * end)
+            axes.axvline(row.milliseconds, color=COLOURS[-1], linewidth=1.2, linestyle=":")
+            place = (row.milliseconds, highest * 0.03)
+            axes.annotate(row.name, place, rotation=90, fontsize=8, ha="right", va="bottom")
+    axes.set_ylim(0, highest)
     axes.set_ylabel("GFLOPs (multiply-adds)")
 
 
 def _ap_panel(axes: Axes, rows: Sequence[ModelRow]) -> None:
     known = [row for row in rows if row.ap]
     _points(axes, rows, known, "ap")
-    axes.margins(y=0.25)
+    axes.margins(y=0.4)
     sources = sorted({row.ap_source for row in known})
     axes.set_ylabel(f"box AP ({'; '.join(sources)})")
 
 
 def _points(axes: Axes, rows: Sequence[ModelRow], shown: Sequence[ModelRow], field: str) -> None:
-    run, end = rows[0].run, max(row.milliseconds for row in rows) * 1.1
-    axes.set_xlim(0, end)
+    run = rows[0].run
     for row in shown:
-        place = (row.milliseconds, getattr(row, field))
-        axes.scatter(*place, s=60, color=COLOURS[rows.index(row) % len(COLOURS)], zorder=2)
-        # names run towards the middle
-        shift, side = ((8, -4), "left") if row.milliseconds < end / 2 else ((-8, 4), "right")
-        axes.annotate(row.name, place, xytext=shift, textcoords="offset points", ha=side, fontsize=8.5)
+        colour = COLOURS[rows.index(row) % len(COLOURS)]
+        axes.scatter(row.milliseconds, getattr(row, field), s=60, color=colour, zorder=2, label=row.name)
+    axes.set_xlim(0, max(row.milliseconds for row in rows) * 1.1)
     axes.set_xlabel(f"milliseconds, {'training step' if run == 'training' else 'forward pass'}")
+    axes.legend(loc="upper left", fontsize=8)
