@@ -34,6 +34,7 @@ from litedetr.models import build_detector, level_shapes
 from litedetr.postprocess import postprocess
 from litedetr.structures import ImageBatch
 
+pytestmark = pytest.mark.skipif(not formats.torch_can_trace(), reason="export needs a later torch")
 SHAPES = Categories(("circle", "ring", "square", "triangle", "star"), (1, 2, 3, 4, 5))
 TRACED = (96, 128)
 CHECKED = ((1, 66, 131), (3, 100, 70), (2, 96, 96))
@@ -292,3 +293,10 @@ def test_the_smallest_side_has_a_token_for_every_query(queries: int, levels: int
     assert smallest_side(config) == side
     tokens = [sum(h * w for h, w in level_shapes(levels, (s, s))) for s in (side - 1, side)]
     assert tokens[0] < queries <= tokens[1] or side == 65
+
+
+def test_an_older_torch_is_named(checkpoint, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "2.11.0+cu130")
+    with pytest.raises(ExportError, match=r"^export needs torch 2\.13 or later, this is 2\.11\.0\+cu130"):
+        export_checkpoint(settings(checkpoint, "torch_export"))
+    assert formats.torch_can_trace() is False

@@ -19,7 +19,7 @@ from litedetr.engine.distributed import join_ranks
 from litedetr.engine.export.check import Agreement, compare
 from litedetr.engine.export.config import ExportConfig
 from litedetr.engine.export.errors import ExportError
-from litedetr.engine.export.formats import Run, file_format
+from litedetr.engine.export.formats import Run, file_format, require_torch
 from litedetr.engine.export.graph import INPUT, DeployedDetector, smallest_side, trace
 from litedetr.engine.export.images import check_batches
 
@@ -44,8 +44,9 @@ class Exported:
 def export_checkpoint(config: ExportConfig, say: Callable[[str], None] = print) -> Exported:
     """Write the file under another name, check it, and give it its name once it has passed.
 
-    ExportError where a package is missing or the file disagrees with PyTorch; the unchecked file then stays.
+    ExportError where torch is too old, a package is missing, or the file disagrees with PyTorch and so stays unchecked.
     """
+    require_torch()
     kind = file_format(config)
     kind.require_tools()
     loaded = load_detector(config.path, config.attention)

@@ -22,6 +22,7 @@ from litedetr.engine.export.graph import INPUT
 from litedetr.engine.export.group_norm import translations
 
 KEY = "litedetr"  # under which a file holds its description, as JSON
+LEAST_TORCH = (2, 13)  # 2.6 and 2.11 tie the height and width of a map to those that were traced
 Run = Callable[[Tensor], tuple[Tensor, ...]]
 
 
@@ -120,6 +121,17 @@ class AotInductor:
 
     def description(self, path: Path) -> dict[str, Any]:
         return json.loads(torch._inductor.aoti_load_package(str(path)).get_metadata()[KEY])
+
+
+def require_torch() -> None:
+    """ExportError where torch is too old to trace the detector for any size."""
+    if not torch_can_trace():
+        least = ".".join(map(str, LEAST_TORCH))
+        raise ExportError(f"export needs torch {least} or later, this is {torch.__version__}; earlier ones fix sizes")
+
+
+def torch_can_trace() -> bool:
+    return tuple(int(number) for number in torch.__version__.split(".")[:2]) >= LEAST_TORCH
 
 
 def file_format(config: ExportConfig) -> Format:
