@@ -1,8 +1,24 @@
-"""Settings that must stand before anything imports Triton."""
+"""Settings that must stand before anything imports Triton, and fixtures of several folders."""
 
 import os
+from pathlib import Path
 
+import pytest
 import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the embedded data set is drawn, once."""
+    return tmp_path_factory.mktemp("shapes")
+
+
+@pytest.fixture
+def one_rank():
+    """A run of one process on the CPU."""
+    from litedetr.engine import Ranks  # not above: the kernels' tests need nothing of the detector
+
+    return Ranks(torch.device("cpu"))
