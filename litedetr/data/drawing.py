@@ -124,7 +124,7 @@ class _Placed:
             if share < _LEAST_VISIBLE:
                 continue
             mask = outline.mask((float(centre[0]), float(centre[1])), self._canvas.size)
-            coverage = np.asarray(mask, dtype=np.float32) / 255
+            coverage = np.asarray(mask, dtype=np.float64) / 255
             if self._leaves_enough(coverage):
                 self._add(shape, box, mask, coverage, coverage.sum() / share, rng)
                 return
@@ -144,7 +144,7 @@ class _Placed:
         full: float,
         rng: np.random.Generator,
     ) -> None:
-        pixels = np.asarray(self._canvas, dtype=np.float32)
+        pixels = np.asarray(self._canvas, dtype=np.float64)
         below = coverage.ravel() @ pixels.reshape(-1, 3) / coverage.sum()
         self._canvas.paste(_colour(shape, below, rng), mask=mask)
         self._visible = [visible * (1 - coverage) for visible in self._visible]

@@ -7,8 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from litedetr.data import DataConfig, ShapesConfig, TransformConfig
 from litedetr.engine import Ranks, RunConfig, RunFolder, ScheduleConfig, Trainer, TrainerConfig
+from litedetr.engine.optim import build_optimizer
+from litedetr.engine.signals import StopRequest
+from litedetr.engine.train_step import TrainStep
+from litedetr.losses import Criterion, LossConfig
+from litedetr.models import build_detector
 from litedetr.models.config import (
     AttentionConfig,
     BackboneConfig,
@@ -41,6 +48,26 @@ def run_config(cache: Path, schedule: dict[str, Any] | None = None, trainer: dic
         model=MODEL,
         schedule=replace(usual, **(schedule or {})),
         trainer=replace(TrainerConfig(device="cpu", log_every=1, num_pictures=1), **(trainer or {})),
+    )
+
+
+def build_step(
+    ranks: Ranks, dtype: torch.dtype = torch.float32, precision: str = "fp32", system: dict | None = None, **denoising
+) -> TrainStep:
+    """A step of the tiny detector, from weights that are always the same."""
+    torch.manual_seed(0)
+    config = replace(MODEL, **(system or {"denoising": DenoisingConfig(num_pairs=6, **denoising)}))
+    model = build_detector(config, 5).to(dtype).train()
+    return TrainStep(
+        model=model,
+        criterion=Criterion(LossConfig()),
+        optimizer=build_optimizer(model, ScheduleConfig()),
+        scaler=torch.amp.GradScaler("cpu", enabled=precision == "fp16"),
+        precision=precision,
+        clip_norm=None,
+        seed=0,
+        ranks=ranks,
+        stop=StopRequest(),
     )
 
 

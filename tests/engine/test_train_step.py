@@ -3,17 +3,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from engine_helpers import MODEL, run_config
+from engine_helpers import build_step, run_config
 from torch import Tensor, nn
 
 from litedetr.data import build_datasets, collate
-from litedetr.engine import NonFiniteError, Ranks, ScheduleConfig
+from litedetr.engine import NonFiniteError, Ranks
 from litedetr.engine.batches import MicroBatch
-from litedetr.engine.optim import build_optimizer
-from litedetr.engine.signals import StopRequest
 from litedetr.engine.train_step import TrainStep, non_finite, share_counts, step_seed
 from litedetr.losses import Criterion, LossConfig
-from litedetr.models import build_detector
 from litedetr.models.config import DecoderConfig, DenoisingConfig, HybridConfig, QuerySelectionConfig
 from litedetr.structures import Target, TargetBatch
 
@@ -29,25 +26,6 @@ def batch_of(samples, dtype: torch.dtype) -> MicroBatch:
     images, targets = collate(samples)
     items = tuple(replace(item, boxes=item.boxes.to(dtype)) for item in targets.items)
     return replace(images, pixels=images.pixels.to(dtype)), replace(targets, items=items)
-
-
-def build_step(
-    ranks: Ranks, dtype: torch.dtype = torch.float32, precision: str = "fp32", system: dict | None = None, **denoising
-) -> TrainStep:
-    torch.manual_seed(0)
-    config = replace(MODEL, **(system or {"denoising": DenoisingConfig(num_pairs=6, **denoising)}))
-    model = build_detector(config, 5).to(dtype).train()
-    return TrainStep(
-        model=model,
-        criterion=Criterion(LossConfig()),
-        optimizer=build_optimizer(model, ScheduleConfig()),
-        scaler=torch.amp.GradScaler("cpu", enabled=precision == "fp16"),
-        precision=precision,
-        clip_norm=None,
-        seed=0,
-        ranks=ranks,
-        stop=StopRequest(),
-    )
 
 
 # Of 4 or 5 tokens an image, 3 are the detector's own; images have up to 3 objects, which one-to-many queries see twice.
