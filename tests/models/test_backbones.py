@@ -6,7 +6,7 @@ import torch
 from litedetr.config import ConfigError
 from litedetr.models import load_backbone_weights
 from litedetr.models.backbones import build_backbone
-from litedetr.models.backbones.padding import FrozenBatchNorm, convolve
+from litedetr.models.backbones.padding import FrozenBatchNorm, MaskedGroupNorm, PaddingMask, convolve
 from litedetr.models.config import BackboneConfig
 from litedetr.structures import ImageBatch
 
@@ -55,6 +55,16 @@ def test_frozen_stages(frozen, trained):
     model = resnet(frozen_stages=frozen)
     learning = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
     assert learning & {"conv1", "layer1", "layer2"} == trained
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_masked_norm_of_large_half_precision_values_is_that_of_full_precision(dtype):
+    """Their squares are beyond fp16; a mean rounded to bf16 would be seen too."""
+    torch.manual_seed(0)
+    x = (torch.randn(2, 8, 40, 40) * 500 + 3000).to(dtype)
+    mask = PaddingMask(torch.tensor([[40, 40], [17, 40]]))
+    norm = MaskedGroupNorm(2, 8)
+    assert torch.equal(norm(x, mask), norm(x.float(), mask))
 
 
 def torchvision_file(path, **changes):

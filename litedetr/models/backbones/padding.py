@@ -48,12 +48,15 @@ def zero_padding(x: Tensor, mask: PaddingMask | None) -> Tensor:
 
 
 class MaskedGroupNorm(nn.GroupNorm):
-    """Group norm whose statistics leave padding out. Wu & He, 2018."""
+    """Group norm whose statistics leave padding out. Wu & He, 2018.
+
+    In single precision at least, as autocast has torch's own: fp16 cannot hold the squares of large values.
+    """
 
     def forward(self, x: Tensor, mask: PaddingMask | None = None) -> Tensor:
         if mask is None:
             return super().forward(x)
-        valid = mask.valid(*x.shape[-2:])
+        x, valid = x.to(torch.promote_types(x.dtype, torch.float32)), mask.valid(*x.shape[-2:])
         grouped = zero_padding(x, mask).unflatten(1, (self.num_groups, -1))  # (B, G, C / G, H, W)
         count = valid.sum((-2, -1), keepdim=True).unsqueeze(1) * grouped.shape[2]
         mean = grouped.sum((2, 3, 4), keepdim=True) / count
