@@ -22,6 +22,9 @@ from litedetr.engine.signals import StopRequest
 from litedetr.losses import Criterion, Losses
 from litedetr.structures import DetectorOutput, ImageBatch, TargetBatch
 
+# Of the fp16 loss. It begins at 65536 and is halved by each overflow; here no loss near 1 could still overflow.
+LEAST_SCALE = 2.0**-10
+
 
 class NonFiniteError(ArithmeticError):
     """The loss or the gradient is infinite or not a number; nothing was updated with it."""
@@ -100,8 +103,9 @@ class TrainStep:
     def _update(self, step: int, parts: dict[str, Tensor]) -> float:
         self.scaler.unscale_(self.optimizer)
         grad_norm = float(gradient_norm(self.model, self.clip_norm))
-        # With fp16 an overflow is normal: the scaler skips the step and lowers its scale.
-        if not self.scaler.is_enabled() and not math.isfinite(grad_norm):
+        # With fp16 an overflow is normal: the scaler skips the step and lowers its scale. But not for ever.
+        overflow_explains = self.scaler.is_enabled() and self.scaler.get_scale() > LEAST_SCALE
+        if not math.isfinite(grad_norm) and not overflow_explains:
             raise self._failure(f"the gradient's norm is {grad_norm}", step, parts)
         self.scaler.step(self.optimizer)
         self.scaler.update()

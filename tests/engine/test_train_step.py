@@ -177,6 +177,15 @@ def test_an_infinite_gradient_stops_in_full_precision_and_is_skipped_by_the_fp16
     assert all(torch.equal(value, before[name]) for name, value in half.model.state_dict().items())
 
 
+def test_fp16_does_not_leave_out_steps_for_ever(samples, one_rank: Ranks):
+    batch = batch_of(samples[:2], torch.float32)
+    half = build_step(one_rank, precision="fp16")
+    next(half.model.parameters()).register_hook(lambda grad: torch.full_like(grad, math.nan))
+    half.scaler.load_state_dict(half.scaler.state_dict() | {"scale": 2.0**-9})
+    half(0, [batch])
+    assert_stops_without_update(half, batch, "the gradient's norm is nan")
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_trains_to_about_the_same_loss(samples, one_rank: Ranks, precision: str):
     batch = batch_of(samples[:4], torch.float32)
