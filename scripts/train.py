@@ -7,7 +7,7 @@ torchrun --nproc-per-node=8 scripts/train.py experiment=coco_r50_36ep data.root=
 from pathlib import Path
 
 import hydra
-from _common import CONFIG_FOLDER, clear_errors, run_config
+from _common import CONFIG_FOLDER, clear_errors, one_voice, run_config
 from omegaconf import DictConfig, OmegaConf
 
 from litedetr.engine import Trainer, choose_run_folder, join_ranks, use_all_cores, use_deterministic_algorithms
@@ -15,6 +15,7 @@ from litedetr.engine import Trainer, choose_run_folder, join_ranks, use_all_core
 RUNS = Path("runs")
 
 
+@one_voice
 @hydra.main(version_base=None, config_path=CONFIG_FOLDER, config_name="train")
 @clear_errors
 def main(cfg: DictConfig) -> None:

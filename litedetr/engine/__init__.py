@@ -11,7 +11,14 @@ from litedetr.engine.checkpoint import (
 )
 from litedetr.engine.config import Precision, RunConfig, ScheduleConfig, TrainerConfig, detector_config
 from litedetr.engine.convert import ConvertConfig, convert
-from litedetr.engine.distributed import Ranks, choose_device, join_ranks, use_all_cores, use_deterministic_algorithms
+from litedetr.engine.distributed import (
+    LostRanksError,
+    Ranks,
+    choose_device,
+    join_ranks,
+    use_all_cores,
+    use_deterministic_algorithms,
+)
 from litedetr.engine.evaluate import EvalConfig, evaluate_checkpoint
 from litedetr.engine.evaluator import Evaluation, Evaluator, write_detections
 from litedetr.engine.predict import (
@@ -39,6 +46,7 @@ __all__ = [
     "Interrupted",
     "LoadedDetector",
     "LoaderSettings",
+    "LostRanksError",
     "NonFiniteError",
     "Precision",
     "PredictConfig",
