@@ -104,14 +104,15 @@ def join_ranks(device: Device) -> Iterator[Ranks]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     ranks = Ranks(own_device, dist.get_rank(), world_size)
     # Only after success: a rank that failed must not wait here for the others.
-    with _lost_ranks_named():
+    with name_lost_ranks():
         yield ranks
         ranks.gather_numbers(0)  # a rank that leaves early can cut off what another one has not read yet
     dist.destroy_process_group()
 
 
 @contextmanager
-def _lost_ranks_named() -> Iterator[None]:
+def name_lost_ranks() -> Iterator[None]:
+    """Turns what a collective raises where a rank is gone into LostRanksError."""
     try:
         yield
     except RuntimeError as error:

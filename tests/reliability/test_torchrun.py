@@ -48,9 +48,11 @@ def assert_checkpoint_whole(folder: Path) -> None:
     assert load_checkpoint(folder / "runs" / "foo" / "last.pt").progress.step >= 2
 
 
-def test_a_killed_rank_ends_the_run(tmp_path: Path, tiny: list[str]):
+def test_a_killed_rank_ends_the_run(tmp_path: Path):
+    """Of two that have just drawn the embedded data set at the same time."""
     kill = once_saved(tmp_path, lambda agent: os.kill(process_of(agent, rank=1), signal.SIGKILL))
-    outcome = torchrun(tmp_path, 2, TRAIN, *tiny, *LONG, disturb=kill)
+    outcome = torchrun(tmp_path, 2, TRAIN, *TINY, *LONG, "data.shapes.cache=drawn", disturb=kill)
+    assert len(list((tmp_path / "drawn").iterdir())) == 1
     assert outcome.count(LOST) <= 1  # none where torchrun ends the other one before it needs the lost one
     assert_ended(outcome, "Signal 9 (SIGKILL) received by PID", within=20)
     assert_checkpoint_whole(tmp_path)
@@ -109,7 +111,7 @@ def test_a_rank_that_alone_fails_while_it_trains_says_why(tmp_path: Path, cache:
     image.write_bytes(image.read_bytes()[:200])
     settings = [*coco(TINY, root), *LONG]
     outcome = torchrun(tmp_path, 2, TRAIN, *settings)
-    assert_ended(outcome, f"error: {image}")
+    assert_ended(outcome, f"{image}: cannot be read as an image")
     assert outcome.count(LOST) <= 1
     assert_checkpoint_whole(tmp_path)
 

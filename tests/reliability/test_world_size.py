@@ -4,10 +4,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from double_precision import train_in_double
 from engine_helpers import metrics, run_config
-from torchrun import torchrun
+from test_scripts import TINY, run
+from torchrun import ROOT, torchrun
 
 from litedetr.config import to_mapping
 from litedetr.engine import Ranks, RunConfig, load_checkpoint
@@ -48,3 +50,26 @@ def test_two_processes_train_the_weights_of_one(cache: Path, tmp_path: Path, one
         assert_same_weights(folder, one)
         assert [record["step"] for record in metrics(folder, "train")] == [1, 2, 3, 4, 5, 6]
         assert metrics(folder, "evaluation") == metrics(one, "evaluation")
+
+
+@pytest.mark.slow
+def test_the_scripts_train_the_same_in_single_precision_up_to_rounding(cache: Path, tmp_path: Path):
+    """scripts/train.py, 30 steps. AdamW divides a gradient by its size, so that one which is rounding alone still
+    moves its weight by up to the rate: the weights as a whole are compared with how far they moved.
+    """
+    settings = [*TINY, f"data.shapes.cache={cache}", "schedule.length=10", "schedule.ema_decay=null"]
+    alone = run(tmp_path, "train", *settings, "run=one")
+    assert alone.returncode == 0, alone.stderr
+    begun = run(tmp_path, "train", *settings, "run=begun", "trainer.stop_after=1", "schedule.lr=1e-12")
+    assert begun.returncode == 0, begun.stderr
+    together = torchrun(tmp_path, 2, ROOT / "scripts" / "train.py", *settings, "run=two")
+    assert together.code == 0, together.errors
+    start, one, two = (
+        torch.cat([value.flatten() for value in load_checkpoint(tmp_path / "runs" / name / "last.pt").model.values()])
+        for name in ("begun", "one", "two")
+    )
+    difference = (two - one).norm() / (one - start).norm()
+    losses = [[record["loss"] for record in metrics(tmp_path / "runs" / name, "train")] for name in ("one", "two")]
+    print(f"weights differ by {difference:.1e} of their way, losses by {abs(losses[1][-1] / losses[0][-1] - 1):.1e}")
+    assert difference < 1e-3
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
