@@ -30,7 +30,7 @@ from litedetr.engine.predict import (
     predict_files,
 )
 from litedetr.engine.predictor import Predictor
-from litedetr.engine.run_folder import RunFolder, choose_run_folder
+from litedetr.engine.run_folder import RunFolder, agree_on_run_folder, choose_run_folder
 from litedetr.engine.scores import Scores, class_table, coco_scores, summary_table
 from litedetr.engine.signals import Interrupted
 from litedetr.engine.train_step import NonFiniteError
@@ -61,6 +61,7 @@ __all__ = [
     "Trainer",
     "TrainerConfig",
     "Unreadable",
+    "agree_on_run_folder",
     "choose_device",
     "choose_run_folder",
     "class_table",

@@ -61,10 +61,6 @@ class Ranks:
         dist.gather_object(value, values)
         return values
 
-    def from_main(self, value: T) -> T:
-        """The main rank's `value`."""
-        return self.gather(value)[0] if self.world_size > 1 else value
-
     def share_gradients(self, model: nn.Module) -> nn.Module:
         """`model`, whose backward pass averages the gradients over all ranks. Its buffers must be constants."""
         if self.world_size == 1:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from engine_helpers import run_config
 from test_scripts import TINY
-from torchrun import ROOT, Outcome, process_of, torchrun, wait_for
+from torchrun import ROOT, Outcome, process_of, torchrun, torchrun_on_machines, wait_for
 
 from litedetr.data import EpochSampler
 from litedetr.data.shapes import shapes_root
@@ -124,3 +124,18 @@ def test_a_signal_to_torchrun_saves_and_leaves(tmp_path: Path, tiny: list[str], 
     )
     assert_ended(outcome, f"{signum.name}: left after step", within=20)
     assert_checkpoint_whole(tmp_path)
+
+
+@pytest.mark.slow
+def test_machines_that_share_no_folder_train_and_are_stopped_before_they_begin_anew(tmp_path: Path, tiny: list[str]):
+    """Which of them has the main rank is decided at each start."""
+    machines = [tmp_path / name for name in ("first", "second")]
+    for machine in machines:
+        machine.mkdir()
+    settings = [*tiny, "run=foo", "schedule.length=2"]
+    for outcome in torchrun_on_machines(machines, TRAIN, *settings, "trainer.stop_after=4"):
+        assert outcome.code == 0, outcome.errors
+    (written,) = (machine / "runs" / "foo" / "last.pt" for machine in machines if (machine / "runs").exists())
+    for outcome in torchrun_on_machines(machines, TRAIN, *settings, "resume=auto"):
+        assert_ended(outcome, "error: runs: expected a folder that all machines share")
+    assert load_checkpoint(written).progress.step == 4

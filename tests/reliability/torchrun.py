@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ PATHS = [ROOT, ROOT / "tests" / "engine"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """code: exit status. errors: stderr. seconds: from `disturb` on."""
+    """code: exit status. errors: stderr. seconds: until the end, from `disturb` on."""
 
     code: int
     errors: str
@@ -29,16 +30,33 @@ def torchrun(
     folder: Path, processes: int, script: Path, *arguments: str, disturb: Callable[[int], None] = lambda agent: None
 ) -> Outcome:
     """Run in `folder` until all processes have left. disturb: called with the process id of torchrun."""
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--rdzv-backend=c10d"]
-    command += ["--rdzv-endpoint=localhost:0", str(script), *arguments]
+    layout = [f"--nproc-per-node={processes}", "--rdzv-endpoint=localhost:0"]
+    agent = start(folder, layout, script, *arguments)
+    disturb(agent.pid)
+    return outcome_of(agent)
+
+
+def torchrun_on_machines(folders: list[Path], script: Path, *arguments: str) -> list[Outcome]:
+    """One process in each folder, started by a torchrun of its own, as on machines that share nothing."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"--rdzv-endpoint=localhost:{probe.getsockname()[1]}"
+    layout = [f"--nnodes={len(folders)}", "--nproc-per-node=1", "--local-addr=127.0.0.1", "--rdzv-id=test", endpoint]
+    agents = [start(folder, layout, script, *arguments) for folder in folders]
+    return [outcome_of(agent) for agent in agents]
+
+
+def start(folder: Path, layout: list[str], script: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend=c10d", *layout, str(script), *arguments]
     environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, PATHS))}
-    with subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as agent:
-        disturb(agent.pid)
-        begin = time.monotonic()
-        _, errors = agent.communicate(timeout=120)
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=folder, env=environment, **streams)
+
+
+def outcome_of(agent: subprocess.Popen) -> Outcome:
+    begin = time.monotonic()
+    _, errors = agent.communicate(timeout=180)
     return Outcome(agent.returncode, errors, time.monotonic() - begin)
 
 
