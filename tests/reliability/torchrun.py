@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PATHS = [ROOT, ROOT / "tests" / "engine"]
+PATIENCE = 240.0  # seconds; far more than any job takes, on a busy machine too
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,13 @@ def start(folder: Path, layout: list[str], script: Path, *arguments: str) -> sub
 
 
 def outcome_of(agent: subprocess.Popen) -> Outcome:
+    """Of a job that must end by itself. What does not is ended before it fails the test."""
     begin = time.monotonic()
-    _, errors = agent.communicate(timeout=180)
+    try:
+        _, errors = agent.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        agent.terminate()  # its ranks along with it
+        raise
     return Outcome(agent.returncode, errors, time.monotonic() - begin)
 
 
