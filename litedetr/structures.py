@@ -76,17 +76,29 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Share:
+    """Which images of a whole batch of `total` these are: those from `first` on. seed: of the whole batch's noise."""
+
+    first: int
+    total: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class TargetBatch:
-    """The targets of a batch, with the two numbers that couple its images.
+    """The targets of a batch, with what couples its images.
 
     num_boxes: the losses' normaliser; max_objects: decides the number of denoising groups.
     Both default to this batch's own; a trainer that accumulates gradients or runs on several ranks replaces them
     by those of the whole batch, so that the gradient is the large batch's own.
+    share: this batch's place in the whole one, by which it gets the noise that the whole one would draw for it; None:
+    it is the whole, and draws from PyTorch's global generator.
     """
 
     items: tuple[Target, ...]
     num_boxes: float
     max_objects: int
+    share: Share | None = None
 
     @classmethod
     def from_targets(cls, targets: Sequence[Target]) -> TargetBatch:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +21,10 @@ PAPER = Path(CONFIG_FOLDER) / "paper.yaml"
 # The scripts run from a clone too, without an installation.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from litedetr.engine import Interrupted, NonFiniteError, RunConfig  # noqa: E402
+from litedetr.engine import Interrupted, LostRanksError, NonFiniteError, RunConfig  # noqa: E402
 
-USER_ERRORS = (ValueError, FileNotFoundError, OmegaConfBaseException, NonFiniteError)
+USER_ERRORS = (ValueError, FileNotFoundError, OmegaConfBaseException, NonFiniteError, LostRanksError)
+PATIENCE = 5.0  # seconds
 
 
 def run_config(cfg: DictConfig) -> RunConfig:
@@ -53,5 +57,29 @@ def clear_errors(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], N
                 raise
             print(f"error: {error}\n(HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
             sys.exit(2)
+
+    return wrapped
+
+
+def one_voice(main: Callable[[], None]) -> Callable[[], None]:
+    """Of the processes that torchrun starts on a machine only the first writes to stderr, Hydra's messages included.
+
+    Most mistakes are everyone's. Another process that fails holds its report back for torchrun to end it along with
+    the first, and gives it where that does not happen: the mistake is its own. After a signal the first speaks for all.
+    """
+
+    @functools.wraps(main)
+    def wrapped() -> None:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            return main()
+        report = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(report):
+                main()
+        except (Exception, SystemExit) as error:
+            if not (isinstance(error, SystemExit) and error.code > 128):
+                time.sleep(PATIENCE)
+                sys.stderr.write(report.getvalue())
+            raise
 
     return wrapped

@@ -7,7 +7,7 @@ python scripts/eval.py checkpoint=runs/foo/best.pt data=coco data.root=<coco>
 from pathlib import Path
 
 import hydra
-from _common import CONFIG_FOLDER, as_mapping, clear_errors, overridden
+from _common import CONFIG_FOLDER, as_mapping, clear_errors, one_voice, overridden
 from omegaconf import DictConfig
 
 from litedetr.config import from_mapping
@@ -21,6 +21,7 @@ from litedetr.engine import (
 )
 
 
+@one_voice
 @hydra.main(version_base=None, config_path=CONFIG_FOLDER, config_name="eval")
 @clear_errors
 def main(cfg: DictConfig) -> None:

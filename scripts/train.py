@@ -7,14 +7,15 @@ torchrun --nproc-per-node=8 scripts/train.py experiment=coco_r50_36ep data.root=
 from pathlib import Path
 
 import hydra
-from _common import CONFIG_FOLDER, clear_errors, run_config
+from _common import CONFIG_FOLDER, clear_errors, one_voice, run_config
 from omegaconf import DictConfig, OmegaConf
 
-from litedetr.engine import Trainer, choose_run_folder, join_ranks, use_all_cores, use_deterministic_algorithms
+from litedetr.engine import Trainer, agree_on_run_folder, join_ranks, use_all_cores, use_deterministic_algorithms
 
 RUNS = Path("runs")
 
 
+@one_voice
 @hydra.main(version_base=None, config_path=CONFIG_FOLDER, config_name="train")
 @clear_errors
 def main(cfg: DictConfig) -> None:
@@ -24,7 +25,7 @@ def main(cfg: DictConfig) -> None:
         use_deterministic_algorithms()
     with join_ranks(config.trainer.device) as ranks:
         name = None if cfg.run is None else str(cfg.run)  # run=7 is a number to YAML
-        folder = ranks.from_main(choose_run_folder(RUNS, name, config) if ranks.is_main else None)
+        folder = agree_on_run_folder(RUNS, name, config, ranks)
         trainer = Trainer(config, folder, ranks)
         if ranks.is_main:
             OmegaConf.save(cfg, folder.path / "config.yaml", resolve=True)

@@ -11,7 +11,14 @@ from litedetr.engine.checkpoint import (
 )
 from litedetr.engine.config import Precision, RunConfig, ScheduleConfig, TrainerConfig, detector_config
 from litedetr.engine.convert import ConvertConfig, convert
-from litedetr.engine.distributed import Ranks, choose_device, join_ranks, use_all_cores, use_deterministic_algorithms
+from litedetr.engine.distributed import (
+    LostRanksError,
+    Ranks,
+    choose_device,
+    join_ranks,
+    use_all_cores,
+    use_deterministic_algorithms,
+)
 from litedetr.engine.evaluate import EvalConfig, evaluate_checkpoint
 from litedetr.engine.evaluator import Evaluation, Evaluator, write_detections
 from litedetr.engine.predict import (
@@ -23,7 +30,7 @@ from litedetr.engine.predict import (
     predict_files,
 )
 from litedetr.engine.predictor import Predictor
-from litedetr.engine.run_folder import RunFolder, choose_run_folder
+from litedetr.engine.run_folder import RunFolder, agree_on_run_folder, choose_run_folder
 from litedetr.engine.scores import Scores, class_table, coco_scores, summary_table
 from litedetr.engine.signals import Interrupted
 from litedetr.engine.train_step import NonFiniteError
@@ -39,6 +46,7 @@ __all__ = [
     "Interrupted",
     "LoadedDetector",
     "LoaderSettings",
+    "LostRanksError",
     "NonFiniteError",
     "Precision",
     "PredictConfig",
@@ -53,6 +61,7 @@ __all__ = [
     "Trainer",
     "TrainerConfig",
     "Unreadable",
+    "agree_on_run_folder",
     "choose_device",
     "choose_run_folder",
     "class_table",

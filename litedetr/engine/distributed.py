@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +11,17 @@ from typing import TypeVar
 
 import torch
 from torch import distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from litedetr.config import require
 from litedetr.engine.config import Device
 
 T = TypeVar("T")
+
+
+class LostRanksError(RuntimeError):
+    """Another process of the run ended, or cannot be reached, while this one needed it."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +61,14 @@ class Ranks:
         dist.gather_object(value, values)
         return values
 
-    def from_main(self, value: T) -> T:
-        """The main rank's `value`."""
-        return self.gather(value)[0] if self.world_size > 1 else value
+    def share_gradients(self, model: nn.Module) -> nn.Module:
+        """`model`, whose backward pass averages the gradients over all ranks. Its buffers must be constants."""
+        if self.world_size == 1:
+            return model
+        device_ids = [self.device] if self.device.type == "cuda" else None
+        options = inspect.signature(DistributedDataParallel).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"  # from 2.13 on
+        return DistributedDataParallel(model, device_ids=device_ids, **{buffers: False})
 
 
 def choose_device(device: Device) -> torch.device:
@@ -70,22 +82,44 @@ def choose_device(device: Device) -> torch.device:
 def join_ranks(device: Device) -> Iterator[Ranks]:
     """The ranks that torchrun started, or a single one without it. Leaves the process group at the end.
 
-    Raises ConfigError where a GPU is asked for and there is none.
+    Raises ConfigError where a GPU is asked for and there is none or not one for each process, and LostRanksError where
+    another rank ended too early.
     """
     on_gpu = choose_device(device).type == "cuda"
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     own_device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
     if on_gpu:
+        num_gpus, processes = torch.cuda.device_count(), os.environ.get("LOCAL_WORLD_SIZE", "1")
+        require(local_rank < num_gpus, "--nproc-per-node", f"at most the number of GPUs ({num_gpus})", processes)
         torch.cuda.set_device(own_device)
     if world_size == 1:
         yield Ranks(own_device)
         return
     # Host numbers travel by gloo even where gradients travel by NCCL, so they never wait for the GPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
-    yield Ranks(own_device, dist.get_rank(), world_size)
+    ranks = Ranks(own_device, dist.get_rank(), world_size)
     # Only after success: a rank that failed must not wait here for the others.
+    with name_lost_ranks():
+        yield ranks
+        ranks.gather_numbers(0)  # a rank that leaves early can cut off what another one has not read yet
     dist.destroy_process_group()
+
+
+@contextmanager
+def name_lost_ranks() -> Iterator[None]:
+    """Turns what a collective raises where a rank is gone into LostRanksError."""
+    try:
+        yield
+    except RuntimeError as error:
+        # gloo's errors have no type of their own; they begin with the place in its sources.
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        what = str(error).split("] ", 1)[-1].split(". ")[0].splitlines()[0]
+        raise LostRanksError(
+            f"another process of this run ended or cannot be reached ({what}): its own message says why, or the "
+            "launcher's report. Training goes on from the last checkpoint with resume=auto"
+        ) from error
 
 
 def use_all_cores() -> None:

@@ -8,9 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from litedetr.config import ConfigError, to_mapping
+from litedetr.config import ConfigError, require, to_mapping
 from litedetr.engine.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from litedetr.engine.config import RunConfig
+from litedetr.engine.distributed import Ranks
 
 # Settings of a model that change nothing of what it computes.
 SAME_MODEL = {
@@ -55,6 +56,17 @@ class RunFolder:
     def results(self) -> Path:
         """There once the run is complete."""
         return self.path / "results.json"
+
+
+def agree_on_run_folder(root: Path, name: str | None, config: RunConfig, ranks: Ranks) -> RunFolder:
+    """The main rank's choice, where all ranks would continue the same: which machine has the main rank may change from
+    start to start, and a run must not begin anew because its folder lies on another one. ConfigError otherwise.
+    """
+    choices = ranks.gather(choose_run_folder(root, name, config))
+    found = sorted({str(choice.resume_from or "none") for choice in choices})
+    expected = "a folder that all machines share, with one checkpoint to continue or none"
+    require(len(found) == 1, str(root), expected, " and ".join(found))
+    return choices[0]
 
 
 def choose_run_folder(root: Path, name: str | None, config: RunConfig) -> RunFolder:

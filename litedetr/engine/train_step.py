@@ -20,7 +20,7 @@ from litedetr.engine.optim import gradient_norm
 from litedetr.engine.precision import autocast
 from litedetr.engine.signals import StopRequest
 from litedetr.losses import Criterion, Losses
-from litedetr.structures import DetectorOutput, ImageBatch, TargetBatch
+from litedetr.structures import DetectorOutput, ImageBatch, Share, TargetBatch
 
 # Of the fp16 loss. It begins at 65536 and is halved by each overflow; here no loss near 1 could still overflow.
 LEAST_SCALE = 2.0**-10
@@ -65,10 +65,11 @@ class TrainStep:
 
         Raises NonFiniteError on all ranks, before the update.
         """
-        # The noise of a step depends on nothing that came before it, so a resumed run draws the same.
-        torch.manual_seed(step_seed(self.seed, step, self.ranks.rank))
+        # What a step draws depends on nothing that came before it, so a resumed run draws the same. Denoising draws the
+        # same on any number of ranks too; dropout, which PyTorch's global generator decides, does not.
+        torch.manual_seed(step_seed(self.seed, step, 1 + self.ranks.rank))
         self.optimizer.zero_grad(set_to_none=True)
-        targets = share_counts([targets for _, targets in batches], self.ranks)
+        targets = as_shares([targets for _, targets in batches], self.ranks, step_seed(self.seed, step, 0))
         loss, parts = 0.0, {}
         for number, ((images, _), own_targets) in enumerate(zip(batches, targets, strict=True), start=1):
             with self._synchronised(last=number == len(batches)):
@@ -131,15 +132,22 @@ def non_finite(output: DetectorOutput) -> list[str]:
     return [name for name, is_finite in zip(named, flags, strict=True) if not is_finite]
 
 
-def share_counts(batches: Sequence[TargetBatch], ranks: Ranks) -> list[TargetBatch]:
-    """Give all micro-batches of all ranks the normaliser and the largest object count of the whole batch."""
+def as_shares(batches: Sequence[TargetBatch], ranks: Ranks, seed: int) -> list[TargetBatch]:
+    """Give all micro-batches of all ranks the normaliser and the largest object count of the whole batch, and their
+    place in it.
+    """
     counts = [len(item) for batch in batches for item in batch.items]
-    shared = ranks.gather_numbers(sum(counts), max(counts, default=0))
+    shared = ranks.gather_numbers(sum(counts), max(counts, default=0), *map(len, batches))
     num_boxes = max(sum(row[0] for row in shared), 1.0)
     max_objects = int(max(row[1] for row in shared))
-    return [replace(batch, num_boxes=num_boxes, max_objects=max_objects) for batch in batches]
+    # (micro-batches, ranks), which is the order of the images: EpochSampler deals them out so.
+    sizes = np.array([row[2:] for row in shared], dtype=int).T
+    first = (sizes.cumsum().reshape(sizes.shape) - sizes)[:, ranks.rank].tolist()
+    shares = [Share(start, int(sizes.sum()), seed) for start in first]
+    numbers = {"num_boxes": num_boxes, "max_objects": max_objects}
+    return [replace(batch, share=share, **numbers) for batch, share in zip(batches, shares, strict=True)]
 
 
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """A seed in [0, 2^63) of its own for every step and rank."""
-    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def step_seed(seed: int, step: int, stream: int) -> int:
+    """A seed in [0, 2^63) of its own for every step and stream of random numbers."""
+    return int(np.random.SeedSequence([seed, step, stream]).generate_state(1, np.uint64)[0] >> np.uint64(1))

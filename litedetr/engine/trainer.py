@@ -8,8 +8,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from torch.nn.parallel import DistributedDataParallel
-
 from litedetr.data import build_datasets
 from litedetr.engine.batches import MicroBatch, StepBatches, evaluation_batches, loader_settings
 from litedetr.engine.checkpoint import save_checkpoint
@@ -69,11 +67,8 @@ class Trainer:
         model = self.state.model
         if self.config.trainer.compile:
             model.compile_parts()
-        if self.ranks.world_size > 1:
-            device_ids = [self.ranks.device] if self.ranks.device.type == "cuda" else None
-            model = DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
         return TrainStep(
-            model=model,
+            model=self.ranks.share_gradients(model),
             criterion=Criterion(self.config.loss),
             optimizer=self.state.optimizer,
             scaler=self.state.scaler,

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from litedetr.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
 from litedetr.models.config import DenoisingConfig
-from litedetr.structures import DenoisingQueries, Queries, TargetBatch
+from litedetr.structures import DenoisingQueries, Queries, Share, TargetBatch
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Random numbers for Q slots of B images: chance (B, Q) and distance (B, Q, 4) in [0, 1), label (B, Q) any class,
+    sign (B, Q, 4) of -1 or 1.
+    """
+
+    chance: Tensor
+    label: Tensor
+    sign: Tensor
+    distance: Tensor
+
+    @classmethod
+    def draw(cls, boxes: Tensor, num_classes: int, share: Share | None) -> Noise:
+        """For boxes (B, Q, 4). A share draws for the whole batch and keeps its own, so that an image's noise is the
+        same on any number of processes; on the device, without waiting for it.
+        """
+        first, total, generator = 0, len(boxes), None
+        if share is not None:
+            first, total = share.first, share.total
+            generator = torch.Generator(boxes.device).manual_seed(share.seed)
+        own, slots = slice(first, first + len(boxes)), (total, boxes.shape[1])
+        kind = {"device": boxes.device, "generator": generator}
+        chance = torch.rand(slots, **kind)[own]
+        label = torch.randint(num_classes, slots, **kind)[own]
+        sign = torch.randint(2, (*slots, 4), dtype=boxes.dtype, **kind)[own] * 2 - 1
+        distance = torch.rand((*slots, 4), dtype=boxes.dtype, **kind)[own]
+        return cls(chance, label, sign, distance)
 
 
 class Denoising(nn.Module):
@@ -33,20 +64,19 @@ class Denoising(nn.Module):
         labels, valid = labels.repeat(repeat), valid.repeat(repeat)
         boxes = boxes.repeat(*repeat, 1)
         negative = torch.arange(2, device=boxes.device).repeat_interleave(num_slots).repeat(num_groups).bool()
-        content = self.labels(self._flip(labels))
-        reference = inverse_sigmoid(self._jitter(boxes, negative))
+        noise = Noise.draw(boxes, self.num_classes, targets.share)
+        content = self.labels(self._flip(labels, noise))
+        reference = inverse_sigmoid(self._jitter(boxes, negative, noise))
         return DenoisingQueries(Queries(content, reference), valid, num_groups)
 
-    def _flip(self, labels: Tensor) -> Tensor:
-        flipped = torch.rand(labels.shape, device=labels.device) < self.config.label_flip
-        return torch.where(flipped, torch.randint_like(labels, self.num_classes), labels)
+    def _flip(self, labels: Tensor, noise: Noise) -> Tensor:
+        return torch.where(noise.chance < self.config.label_flip, noise.label, labels)
 
-    def _jitter(self, boxes: Tensor, negative: Tensor) -> Tensor:
+    def _jitter(self, boxes: Tensor, negative: Tensor, noise: Noise) -> Tensor:
         """boxes (B, Q, 4) cxcywh -> the same with moved corners, clipped to the image."""
-        sign = torch.randint_like(boxes, 2) * 2 - 1
-        distance = torch.rand_like(boxes) + negative.unsqueeze(-1)
+        distance = noise.distance + negative.unsqueeze(-1)
         half = boxes[..., 2:].repeat(1, 1, 2) / 2
-        corners = cxcywh_to_xyxy(boxes) + sign * distance * half * self.config.box_noise
+        corners = cxcywh_to_xyxy(boxes) + noise.sign * distance * half * self.config.box_noise
         return xyxy_to_cxcywh(corners.clamp(0, 1))
 
 

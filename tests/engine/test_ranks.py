@@ -11,8 +11,9 @@ import torch
 from engine_helpers import metrics, run_config
 from torch import multiprocessing
 
-from litedetr.config import from_mapping, to_mapping
-from litedetr.engine import Ranks, RunConfig, RunFolder, Trainer, join_ranks, load_checkpoint
+from litedetr.config import ConfigError, from_mapping, to_mapping
+from litedetr.engine import LostRanksError, Ranks, RunConfig, RunFolder, Trainer, join_ranks, load_checkpoint
+from litedetr.engine.distributed import name_lost_ranks
 
 
 def evaluate_and_train(config: RunConfig, folder: Path, ranks: Ranks) -> None:
@@ -44,8 +45,6 @@ def free_port() -> int:
 def runs(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """One process, and two that accumulate two micro-batches each: 4 images a step, 5 to evaluate."""
     config = run_config(cache, schedule={"length": 1, "drops": ()})
-    quiet = replace(config.model.denoising, box_noise=0.0, label_flip=0.0)  # ranks draw noise of their own
-    config = replace(config, model=replace(config.model, denoising=quiet))
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     evaluate_and_train(config, one, Ranks(torch.device("cpu")))
     accumulating = replace(config, schedule=replace(config.schedule, accumulate=2))
@@ -76,3 +75,37 @@ def test_only_one_rank_writes(runs: tuple[Path, Path]):
     assert len(list((two / "tensorboard").iterdir())) == 1
     assert load_checkpoint(two / "last.pt").progress.step == 3
     assert len(metrics(two, "evaluation")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "[/src/gloo/transport/tcp/pair.cc:5] Connection closed by peer [::1]:7. Long advice",
+            "closed by peer [::1]:7)",
+        ),
+        ("[/src/gloo/transport/tcp/unbound_buffer.cc:8] Timed out waiting 1800000ms", "waiting 1800000ms)"),
+    ],
+)
+def test_a_lost_rank_is_named(text: str, told: str):
+    with (
+        pytest.raises(LostRanksError, match=r"^another process of this run ended .*resume=auto$") as error,
+        name_lost_ranks(),
+    ):
+        raise RuntimeError(text)
+    assert told in str(error.value)
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="out of memory") as error, name_lost_ranks():
+        raise RuntimeError("[enforce fail] out of memory")
+    assert type(error.value) is RuntimeError
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"--nproc-per-node: expected at most the number of GPUs \(1\), got '2'"):
+        join_ranks("auto").__enter__()

@@ -3,12 +3,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from engine_helpers import run_config
 
 from litedetr.config import ConfigError, to_mapping
-from litedetr.engine import Checkpoint, CheckpointError, RunConfig, choose_run_folder, save_checkpoint
+from litedetr.engine import (
+    Checkpoint,
+    CheckpointError,
+    Ranks,
+    RunConfig,
+    agree_on_run_folder,
+    choose_run_folder,
+    save_checkpoint,
+)
 from litedetr.engine.checkpoint import Progress
-from litedetr.engine.run_folder import changed_settings
+from litedetr.engine.run_folder import RunFolder, changed_settings
 
 
 def checkpoint_of(config: RunConfig) -> Checkpoint:
@@ -97,3 +106,33 @@ def test_a_changed_model_is_refused_and_other_changes_are_told(tmp_path: Path):
     wider = replace(config, model=replace(config.model, decoder=replace(config.model.decoder, feedforward=32)))
     with pytest.raises(CheckpointError, match=r"model.decoder.feedforward: 16 -> 32"):
         changed_settings(checkpoint, wider)
+
+
+class SecondOfTwo(Ranks):
+    """The main rank's choice is given."""
+
+    def __init__(self, choice: RunFolder) -> None:
+        super().__init__(torch.device("cpu"), rank=1, world_size=2)
+        object.__setattr__(self, "choice", choice)
+
+    def gather(self, value: RunFolder) -> list[RunFolder]:
+        return [self.choice, value]
+
+
+def test_all_ranks_take_the_choice_of_the_main_one(tmp_path: Path):
+    """Whose clock may have moved on since it named the folder."""
+    config = config_with(tmp_path, resume="auto")
+    choice = RunFolder(tmp_path / "by time", None, "new run")
+    assert agree_on_run_folder(tmp_path, None, config, SecondOfTwo(choice)) is choice
+
+
+@pytest.mark.parametrize("main_has_it", [True, False])
+def test_a_run_that_only_one_machine_has_does_not_begin_anew(tmp_path: Path, main_has_it: bool):
+    config = config_with(tmp_path, resume="auto")
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    holder = other if main_has_it else mine
+    holder.mkdir()
+    add_run(holder, "foo", config, age=0)
+    ranks = SecondOfTwo(choose_run_folder(other, "foo", config))
+    with pytest.raises(ConfigError, match=r"mine: .* that all machines share.* got '.*last.pt and none'"):
+        agree_on_run_folder(mine, "foo", config, ranks)

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from litedetr.data import build_datasets, collate
 from litedetr.engine import NonFiniteError, Ranks
 from litedetr.engine.batches import MicroBatch
-from litedetr.engine.train_step import TrainStep, non_finite, share_counts, step_seed
+from litedetr.engine.train_step import TrainStep, as_shares, non_finite, step_seed
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models.config import DecoderConfig, DenoisingConfig, HybridConfig, QuerySelectionConfig
-from litedetr.structures import Target, TargetBatch
+from litedetr.structures import Share, Target, TargetBatch
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 @pytest.mark.parametrize("system", [None, DEFORMABLE_DETR, H_DETR], ids=["DINO", "Deformable DETR", "H-DETR"])
 def test_accumulation_gives_the_large_batch_its_gradient_loss_and_parts(samples, one_rank: Ranks, system):
     """With unequal object counts, so that a mean of the micro-batches' means is another number."""
-    quiet = {"box_noise": 0.0, "label_flip": 0.0}
-    large, small = (build_step(one_rank, torch.float64, system=system, **quiet) for _ in range(2))
+    large, small = (build_step(one_rank, torch.float64, system=system) for _ in range(2))
     pieces = [samples[:1], samples[1:6], samples[6:]]
     assert len({sum(len(s.target) for s in piece) / len(piece) for piece in pieces}) > 1
     expected = large(0, [batch_of(samples, torch.float64)])
@@ -90,7 +89,7 @@ class TwoRanks(Ranks):
         return [list(values), list(next(self.answers))]
 
 
-NO_OBJECTS, FINITE, NOT_FINITE = (0, 0), (0,), (1,)  # answers on counts and predictions
+NO_OBJECTS, FINITE, NOT_FINITE = (0, 0, 2), (0,), (1,)  # answers on counts of two images, and on predictions
 
 
 def target(num_objects: int) -> Target:
@@ -99,11 +98,18 @@ def target(num_objects: int) -> Target:
 
 def test_counts_are_those_of_all_micro_batches_and_ranks(one_rank: Ranks):
     batches = [TargetBatch.from_targets([target(2), target(0)]), TargetBatch.from_targets([target(0)])]
-    assert [(b.num_boxes, b.max_objects) for b in share_counts(batches, one_rank)] == [(2, 2)] * 2
-    two = TwoRanks((7, 5))
-    assert [(b.num_boxes, b.max_objects) for b in share_counts(batches, two)] == [(9, 5)] * 2
+    assert [(b.num_boxes, b.max_objects) for b in as_shares(batches, one_rank, 0)] == [(2, 2)] * 2
+    two = TwoRanks((7, 5, 2, 1))
+    assert [(b.num_boxes, b.max_objects) for b in as_shares(batches, two, 0)] == [(9, 5)] * 2
     empty = [TargetBatch.from_targets([target(0)])] * 2
-    assert [(b.num_boxes, b.max_objects) for b in share_counts(empty, one_rank)] == [(1, 0)] * 2
+    assert [(b.num_boxes, b.max_objects) for b in as_shares(empty, one_rank, 0)] == [(1, 0)] * 2
+
+
+def test_shares_lie_in_the_order_in_which_the_images_are_dealt_out(one_rank: Ranks):
+    """Of a micro-batch first this rank's images, then the other's, then those of the next one."""
+    batches = [TargetBatch.from_targets([target(1)] * size) for size in (2, 1)]
+    assert [b.share for b in as_shares(batches, one_rank, 7)] == [Share(0, 3, 7), Share(2, 3, 7)]
+    assert [b.share for b in as_shares(batches, TwoRanks((9, 1, 4, 5)), 7)] == [Share(0, 12, 7), Share(6, 12, 7)]
 
 
 def test_a_batch_without_any_object_gives_every_parameter_a_finite_gradient(samples, one_rank: Ranks):

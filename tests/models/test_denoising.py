@@ -8,7 +8,8 @@ from model_helpers import random_targets, small_detector
 
 from litedetr.boxes import cxcywh_to_xyxy, inverse_sigmoid
 from litedetr.models.config import DenoisingConfig
-from litedetr.models.denoising import Denoising, group_mask
+from litedetr.models.denoising import Denoising, Noise, group_mask
+from litedetr.structures import Share
 
 
 def make_queries(targets, **settings):
@@ -72,7 +73,9 @@ def test_noise_moves_positives_less_than_negatives():
     torch.manual_seed(0)
     box = torch.tensor([0.5, 0.4, 0.1, 0.2], dtype=torch.float64)
     negative = torch.arange(20000) % 2 == 1
-    moved = Denoising(DenoisingConfig(), channels=8, num_classes=3)._jitter(box.expand(1, len(negative), 4), negative)
+    boxes = box.expand(1, len(negative), 4)
+    noise = Noise.draw(boxes, num_classes=3, share=None)
+    moved = Denoising(DenoisingConfig(), channels=8, num_classes=3)._jitter(boxes, negative, noise)
     distance = (cxcywh_to_xyxy(moved[0]) - cxcywh_to_xyxy(box)).abs() / (box[2:].repeat(2) / 2)
     for expected, part in ((0, distance[~negative]), (1, distance[negative])):
         assert part.min() >= expected - 1e-9
@@ -91,8 +94,28 @@ def test_label_flip_has_its_rate():
     """A flipped label is drawn over all classes, so that a third of the flips change nothing."""
     torch.manual_seed(0)
     denoising = Denoising(DenoisingConfig(label_flip=0.6), channels=8, num_classes=3)
-    flipped = denoising._flip(torch.zeros(20000, dtype=torch.long))
+    noise = Noise.draw(torch.zeros(1, 20000, 4), num_classes=3, share=None)
+    flipped = denoising._flip(torch.zeros(1, 20000, dtype=torch.long), noise)
     assert abs((flipped != 0).float().mean().item() - 0.4) < 0.02
+
+
+def test_an_image_gets_the_same_noise_in_any_share_of_the_batch():
+    targets = random_targets(2, 0, 3, 1, 2)
+    whole, other = (make_queries(replace(targets, share=Share(0, 5, seed)), num_pairs=7).queries for seed in (0, 1))
+    for first, end in ((0, 1), (1, 4), (2, 5)):
+        part = replace(targets, items=targets.items[first:end], share=Share(first, 5, seed=0))
+        queries = make_queries(part, num_pairs=7).queries
+        assert torch.equal(queries.content, whole.content[first:end])
+        assert torch.equal(queries.reference_logit, whole.reference_logit[first:end])
+    assert not torch.equal(other.reference_logit, whole.reference_logit)
+
+
+def test_a_batch_that_is_no_share_draws_from_the_global_generator():
+    boxes = torch.rand(3, 10, 4)
+    shared = Noise.draw(boxes, num_classes=3, share=Share(0, 3, seed=5))
+    torch.manual_seed(5)
+    own = Noise.draw(boxes, num_classes=3, share=None)
+    assert all(torch.equal(getattr(own, name), value) for name, value in vars(shared).items())
 
 
 def test_the_mask_lets_every_query_see_something():

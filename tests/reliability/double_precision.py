@@ -1,0 +1,62 @@
+"""Training in double precision, where sums in another order differ by nothing that matters.
+
+As a script it is one of torchrun's processes and trains what its argument, a file, lists: `[[folder, config], ...]`.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from litedetr.config import from_mapping
+from litedetr.engine import Ranks, RunConfig, RunFolder, Trainer, join_ranks
+from litedetr.engine.batches import MicroBatch, StepBatches
+
+
+@contextmanager
+def double_precision() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def double(batch: MicroBatch) -> MicroBatch:
+    images, targets = batch
+    items = tuple(replace(item, boxes=item.boxes.double()) for item in targets.items)
+    return replace(images, pixels=images.pixels.double()), replace(targets, items=items)
+
+
+@dataclass(frozen=True)
+class DoubleBatches:
+    batches: StepBatches
+
+    def from_step(self, step: int) -> Iterator[list[MicroBatch]]:
+        return ([double(batch) for batch in batches] for batches in self.batches.from_step(step))
+
+
+def train_in_double(config: RunConfig, folder: Path, ranks: Ranks) -> Trainer:
+    """Train to the end, or to stop_after; continue where `folder` holds a checkpoint."""
+    last = folder / "last.pt"
+    with double_precision():
+        trainer = Trainer(config, RunFolder(folder, last if last.exists() else None, "test"), ranks)
+        trainer.batches = DoubleBatches(trainer.batches)
+        trainer.evaluator.batches = [double(batch) for batch in trainer.evaluator.batches]
+        trainer.run()
+    return trainer
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with join_ranks("cpu") as ranks:
+        for folder, config in json.loads(Path(sys.argv[1]).read_text()):
+            train_in_double(from_mapping(RunConfig, config), Path(folder), ranks)
+
+
+if __name__ == "__main__":
+    main()
