@@ -44,7 +44,7 @@ class Trainer:
         self.evaluator = Evaluator(data.val, val_batches, config.trainer.precision, ranks)
         categories, steps_per_epoch = data.train.categories, self.batches.steps_per_epoch
         self.state = TrainingState.initial(config, categories, steps_per_epoch, ranks.device)
-        notes = [folder.note, self._description(), *self._restore()]
+        notes = [folder.note, self._description(), *self._crowded(), *self._restore()]
         self.train_step = self._build_train_step()
         self.tracker = self._build_tracker(notes)
         self.scores: Scores | None = None
@@ -56,6 +56,17 @@ class Trainer:
             f"{self.timeline.total_steps} steps of {self.config.schedule.batch_size} images, "
             f"{self.ranks.world_size} x {self.ranks.device.type}, {self.config.trainer.precision}"
         )
+
+    def _crowded(self) -> list[str]:
+        """What becomes of images with more objects than the detector has queries."""
+        queries, counts = self.config.model.query_selection.num_queries, self.train_set.object_counts
+        crowded = int((counts > queries).sum())
+        if not crowded:
+            return []
+        return [
+            f"{crowded} training images have more objects (up to {counts.max()}) than query_selection.num_queries "
+            f"({queries}): those beyond are matched to no query"
+        ]
 
     def _restore(self) -> list[str]:
         if self.folder.resume_from is not None:
