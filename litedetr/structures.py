@@ -191,18 +191,22 @@ class Predictions:
     """class_logits (B, Q, K) and boxes (B, Q, 4), cxcywh relative to the image.
 
     foreground: class 0 means an object of any class (Deformable DETR's proposals).
+    valid: (B, Q) bool, False for queries that fell on padding: they say nothing and are matched to nothing; None: all
+    valid.
     """
 
     class_logits: Tensor
     boxes: Tensor
     foreground: bool = False
+    valid: Tensor | None = None
 
     def split(self, num_first: int) -> tuple[Predictions, Predictions]:
         """The predictions of the first `num_first` queries, and of the rest."""
-        return (
-            Predictions(self.class_logits[:, :num_first], self.boxes[:, :num_first]),
-            Predictions(self.class_logits[:, num_first:], self.boxes[:, num_first:]),
-        )
+        return self._part(slice(num_first)), self._part(slice(num_first, None))
+
+    def _part(self, part: slice) -> Predictions:
+        valid = None if self.valid is None else self.valid[:, part]
+        return replace(self, class_logits=self.class_logits[:, part], boxes=self.boxes[:, part], valid=valid)
 
 
 @dataclass(frozen=True)
@@ -243,14 +247,10 @@ class OneToManyQueries:
 
 @dataclass(frozen=True)
 class OneToManyOutput:
-    """What the decoder made of the one-to-many queries: one Predictions a layer.
-
-    valid: (B, Q) bool, False for queries that fell on padding and are not to be matched; None: all valid.
-    """
+    """What the decoder made of the one-to-many queries: one Predictions a layer."""
 
     layers: tuple[Predictions, ...]
     num_repeats: int
-    valid: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,18 @@
-"""Time whole detectors side by side, and the attentions beside their peers, on the device that is here.
+"""Time whole detectors side by side, the attentions beside their peers, and one detector over the size of its images.
 
 python scripts/benchmark.py rows=[models]
 python scripts/benchmark.py rows=[models] 'models.systems=["model=dino_4scale","model=lite_dino encoder=h2l2 a=2 b=3"]'
 python scripts/benchmark.py rows=[kernels] kernels.scores=[logits,shared,own] kernels.peers=[unfused]
+python scripts/benchmark.py rows=[scale] 'scale.sides=[512,1024]' 'scale.objects=[]'
 """
 
 import csv
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -27,14 +30,19 @@ from litedetr.engine import Precision, choose_device, detector_config
 from litedetr.engine.benchmark import (
     Contestant,
     ModelRow,
+    ScaleConfig,
+    ScaleRow,
     Setting,
+    alone,
     draw_models,
+    draw_scale,
     headline,
     model_table,
     of_checkpoint,
     of_config,
     peer,
     rows_of,
+    scale_table,
 )
 from litedetr.engine.flops import Paper
 from litedetr.models import level_shapes
@@ -80,7 +88,7 @@ class KernelsConfig:
 class BenchmarkConfig:
     """The settings of conf/benchmark.yaml."""
 
-    rows: tuple[Literal["models", "kernels"], ...]
+    rows: tuple[Literal["models", "kernels", "scale"], ...]
     image_size: tuple[int, int]
     device: Literal["auto", "cpu", "cuda"]
     rounds: int | None
@@ -88,6 +96,7 @@ class BenchmarkConfig:
     output: str
     models: ModelsConfig
     kernels: KernelsConfig
+    scale: ScaleConfig
 
     def __post_init__(self) -> None:
         for name in ("rounds", "threads"):
@@ -115,6 +124,12 @@ class Machine:
         found = side_by_side(steps, self.device, self.rounds)
         return {name: (timing.milliseconds, timing.peak_mib) for name, timing in found.items()}
 
+    def clock_alone(self, make_step: Callable[[], Step]) -> tuple[float, float | None]:
+        """The same of one step: on a CPU in a process of its own, whose memory is then the step's."""
+        if self.device.type == "cpu":
+            return alone(make_step, self.rounds, torch.get_num_threads())
+        return self.clock({"step": make_step()})["step"]
+
 
 @hydra.main(version_base=None, config_path=CONFIG_FOLDER, config_name="benchmark")
 @clear_errors
@@ -128,6 +143,8 @@ def main(cfg: DictConfig) -> None:
         time_models(config, machine)
     if "kernels" in config.rows:
         time_kernels(config, machine)
+    if "scale" in config.rows:
+        time_scale(config, machine)
 
 
 def time_models(config: BenchmarkConfig, machine: Machine) -> None:
@@ -189,7 +206,25 @@ def time_kernels(config: BenchmarkConfig, machine: Machine) -> None:
     write(Path(config.output) / "kernels.csv", rows, machine)
 
 
-def write(path: Path, rows: Sequence[Row] | Sequence[ModelRow], machine: Machine) -> None:
+def time_scale(config: BenchmarkConfig, machine: Machine) -> None:
+    scale = config.scale
+    detector = detector_config(as_mapping(hydra.compose("flops", scale.system.split())))
+    rows = []
+    for point in scale.points:
+        make_step = partial(point.step, detector, scale, machine.device)
+        try:
+            rows.append(ScaleRow.of(point, detector, scale, machine.clock_alone(make_step)))
+            print(f"{point.run}, {point.side}x{point.side}, {point.num_objects} objects", flush=True)
+        except (BrokenProcessPool, torch.OutOfMemoryError):
+            print(f"{point}: out of memory, or killed", flush=True)
+    require(len(rows) > 0, "scale.sides", "images that fit into the memory", scale.sides)
+    print(f"\n{scale.system}\n{scale_table(rows)}")
+    folder = Path(config.output)
+    write(folder / "scale.csv", rows, machine)
+    print(draw_scale(rows, f"{scale.system}, {scale.precision}; {machine.facts['device']}", folder / "scale.png"))
+
+
+def write(path: Path, rows: Sequence[Row] | Sequence[ModelRow] | Sequence[ScaleRow], machine: Machine) -> None:
     """Rows as CSV, each with what it was measured on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:

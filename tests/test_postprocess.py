@@ -28,3 +28,14 @@ def test_one_query_may_be_two_classes():
 def test_fewer_pairs_than_asked_for():
     (detections,) = postprocess(Predictions(torch.zeros(1, 2, 3), torch.rand(1, 2, 4)), [(10, 10)], 300)
     assert len(detections) == 6
+
+
+def test_queries_on_padding_are_no_detections():
+    logits = torch.zeros(2, 2, 3)
+    logits[1, 1] = -1e4
+    valid = torch.tensor([[True, True], [True, False]])
+    predictions = Predictions(logits, torch.tensor([[0.2] * 4, [0.8] * 4]).repeat(2, 1, 1), valid=valid)
+    first, second = postprocess(predictions, [(10, 10), (10, 10)], 300)
+    assert (len(first), len(second)) == (6, 3)
+    assert len(postprocess(predictions, [(10, 10), (10, 10)], 2)[1]) == 2
+    torch.testing.assert_close(second.boxes, first.boxes.min(0).values.expand(3, 4))

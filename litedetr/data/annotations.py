@@ -139,6 +139,13 @@ def _check_ids(entries: list[_Entry], kind: str, path: Path) -> set[int]:
     return seen
 
 
+def _check_stored_ids(entries: list[_Entry], kind: str, path: Path) -> None:
+    """Ids that results carry: distinct, and each an int64."""
+    for entry_id in _check_ids(entries, kind, path):
+        if entry_id not in _INT64:
+            raise DataError(f"{path}: {kind} id {entry_id} does not fit 64 bits")
+
+
 def _field(entry: _Entry, name: str, kind: type, where: str) -> Any:
     value = entry.get(name)
     if type(value) is not kind:  # bool is an int to isinstance
@@ -147,15 +154,13 @@ def _field(entry: _Entry, name: str, kind: type, where: str) -> Any:
 
 
 def _check_categories(coco: CocoJson) -> None:
-    _check_ids(coco.categories, "category", coco.path)
+    _check_stored_ids(coco.categories, "category", coco.path)
     for category in coco.categories:
         _field(category, "name", str, f"{coco.path}: category id {category['id']}")
 
 
 def _check_images(coco: CocoJson) -> None:
-    for image_id in _check_ids(coco.images, "image", coco.path):
-        if image_id not in _INT64:
-            raise DataError(f"{coco.path}: image id {image_id} does not fit 64 bits")
+    _check_stored_ids(coco.images, "image", coco.path)
     for image in coco.images:
         where = f"{coco.path}: image id {image['id']}"
         _field(image, "file_name", str, where)

@@ -64,6 +64,11 @@ class CocoDetection(Dataset[Sample]):
         """Ids of all images, in the order of their indices."""
         return self._table.ids.tolist()
 
+    @property
+    def object_counts(self) -> np.ndarray:
+        """(I,) objects of every image, crowds and empty boxes left out."""
+        return np.diff(self._table.offsets)
+
     def __len__(self) -> int:
         return len(self._table)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from litedetr.engine.config import Precision
@@ -18,4 +20,5 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 def full_precision(predictions: Predictions) -> Predictions:
     """At least fp32: half-precision scores tie, and half-precision boxes move by pixels."""
     tensors = (predictions.class_logits, predictions.boxes)
-    return Predictions(*(x.to(torch.promote_types(x.dtype, torch.float32)) for x in tensors))
+    logits, boxes = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in tensors)
+    return replace(predictions, class_logits=logits, boxes=boxes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -80,8 +81,9 @@ def coco_scores(ground_truth: COCO, detections: np.ndarray, categories: Categori
     summary = {name: _defined(value) for name, value in zip(SUMMARY, evaluation.stats, strict=True)}
     # (thresholds, recalls, classes, areas, limits): all areas, 100 detections; -1 where there is no object.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    objects = Counter(a["category_id"] for a in ground_truth.dataset["annotations"] if not a["iscrowd"])
     classes = [
-        ClassScore(name, _mean(precision[:, :, k]), _mean(precision[0, :, k]), _num_objects(ground_truth, category_id))
+        ClassScore(name, _mean(precision[:, :, k]), _mean(precision[0, :, k]), objects[category_id])
         for k, (name, category_id) in enumerate(zip(categories.names, categories.ids, strict=True))
     ]
     return Scores(summary, tuple(classes))
@@ -115,10 +117,6 @@ def _defined(value: float) -> float:
 def _mean(precision: np.ndarray) -> float:
     counted = precision[precision > -1]
     return float(counted.mean()) if counted.size else math.nan
-
-
-def _num_objects(ground_truth: COCO, category_id: int) -> int:
-    return len(ground_truth.getAnnIds(catIds=[category_id], iscrowd=False))
 
 
 def summary_table(scores: Scores) -> str:

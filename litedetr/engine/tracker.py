@@ -29,7 +29,7 @@ class SilentTracker:
         """One optimiser step is done."""
 
     def train(self, step: int, record: dict[str, float]) -> None:
-        """Record the numbers of a training step."""
+        """Record the numbers of a training step; the bar shows data_share, what part of the time it waits for data."""
 
     def evaluation(self, step: int, epoch: int, scores: Scores) -> None:
         """Record the scores of an evaluation."""
@@ -67,6 +67,7 @@ class Tracker(SilentTracker):
         self._bar.update()
 
     def train(self, step: int, record: dict[str, float]) -> None:
+        self._shown["waiting"] = f"{record['data_share']:.0%}"
         self._write({"kind": "train", "step": step, **json_numbers(record)})
         for name, value in record.items():
             self._board.add_scalar(f"train/{name}", value, step)

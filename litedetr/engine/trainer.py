@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from litedetr.engine.config import RunConfig
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.evaluator import Evaluation, Evaluator
 from litedetr.engine.optim import set_learning_rate
+from litedetr.engine.pace import Pace
 from litedetr.engine.pictures import sample_picture
 from litedetr.engine.run_folder import RunFolder
 from litedetr.engine.schedule import Timeline
@@ -37,11 +37,12 @@ class Trainer:
         self.batches = StepBatches(data.train, settings, ranks, config.schedule.accumulate)
         self.timeline = Timeline(config.schedule, self.batches.steps_per_epoch)
         self.stop = StopRequest()
+        self.pace = Pace()
         val_batches = evaluation_batches(data.val, settings, ranks)
         self.evaluator = Evaluator(data.val, val_batches, config.trainer.precision, ranks)
         categories, steps_per_epoch = data.train.categories, self.batches.steps_per_epoch
         self.state = TrainingState.initial(config, categories, steps_per_epoch, ranks.device)
-        notes = [folder.note, self._description(), *self._restore()]
+        notes = [folder.note, self._description(), *self._crowded(), *self._restore()]
         self.train_step = self._build_train_step()
         self.tracker = self._build_tracker(notes)
         self.scores: Scores | None = None
@@ -53,6 +54,17 @@ class Trainer:
             f"{self.timeline.total_steps} steps of {self.config.schedule.batch_size} images, "
             f"{self.ranks.world_size} x {self.ranks.device.type}, {self.config.trainer.precision}"
         )
+
+    def _crowded(self) -> list[str]:
+        """What becomes of images with more objects than the detector has queries."""
+        queries, counts = self.config.model.query_selection.num_queries, self.train_set.object_counts
+        crowded = int((counts > queries).sum())
+        if not crowded:
+            return []
+        return [
+            f"{crowded} training images have more objects (up to {counts.max()}) than query_selection.num_queries "
+            f"({queries}): those beyond are matched to no query"
+        ]
 
     def _restore(self) -> list[str]:
         if self.folder.resume_from is not None:
@@ -108,12 +120,15 @@ class Trainer:
         if self._evaluation_due():  # the run ended while it evaluated
             self._evaluate()
         batches = self.batches.from_step(self.state.progress.step)
-        self._logged = (self.state.progress.step, time.perf_counter())
+        self.pace.restart()
         for step in range(self.state.progress.step, end):
-            self._step(step, next(batches))
+            with self.pace.waiting():
+                micro_batches = next(batches)
+            self._step(step, micro_batches)
+            self._note_waiting()
             if self._evaluation_due():
                 self._evaluate()
-                self._logged = (step + 1, time.perf_counter())
+                self.pace.restart()
         if self.state.progress.step < total:
             self._save(self.folder.last)
             self.tracker.say(f"stopped at step {self.state.progress.step} of {total} (trainer.stop_after)")
@@ -139,13 +154,20 @@ class Trainer:
             raise Interrupted(result.stop_signal, self._farewell(result.stop_signal))
 
     def _log(self, step: int, result: StepResult, rate: float) -> None:
-        shares = self.ranks.gather_numbers(*(float(part) for part in result.parts.values()))
-        parts = {name: sum(share) for name, share in zip(result.parts, zip(*shares, strict=True), strict=True)}
-        (last_step, last_time), now = self._logged, time.perf_counter()
-        self._logged = (step, now)
-        speed = (step - last_step) * self.config.schedule.batch_size / (now - last_time)
+        lap = self.pace.lap()
+        shares = self.ranks.gather_numbers(lap.data_share, *(float(part) for part in result.parts.values()))
+        waited, *of_parts = zip(*shares, strict=True)
+        parts = {name: sum(share) for name, share in zip(result.parts, of_parts, strict=True)}
+        speed = lap.steps * self.config.schedule.batch_size / lap.seconds
         numbers = {"epoch": step / self.timeline.steps_per_epoch, "loss": result.loss, "lr": rate}
-        self.tracker.train(step, numbers | {"grad_norm": result.grad_norm, "images_per_second": speed} | parts)
+        numbers |= {"grad_norm": result.grad_norm, "images_per_second": speed, "data_share": max(waited)}
+        self.tracker.train(step, numbers | parts)
+
+    def _note_waiting(self) -> None:
+        if self.state.progress.step % self.timeline.steps_per_epoch == 0:
+            note = self.pace.note(self.config.data.num_workers)
+            if note:
+                self.tracker.say(note)
 
     def _save(self, path: Path) -> None:
         if self.ranks.is_main:

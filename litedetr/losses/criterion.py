@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -55,16 +55,14 @@ class Criterion:
         total = torch.stack([self._weight(name) * value for name, value in terms.items()]).sum()
         return Losses(total, {name: value.detach() for name, value in terms.items()})
 
-    def _matched(
-        self, layers: Sequence[Predictions], targets: TargetBatch, valid: Tensor | None = None
-    ) -> list[dict[str, Tensor]]:
+    def _matched(self, layers: Sequence[Predictions], targets: TargetBatch) -> list[dict[str, Tensor]]:
         layers = [_full_precision(layer) for layer in layers]
-        assignments = match(layers, targets, self.config, valid)
+        assignments = match(layers, targets, self.config)
         return [self._terms(*pair, targets.num_boxes) for pair in zip(layers, assignments, strict=True)]
 
     def _one_to_many(self, output: OneToManyOutput, targets: TargetBatch) -> list[dict[str, Tensor]]:
         """Every object is there `num_repeats` times, and so is it in the normaliser (H-DETR, section 3.2)."""
-        return self._matched(output.layers, targets.repeated(output.num_repeats), output.valid)
+        return self._matched(output.layers, targets.repeated(output.num_repeats))
 
     def _denoising(self, denoising: DenoisingOutput, targets: TargetBatch) -> list[dict[str, Tensor]]:
         """Padding slots are left out, so that an image's loss does not depend on its batch."""
@@ -100,4 +98,5 @@ class Criterion:
 def _full_precision(predictions: Predictions) -> Predictions:
     """At least fp32: sums over thousands of queries overflow or round in half precision."""
     logits, boxes = predictions.class_logits, predictions.boxes
-    return Predictions(*(x.to(torch.promote_types(x.dtype, torch.float32)) for x in (logits, boxes)))
+    logits, boxes = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (logits, boxes))
+    return replace(predictions, class_logits=logits, boxes=boxes)

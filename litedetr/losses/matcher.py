@@ -28,17 +28,16 @@ class Assignment:
 
 
 @torch.no_grad()
-def match(
-    layers: Sequence[Predictions], targets: TargetBatch, config: LossConfig, valid: Tensor | None = None
-) -> list[Assignment]:
+def match(layers: Sequence[Predictions], targets: TargetBatch, config: LossConfig) -> list[Assignment]:
     """For each layer the assignment of least cost between its queries and the objects of each image (DETR, Eq. 1).
 
-    All layers have Q queries; their costs travel to the host together, so the device is waited for once.
-    valid: (B, Q) bool, False for queries that stand for nothing and are left out; None: none.
+    All layers have the same Q queries, of which those that are not valid are left out. Their costs travel to the host
+    together, so the device is waited for once. Where an image has more objects than queries, the dearest are left out.
     Raises ValueError where a cost is not finite, which only diverged predictions have.
     """
     labels, boxes = (pad_sequence([getattr(t, name) for t in targets.items], True) for name in ("labels", "boxes"))
     costs = torch.stack([_cost(predictions, labels, boxes, config) for predictions in layers]).cpu().numpy()
+    valid = layers[0].valid
     usable = np.ones(costs.shape[1:3], bool) if valid is None else valid.cpu().numpy()
     return [_assign(cost, usable, targets) for cost in costs]
 

@@ -58,9 +58,8 @@ def split(layers: Sequence[Predictions], queries: Queries, training: TrainingQue
     if isinstance(training, DenoisingQueries):
         return replace(output, denoising=DenoisingOutput(first, training.num_groups))
     if isinstance(training, OneToManyQueries):
-        valid = training.queries.valid
-        silenced = tuple(_silenced(layer, valid) for layer in first)
-        return replace(output, one_to_many=OneToManyOutput(silenced, training.num_repeats, valid))
+        silenced = tuple(_silenced(layer, training.queries.valid) for layer in first)
+        return replace(output, one_to_many=OneToManyOutput(silenced, training.num_repeats))
     return output
 
 
@@ -79,4 +78,4 @@ def _joint_valid(queries: Queries, training: TrainingQueries | None) -> Tensor |
 
 def _silenced(predictions: Predictions, valid: Tensor | None) -> Predictions:
     """Queries that fell on padding predict nothing."""
-    return replace(predictions, class_logits=silence(predictions.class_logits, valid))
+    return replace(predictions, class_logits=silence(predictions.class_logits, valid), valid=valid)

@@ -33,7 +33,7 @@ class MixedSelection(ProposalSelection):
         selected = candidates.take(chosen)
         boxes_logit = self.refine(selected)
         queries = Queries(self.learned(chosen), boxes_logit.detach(), valid)
-        proposals = Predictions(silence(selected.class_logits, valid), boxes_logit.sigmoid())
+        proposals = Predictions(silence(selected.class_logits, valid), boxes_logit.sigmoid(), valid=valid)
         return queries, proposals.split(self.num_queries)[0]
 
 
@@ -61,7 +61,9 @@ class TwoStageSelection(ProposalSelection):
         reference_logit = take(boxes_logit, chosen).detach()
         position, content = self._embed(reference_logit, candidates.tokens.dtype)
         queries = Queries(self._content(content, chosen), reference_logit, valid, position)
-        return queries, Predictions(self._silence_padding(candidates.class_logits, memory), boxes_logit.sigmoid(), True)
+        valid = self._not_padding(memory)
+        class_logits = silence(candidates.class_logits, valid)
+        return queries, Predictions(class_logits, boxes_logit.sigmoid(), foreground=True, valid=valid)
 
     def _embed(self, reference_logit: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Position and content, (B, Q, C) each."""
@@ -72,11 +74,11 @@ class TwoStageSelection(ProposalSelection):
     def _content(self, of_proposals: Tensor, chosen: Tensor) -> Tensor:
         return of_proposals
 
-    def _silence_padding(self, class_logits: Tensor, memory: FeaturePyramid) -> Tensor:
-        """In the published code padding is background that costs loss, so that a loss depends on the batch."""
+    def _not_padding(self, memory: FeaturePyramid) -> Tensor | None:
+        """(B, S). In the published code padding is background that costs loss, so that a loss depends on the batch."""
         if memory.padding_mask is None or self.padding == "published":
-            return class_logits
-        return silence(class_logits, ~memory.padding_mask)
+            return None
+        return ~memory.padding_mask
 
 
 class TwoStageMixedSelection(TwoStageSelection):

@@ -46,6 +46,10 @@ BROKEN = {
     "category twice": (duplicate("categories"), "category id 5 occurs twice"),
     "image id as text": (image(id="4"), "image number 1: expected 'id' of type int, got '4'"),
     "image id beyond 64 bits": (image(id=2**63), "image id 9223372036854775808"),
+    "category id beyond 64 bits": (
+        lambda c: c["categories"][1].update(id=2**63),
+        "category id 9223372036854775808 does not fit 64 bits",
+    ),
     "no file name": (without("images", "file_name"), "image id 4: expected 'file_name'"),
     "no width": (without("images", "width"), "image id 4: expected 'width'"),
     "empty image": (image(height=0), "image id 4: expected a positive size, got 30x0"),

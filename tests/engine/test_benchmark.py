@@ -1,6 +1,7 @@
 """Whole detectors side by side."""
 
 import csv
+import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,13 +16,17 @@ from litedetr.engine import Ranks
 from litedetr.engine.benchmark import (
     Contestant,
     ModelRow,
+    ScaleConfig,
+    ScaleRow,
     Setting,
     draw_models,
+    draw_scale,
     headline,
     model_table,
     of_config,
     peer,
     rows_of,
+    scale_table,
 )
 from litedetr.engine.flops import Paper
 
@@ -119,3 +124,49 @@ def test_a_trained_detector_by_the_script(tmp_path: Path, cache: Path):
     assert all(float(row["milliseconds"]) > 0 and float(row["peak_mib"]) > 0 for row in found)
     assert "outside its backbone foo takes" in result.stdout
     assert (tmp_path / "out" / "models.png").exists()
+
+
+SCALE = ScaleConfig("model=lite_dino", (64, 128), (64,), 2, (0, 300), 32, 3, "fp32")
+
+
+def scale_row(point, milliseconds: float, peak: float | None) -> ScaleRow:
+    return ScaleRow.of(point, MODEL, SCALE, (milliseconds, peak))
+
+
+def test_points_of_both_axes():
+    points = [(p.over, p.run, p.side, p.num_objects) for p in SCALE.points]
+    assert points[:3] == [("side", "forward", 64, 2), ("side", "forward", 128, 2), ("side", "training", 64, 2)]
+    of_objects = [("objects", run, 32, n) for run in ("training", "losses") for n in (0, 300)]
+    assert points[3:] == of_objects
+    for point in SCALE.points:
+        point.step(MODEL, SCALE, torch.device("cpu"))()
+    with pytest.raises(ConfigError, match=r"scale\.sides: expected sides of at least 1"):
+        replace(SCALE, sides=(0,))
+
+
+def test_powers_and_pictures_of_scale(tmp_path: Path):
+    """Four times the pixels take four times the time and twice the memory; nothing is said of no objects."""
+    small, large, training, *of_objects = SCALE.points
+    rows = [scale_row(small, 10, 100), scale_row(large, 40, 200), scale_row(training, 30, None)]
+    rows += [scale_row(point, 5, 7) for point in of_objects]
+    lines = [line.split() for line in scale_table(rows).splitlines()]
+    assert lines[0] == ["run", "side", "objects", "tokens", "GFLOPs", "ms", "power", "MiB", "power"]
+    assert lines[2][5:] == ["40.0", "1.00", "200", "0.50"]
+    assert lines[3][6:] == ["-", "-", "-"]
+    assert lines[5][6] == "-"
+    assert draw_scale(rows, "a machine", tmp_path / "scale.png").stat().st_size > 10_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is known of Linux's processes alone")
+def test_scale_by_the_script(tmp_path: Path):
+    """A larger image takes more memory; each point has a process of its own."""
+    system = '"size=small backbone=resnet18_slim encoder=h3l1 a=1 b=1"'
+    result = run(
+        tmp_path, "benchmark", "rows=[scale]", f"scale.system={system}", "scale.sides=[32,512]", "device=cpu",
+        "scale.training_sides=[]", "scale.objects=[]", "rounds=1", "threads=1", "output=out",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    small, large = csv.DictReader((tmp_path / "out" / "scale.csv").open())
+    assert float(small["milliseconds"]) < float(large["milliseconds"])
+    assert 0 < float(small["peak_mib"]) < float(large["peak_mib"]) - 10
+    assert (tmp_path / "out" / "scale.png").exists()

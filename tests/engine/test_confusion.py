@@ -7,6 +7,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from litedetr.engine.plots.confusion import Confusion, MatchRule, confusion
+from litedetr.engine.plots.confusion_figure import confusion_figure
 from litedetr.engine.scores import DETECTION
 
 CAT, DOG, COW = 7, 3, 20  # category ids, neither contiguous nor in the order of the labels: dog 0, cat 1, cow 2
@@ -99,3 +100,20 @@ def test_classes_that_never_occur_are_left_out_but_not_the_background(tmp_path):
     result.write_csv(tmp_path / "matrix.csv")
     rows = list(csv.reader((tmp_path / "matrix.csv").open()))
     assert rows == [["object / detection", "b", "background"], ["b", "4", "0"], ["background", "0", "0"]]
+
+
+def test_of_too_many_classes_the_least_confused_are_gathered():
+    """a is taken for b once and missed twice, c is always right, d once found where nothing is."""
+    counts = np.array([[5, 1, 0, 0, 2], [0, 4, 0, 0, 0], [0, 0, 7, 0, 0], [0, 0, 0, 3, 0], [0, 0, 0, 2, 0]])
+    whole = Confusion(("a", "b", "c", "d", "background"), counts, RULE)
+    two = whole.of_most_confused(2)
+    assert two.names == ("a", "d", "(2 other classes)", "background")
+    assert two.counts.tolist() == [[5, 0, 1, 2], [0, 3, 0, 0], [0, 0, 11, 0], [0, 2, 0, 0]]
+    assert whole.of_most_confused(4) is whole
+
+
+def test_a_thousand_classes_are_drawn_at_a_readable_size():
+    counts = np.eye(1001, dtype=np.int64)
+    names = (*(f"class {i}" for i in range(1000)), "background")
+    width, height = confusion_figure("many", Confusion(names, counts, RULE)).get_size_inches()
+    assert max(width, height) < 30

@@ -16,7 +16,7 @@ from litedetr.engine import CheckpointError, Interrupted, NonFiniteError, Ranks,
 from litedetr.engine.checkpoint import Progress
 from litedetr.engine.tracker import drop_metrics_after
 
-TIMES = ("images_per_second",)
+TIMES = ("images_per_second", "data_share")
 
 
 def numbers(folder: Path) -> list[dict]:

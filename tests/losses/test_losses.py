@@ -172,8 +172,8 @@ def test_half_precision_predictions_are_summed_in_single():
 
 
 def hybrid_output(wanted, repeats=2, valid=None):
-    others = tuple(predictions(queries=9, seed=s) for s in (7, 8))
-    return DetectorOutput((predictions(seed=3),), one_to_many=OneToManyOutput(others, repeats, valid))
+    others = tuple(replace(predictions(queries=9, seed=s), valid=valid) for s in (7, 8))
+    return DetectorOutput((predictions(seed=3),), one_to_many=OneToManyOutput(others, repeats))
 
 
 def test_one_to_many_queries_are_matched_to_repeated_objects():
@@ -212,7 +212,7 @@ def test_one_to_many_queries_on_padding_are_not_matched():
     valid = torch.ones(2, 9, dtype=torch.bool)
     valid[1, 1:] = False
     wanted = targets(2, 2)
-    (pairs,) = match([predictions(queries=9)], wanted.repeated(2), CONFIG, valid)
+    (pairs,) = match([replace(predictions(queries=9), valid=valid)], wanted.repeated(2), CONFIG)
     assert pairs.query[pairs.image == 1].tolist() == [0]
     assert len(pairs.query[pairs.image == 0]) == 4
     output = hybrid_output(wanted, valid=valid)

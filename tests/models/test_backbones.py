@@ -1,5 +1,9 @@
 """ResNet under torchvision's names, its weights, and what is trained of it."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,6 +14,7 @@ from litedetr.models.backbones.padding import FrozenBatchNorm, MaskedGroupNorm, 
 from litedetr.models.config import BackboneConfig
 from litedetr.structures import ImageBatch
 
+ROOT = Path(__file__).parents[2]
 # parameters of torchvision's models without their classifier, from its documentation minus 1000 (C + 1)
 PARAMETERS = {"resnet18": 11_176_512, "resnet34": 21_284_672, "resnet50": 23_508_032, "resnet101": 42_500_160}
 
@@ -125,3 +130,20 @@ def test_a_frozen_batch_norm_is_that_of_torch():
     theirs.load_state_dict(state, strict=False)
     x = torch.randn(2, 3, 9, 11)
     assert torch.allclose(convolve(x, conv, norm, None), theirs(conv(x)), atol=1e-5)
+
+
+def test_the_narrowest_backbone_learns_from_large_images():
+    """In a process of its own: with its maps channels last, oneDNN overwrites the heap, and the process is killed."""
+    code = (
+        "import torch\n"
+        "from litedetr.models.backbones.resnet import ResNet\n"
+        "from litedetr.structures import ImageBatch\n"
+        "torch.set_num_threads(1)\n"
+        "model = ResNet('resnet18', 'group', 8, 0, 1, True)\n"
+        "for _ in range(3):\n"
+        "    image = ImageBatch(torch.randn(1, 3, 512, 512), torch.tensor([[512, 512]]), False)\n"
+        "    model(image)[0].values.square().sum().backward()\n"
+        "assert all(p.grad.isfinite().all() for p in model.parameters())\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

@@ -7,7 +7,7 @@ import torch
 from model_helpers import DEFORMABLE_DETR, FULL, H_DETR, PLAIN, random_images, random_targets, small_detector
 
 from litedetr.losses import Criterion, LossConfig
-from litedetr.structures import ImageBatch, TargetBatch
+from litedetr.structures import ImageBatch
 
 SIZES = [(96, 150), (131, 85), (33, 40)]  # no side divides by a stride; the last has fewer tokens than queries
 ENCODERS = {
@@ -44,14 +44,29 @@ def test_a_batch_of_several_sizes_gives_what_each_image_gives_alone(changes):
 )
 def test_a_batch_learns_what_its_images_learn_alone(system):
     """Loss and gradient; of the last image's 39 tokens 29 are one-to-many queries, fewer than its repeated objects."""
-    images, targets = random_images(*SIZES), random_targets(2, 1, 4)
-    model, criterion = small_detector(**system), Criterion(LossConfig())
+    assert_learns_alike(small_detector(**system), random_targets(2, 1, 4))
+
+
+@pytest.mark.parametrize(
+    "system",
+    [{"denoising": {"num_pairs": 6, "box_noise": 0.0, "label_flip": 0.0}}, DEFORMABLE_DETR, H_DETR],
+    ids=["DINO", "Deformable DETR", "H-DETR"],
+)
+def test_objects_beyond_an_images_tokens_are_not_matched_to_padding(system):
+    """The last image has 50 objects and 39 tokens; in the batch, whose other images are larger, it has 60 queries."""
+    model = small_detector(**{**system, "query_selection": {**system.get("query_selection", {}), "num_queries": 60}})
+    assert_learns_alike(model, random_targets(2, 0, 50))
+
+
+def assert_learns_alike(model, targets):
+    """A batch of SIZES has the loss and the gradient that its images have alone, added up."""
+    images, criterion = random_images(*SIZES), Criterion(LossConfig())
     total = criterion(model(ImageBatch.from_images(images), targets), targets).total
     total.backward()
     together = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     for image, target in zip(images, targets.items, strict=True):
-        share = replace(TargetBatch.from_targets([target]), num_boxes=targets.num_boxes)
+        share = replace(targets, items=(target,))
         loss = criterion(model(ImageBatch.from_images([image]), share), share).total
         loss.backward()
         total = total - loss.detach()

@@ -50,6 +50,23 @@ class Confusion:
         names = tuple(name for name, there in zip(self.names, seen, strict=True) if there)
         return Confusion(names, self.counts[np.ix_(seen, seen)], self.rule)
 
+    def of_most_confused(self, number: int) -> Confusion:
+        """With the `number` classes most often taken for others or for nothing; the rest as one class before the last.
+
+        As it is where there are no more classes than that.
+        """
+        rest = len(self.names) - 1 - number
+        if rest <= 0:
+            return self
+        mistakes = (self.counts.sum(axis=0) + self.counts.sum(axis=1) - 2 * self.counts.diagonal())[:-1]
+        kept = np.sort(np.argsort(-mistakes, kind="stable")[:number])
+        place = np.full(len(self.names), number)
+        place[[*kept, -1]] = [*range(number), number + 1]
+        counts = np.zeros((number + 2, number + 2), dtype=self.counts.dtype)
+        np.add.at(counts, (place[:, None], place[None, :]), self.counts)
+        names = (*(self.names[i] for i in kept), f"({rest} other classes)", self.names[-1])
+        return Confusion(names, counts, self.rule)
+
     def write_csv(self, path: Path) -> None:
         """Counts; rows are objects' classes, columns detections'."""
         with path.open("w", newline="", encoding="utf-8") as file:

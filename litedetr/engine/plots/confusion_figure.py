@@ -13,6 +13,7 @@ from litedetr.engine.plots.style import FONT, new_figure
 
 COLOURS = "Blues"
 DARK = 0.55  # share from which text is white
+MOST = 120  # classes that a picture can show
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,11 @@ FEW, SOME, MANY = Cells(0.85, 10, True), Cells(0.52, 9, True), Cells(0.17, 7, Fa
 
 
 def confusion_figure(name: str, confusion: Confusion) -> Figure:
-    """Shares of each row as colours, with counts where there is room; classes that never occur are left out."""
-    confusion = confusion.of_seen_classes()
+    """Shares of each row as colours, with counts where there is room; classes that never occur are left out.
+
+    Of more than MOST classes the most confused are shown, and the others as one.
+    """
+    confusion = confusion.of_seen_classes().of_most_confused(MOST)
     number = len(confusion.names)
     cells = FEW if number <= 9 else SOME if number <= 21 else MANY
     side = number * cells.side

@@ -20,6 +20,7 @@ from litedetr.engine.scores import PRECISIONS, ClassScore
 LABELS = ("AP", "AP50", "AP75", "AP\nsmall", "AP\nmedium", "AP\nlarge")  # of PRECISIONS
 GROUP = 0.8  # of the place of a group, for its bars
 WRITTEN = 6  # most runs whose bars carry their numbers
+MOST = 180  # classes that a picture can show
 COLUMN, COLUMN_WIDTH = 45, 6.5  # most classes under each other, and inches of each of several columns
 WIDTH, SUMMARY_HEIGHT, BAR_HEIGHT, CLASS_GAP = 9.0, 4.5, 0.17, 0.12  # inches
 
@@ -66,9 +67,13 @@ def _summary(scored: Sequence[Scored]) -> Figure:
 
 
 def _classes(scored: Sequence[Scored]) -> Figure:
-    """Best class first, by the mean of the runs, in one column or several; classes without objects are left out."""
+    """Best class first, by the mean of the runs, in one column or several; classes without objects are left out.
+
+    Of more than MOST classes the better and the worse ends.
+    """
     by_run = [{score.name: score for score in item.scores.classes if score.num_objects} for item in scored]
-    names = sorted({name for classes in by_run for name in classes}, key=lambda name: -_mean_ap(by_run, name))
+    ranked = sorted({name for classes in by_run for name in classes}, key=lambda name: -_mean_ap(by_run, name))
+    names = ranked if len(ranked) <= MOST else [*ranked[: MOST // 2], *ranked[-MOST // 2 :]]
     rows = -(-len(names) // -(-len(names) // COLUMN)) if names else 1
     columns = [names[start : start + rows] for start in range(0, len(names), rows)] or [[]]
     figure = new_figure(WIDTH if len(columns) == 1 else COLUMN_WIDTH * len(columns), rows * _step(scored) + 1.2)
@@ -78,8 +83,9 @@ def _classes(scored: Sequence[Scored]) -> Figure:
         axes.set_ylim((rows - 0.5) * _step(scored), -_step(scored) / 2)
         describe(axes, "", x="AP")
         _tidy(axes, "x")
-    num_empty = len({score.name for item in scored for score in item.scores.classes}) - len(names)
+    num_empty = len({score.name for item in scored for score in item.scores.classes}) - len(ranked)
     note = f"; {num_empty} classes without objects are left out" if num_empty else ""
+    note += f"; the {MOST // 2} best and worst of {len(ranked)}" if len(ranked) > MOST else ""
     panels[0].set_title(f"box AP by class (in brackets: objects){note}", fontsize=FONT["title"], loc="left")
     _legend(figure, panels[0])
     return figure

@@ -131,6 +131,9 @@ class ResNet(nn.Module):
         self.layer2 = Stage(block, out[0], widths[1], depths[1], 2, make_norm)
         self.layer3 = Stage(block, out[1], widths[2], depths[2], 2, make_norm)
         self.layer4 = Stage(block, out[2], widths[3], depths[3], 2, make_norm)
+        # The convolutions' fastest layout. With 8 channels oneDNN writes beyond its memory in it, in the backward pass
+        # of a shortcut's convolution (PyTorch 2.13, seen from maps of 64x64 on).
+        self.layout = torch.channels_last if width > 8 else torch.contiguous_format
         self.num_outputs = num_outputs
         self.exact_padding = exact_padding
         self.out_channels = out[4 - num_outputs :]
@@ -139,7 +142,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: ImageBatch) -> list[FeatureMap]:
         mask = PaddingMask.of(images) if self.exact_padding else None
-        pixels = images.pixels.contiguous(memory_format=torch.channels_last)  # the convolutions' fastest layout
+        pixels = images.pixels.contiguous(memory_format=self.layout)
         x, mask = zero_padding(pixels, mask), mask and mask.halved()
         x = F.relu_(convolve(x, self.conv1, self.bn1, mask))
         x = zero_padding(x, mask)  # after ReLU zero is max pooling's neutral element
