@@ -124,3 +124,8 @@ def test_the_clone_trains_without_triton(built: Built, cache: Path, tmp_path: Pa
     output = checked([built.python, ROOT / "scripts" / "train.py", *settings], tmp_path)
     assert "COCO box scores" in output
     assert (tmp_path / "runs" / "foo" / "last.pt").exists()
+
+
+@pytest.mark.parametrize("script", ["benchmark", "memory"])
+def test_scripts_that_import_kernels_start_without_triton(built: Built, tmp_path: Path, script: str):
+    assert checked([built.python, ROOT / "scripts" / f"{script}.py", "--help"], tmp_path)
