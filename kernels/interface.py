@@ -18,6 +18,7 @@ from kernels.inputs import Inputs
 from kernels.points import SamplingPoints, check_tensor
 
 Backend = Literal["auto", "triton", "reference"]
+BACKENDS = get_args(Backend)  # here, since torch 2.6 does not compile a function that asks for it
 HAS_TRITON = find_spec("triton") is not None
 
 
@@ -66,8 +67,8 @@ def key_aware_attention(
 
 def attend(inputs: Inputs, backend: str = "auto", deterministic: bool | None = None) -> Tensor:
     """Either attention on inputs that were checked: (B, Q, M * D)."""
-    if backend not in get_args(Backend):
-        raise ValueError(f"backend: expected one of {', '.join(get_args(Backend))}, got {backend!r}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
     if deterministic is None:
         deterministic = torch.are_deterministic_algorithms_enabled()
     # on meta nothing is computed: the CPU path's operator gives the shapes, and needs no Triton

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
-import triton
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -82,6 +81,8 @@ def _peak_on_cpu(step: Step) -> float:
 
 
 def _on_gpu(step: Step, device: torch.device, milliseconds: int) -> Timing:
+    from triton.testing import do_bench  # a CPU needs no Triton
+
     step()
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -89,7 +90,7 @@ def _on_gpu(step: Step, device: torch.device, milliseconds: int) -> Timing:
     step()
     torch.cuda.synchronize(device)
     peak = (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    return Timing(triton.testing.do_bench(step, rep=milliseconds, return_mode="median"), peak)
+    return Timing(do_bench(step, rep=milliseconds, return_mode="median"), peak)
 
 
 @dataclass(frozen=True)

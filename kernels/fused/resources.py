@@ -27,6 +27,7 @@ TYPES = {
     torch.int32: "i32",
     torch.int64: "i64",
 }
+TRITON = tuple(map(int, triton.__version__.split(".")[:2]))
 ALIGNED = [["tt.divisibility", 16]]
 
 
@@ -77,12 +78,21 @@ class Compiler:
             del options["maxnreg"]
         values = dict(zip(kernel.arg_names, arguments, strict=False)) | constants
         signature = {name: _type(values[name], name in constants) for name in kernel.arg_names}
-        fixed = {(i,): values[name] for i, name in enumerate(signature) if signature[name] == "constexpr"}
-        attributes = {(i,): ALIGNED for i, name in enumerate(signature) if _is_aligned(values[name], signature[name])}
-        source = ASTSource(kernel, signature, fixed, attributes)
-        compiled = triton.compile(source, target=self.target, options=options)
+        compiled = triton.compile(_source(kernel, signature, values), target=self.target, options=options)
         read = _of_nvidia if self.target.backend == "cuda" else _of_amd
         self.results.append(Resources(kernel.fn.__name__, *read(compiled.asm)))
+
+
+def _source(kernel, signature: dict[str, str], values: dict[str, object]) -> ASTSource:
+    """A kernel whose constants and multiples of 16 are known; Triton 3.2 takes them in a form of its own."""
+    names = [name for name in signature if signature[name] == "constexpr"]
+    aligned = [i for i, name in enumerate(signature) if _is_aligned(values[name], signature[name])]
+    if TRITON < (3, 3):
+        attributes = triton.backends.compiler.AttrsDescriptor.from_hints(dict.fromkeys(aligned, 16))
+        typed = {name: kind for name, kind in signature.items() if kind != "constexpr"}
+        return ASTSource(kernel, typed, {name: values[name] for name in names}, attributes)
+    fixed = {(kernel.arg_names.index(name),): values[name] for name in names}
+    return ASTSource(kernel, signature, fixed, {(i,): ALIGNED for i in aligned})
 
 
 def _type(value: object, is_constant: bool) -> str:

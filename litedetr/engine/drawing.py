@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import matplotlib
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from litedetr.data import Categories
@@ -120,4 +119,6 @@ def _overlap(a: Box, b: Box) -> float:
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib and knows Latin, Greek and Cyrillic letters."""
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+    from matplotlib import get_data_path  # here, for those who draw nothing
+
+    return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from litedetr.engine.checkpoint import Progress
@@ -45,6 +44,8 @@ class Tracker(SilentTracker):
     """Writes into `folder`, going on from `progress`; what was written after it is dropped: no step is there twice."""
 
     def __init__(self, folder: RunFolder, progress: Progress, total_steps: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # here, for those who train nothing
+
         self._folder = folder
         drop_metrics_after(folder.metrics, progress)
         self._metrics = folder.metrics.open("a", encoding="utf-8")

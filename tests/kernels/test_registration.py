@@ -36,7 +36,7 @@ def test_opcheck(operator, kind, boxes):
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 def test_compiles_to_one_graph(backend, dynamic):
     def step(query, value, offsets):
-        t = problem.tensors | {"query": query.sin(), "value": value, "offsets": offsets}
+        t = {**problem.tensors, "query": query.sin(), "value": value, "offsets": offsets}
         return attend("shared", type(problem)(t, problem.shapes, None), backend).cos()
 
     problem = make_problem(padded=False).to(DEVICE)
@@ -54,14 +54,14 @@ def test_compiles_to_one_graph(backend, dynamic):
 def test_exports(backend):
     class Attention(torch.nn.Module):
         def forward(self, query, value):
-            t = problem.tensors | {"query": query, "value": value}
+            t = {**problem.tensors, "query": query, "value": value}
             return attend("shared", type(problem)(t, problem.shapes, None), backend)
 
     problem = make_problem().to(DEVICE)
     for tensor in problem.tensors.values():
         tensor.requires_grad_(False)
     arguments = problem.tensors["query"], problem.tensors["value"]
-    program = torch.export.export(Attention(), arguments)
+    program = torch.export.export(Attention(), arguments, strict=False)
     names = [str(node.target) for node in program.graph.nodes if "litedetr" in str(node.target)]
     assert len(names) == 1
     torch.testing.assert_close(program.module()(*arguments), Attention()(*arguments))
