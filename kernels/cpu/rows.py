@@ -37,10 +37,11 @@ class Rows:
     @classmethod
     def of(cls, inputs: Inputs) -> Rows:
         points, dtype = inputs.points, torch.promote_types(inputs.value.dtype, torch.float32)
+        grid = Grid.of(points, inputs.value.shape[2], dtype)  # first, since it refuses what is too large to be copied
         key, value = (None if x is None else bordered(x, points, dtype) for x in (inputs.key, inputs.value))
         query, logits = (None if x is None else x.to(dtype) for x in (inputs.query, inputs.logits))
         reference, offsets = (x.to(dtype) for x in (points.reference, points.offsets))
-        return cls(query, key, value, logits, reference, offsets, Grid.of(points, inputs.value.shape[2], dtype))
+        return cls(query, key, value, logits, reference, offsets, grid)
 
     def chunks(self) -> Iterator[Chunk]:
         """All queries: several small images at a time, or a large one in parts."""
