@@ -116,16 +116,18 @@ def check_tensor(name: str, tensor: Tensor, expected: tuple[int, ...], value: Te
 
 def _check_sides(name: str, shapes: object) -> None:
     """Raise ValueError unless `shapes` are pairs of ints or symbols."""
-    pairs = isinstance(shapes, Sequence) and all(isinstance(pair, Sequence) and len(pair) == 2 for pair in shapes)
-    if not pairs or not all(_is_side(side) for pair in shapes for side in pair):
+    if not isinstance(shapes, (tuple, list)) or not all(_is_pair(pair) for pair in shapes):
         raise ValueError(f"{name}: expected pairs (H, W) of ints from 0 to {MOST_SIDE}, got {shapes}")
 
 
-def _is_side(side: object) -> bool:
-    """While compiling, without an upper bound: it would become one of the sizes that a program takes."""
-    if not isinstance(side, (int, torch.SymInt)) or side < 0:
+def _is_pair(pair: object) -> bool:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         return False
-    return torch.compiler.is_compiling() or side <= MOST_SIDE
+    height, width = pair
+    if not (isinstance(height, (int, torch.SymInt)) and isinstance(width, (int, torch.SymInt))):
+        return False
+    # a compiled program would take the upper bound for one of its own
+    return height >= 0 and width >= 0 and (torch.compiler.is_compiling() or max(height, width) <= MOST_SIDE)
 
 
 def as_tensor(numbers: Sequence[int], like: Tensor) -> Tensor:

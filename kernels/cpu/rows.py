@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kernels.cpu.corners import Corners
-from kernels.cpu.table import MOST_ROWS, Grid, bordered
+from kernels.cpu.table import CORNERS, MOST_ROWS, Grid, bordered
 from kernels.inputs import Inputs
 
 SAMPLES_PER_CHUNK = 1 << 18  # enough that waking threads takes little time beside the work; up to 0.1 GB
@@ -47,7 +47,7 @@ class Rows:
         """All queries: several small images at a time, or a large one in parts."""
         images, queries = self.offsets.shape[:2]
         per_query, table_rows = max(1, self.offsets[:1, :1].numel() // 2), self.value.shape[1]
-        samples = max(SAMPLES_PER_CHUNK, SAMPLES_PER_ROW * table_rows)
+        samples = min(max(SAMPLES_PER_CHUNK, SAMPLES_PER_ROW * table_rows), MOST_ROWS // CORNERS)
         at_once = max(1, min(samples // max(1, queries * per_query), MOST_ROWS // table_rows))
         step = max(1, samples // per_query)
         for image in range(0, images, at_once):

@@ -10,6 +10,7 @@ from torch import Tensor
 from kernels.points import SamplingPoints
 
 MOST_ROWS = 2**31 - 1  # rows are counted in 32 bits, half the traffic of 64
+CORNERS = 4  # of a sample; a chunk's are counted in 32 bits as well
 BORDER = 2  # zero pixels on each side: all four corners of a sample outside lie among them
 
 
@@ -119,6 +120,11 @@ class Grid:
         rows = levels.num_tokens * heads
         if rows > MOST_ROWS:
             raise ValueError(f"value: expected at most {MOST_ROWS} rows S * M an image, got {rows}; take smaller maps")
+        samples = heads * len(points.shapes) * num_points
+        if samples > MOST_ROWS // CORNERS:
+            raise ValueError(
+                f"offsets: expected at most {MOST_ROWS // CORNERS} samples M * L * P a query, got {samples}"
+            )
         size = torch.tensor([(w, h) for h, w in points.shapes], dtype=dtype).view(-1, 2)
         limit = points.valid_limits(size)
         starts, pitches = (torch.tensor(x, dtype=torch.int32) for x in (levels.starts[:-1], levels.pitches))
