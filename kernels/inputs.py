@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from kernels.points import SamplingPoints
@@ -80,3 +82,10 @@ class Gradients:
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
         return self.query, self.key, self.value, self.logits, self.reference, self.offsets
+
+
+def full_precision(value: Tensor) -> AbstractContextManager[object]:
+    """Autocast off: backends choose the precision of what they compute, and it would still lower their products."""
+    kind = value.device.type
+    is_lowered = not value.is_meta and torch.is_autocast_enabled(kind)  # autocast knows no meta
+    return torch.autocast(kind, enabled=False) if is_lowered else nullcontext()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kernels import cpu, reference
 from kernels.inputs import Inputs
-from kernels.points import SamplingPoints, check_tensor
+from kernels.points import DTYPES, SamplingPoints, check_dtype, check_tensor
 
 Backend = Literal["auto", "triton", "reference"]
 BACKENDS = get_args(Backend)  # here, since torch 2.6 does not compile a function that asks for it
@@ -34,13 +34,13 @@ def deformable_attention(
     value: (B, S, M, D). logits: (B, Q, M, L * P), before the softmax. Returns (B, Q, M * D).
     deterministic: whether gradients have the same bits on every run; None follows
     torch.use_deterministic_algorithms. Under autocast, value and logits are taken in its dtype.
-    Raises ValueError where shapes, devices or the backend do not fit.
+    Raises ValueError where shapes, dtypes, devices or the backend do not fit, TypeError for what is no tensor.
     """
+    value, logits = _autocast("value", value), _autocast("logits", logits)
     points.check(value)
-    check_tensor(
-        "logits", logits, (*points.offsets.shape[:3], points.offsets.shape[3] * points.offsets.shape[4]), value
-    )
-    return attend(Inputs(None, None, _autocast(value), _autocast(logits), points), backend, deterministic)
+    *per_head, levels, num_points, _ = points.offsets.shape
+    _check_like("logits", logits, (*per_head, levels * num_points), value)
+    return attend(Inputs(None, None, value, logits, points), backend, deterministic)
 
 
 def key_aware_attention(
@@ -55,14 +55,15 @@ def key_aware_attention(
 
     query: (B, Q, M, D). value, key: (B, S, M, D); without key the values serve as keys. Returns (B, Q, M * D).
     deterministic: as in `deformable_attention`. Under autocast, query, key and value are taken in its dtype.
-    Raises ValueError where shapes, devices or the backend do not fit.
+    Raises ValueError where shapes, dtypes, devices or the backend do not fit, TypeError for what is no tensor.
     """
+    query, value = _autocast("query", query), _autocast("value", value)
+    key = None if key is None else _autocast("key", key)
     points.check(value)
-    check_tensor("query", query, (*points.offsets.shape[:3], value.shape[-1]), value)
+    _check_like("query", query, (*points.offsets.shape[:3], value.shape[-1]), value)
     if key is not None:
-        check_tensor("key", key, tuple(value.shape), value)
-    key = None if key is None else _autocast(key)
-    return attend(Inputs(_autocast(query), key, _autocast(value), None, points), backend, deterministic)
+        _check_like("key", key, tuple(value.shape), value)
+    return attend(Inputs(query, key, value, None, points), backend, deterministic)
 
 
 def attend(inputs: Inputs, backend: str = "auto", deterministic: bool | None = None) -> Tensor:
@@ -84,8 +85,16 @@ def attend(inputs: Inputs, backend: str = "auto", deterministic: bool | None = N
     return fused.attend(inputs, deterministic)
 
 
-def _autocast(x: Tensor) -> Tensor:
+def _autocast(name: str, x: Tensor) -> Tensor:
+    check_dtype(name, x, DTYPES)
     kind = x.device.type
     if x.dtype == torch.float64 or x.is_meta or not torch.is_autocast_enabled(kind):  # autocast knows no meta
         return x
     return x.to(torch.get_autocast_dtype(kind))
+
+
+def _check_like(name: str, tensor: Tensor, expected: tuple[int, ...], value: Tensor) -> None:
+    """Raise ValueError unless `tensor` has the expected shape, and dtype and device of `value`."""
+    check_tensor(name, tensor, expected, value)
+    if tensor.dtype != value.dtype:
+        raise ValueError(f"{name}: expected {value.dtype} like value, got {tensor.dtype}")

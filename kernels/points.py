@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MOST_SIDE = 2**24  # pixels of a level's side; single precision counts no further
+
 
 @dataclass(frozen=True)
 class SamplingPoints:
@@ -22,6 +25,11 @@ class SamplingPoints:
         A sample outside, be it of the level or of its valid part, reads zero. Padding of another form than DETR's
         rectangle has the same effect if value and key are zero there (masked_fill).
     query_shapes: if the queries are the cells of feature maps in raster order, their (H, W); a hint for speed alone.
+
+    Any number is a location. Infinity lies outside, like all that is far away. What is no number, and a sample of an
+    infinite box without offset is none, makes the output of its query head no number, and with it gradients of that
+    head's own query, logits and points; as a sample it reads no token, and gives none a gradient. valid_sizes may be
+    any integers too: what is more than the level is the level, and what is less than nothing is nothing.
     """
 
     reference: Tensor
@@ -47,36 +55,55 @@ class SamplingPoints:
         return torch.minimum(self.valid_sizes.flip(-1).to(like.dtype), size)
 
     def pixel_locations(self) -> Tensor:
-        """(B, Q, M, L, P, 2) positions in pixels, where the centre of a level's first pixel is (0, 0)."""
-        reference = self.reference[:, :, None, :, None]  # (B, Q, 1, L, 1, 2 | 4)
-        size = self.level_sizes(self.offsets).unsqueeze(1)
+        """(B, Q, M, L, P, 2) positions in pixels, where the centre of a level's first pixel is (0, 0).
+
+        In single precision at least: a half would round the sizes of levels as well.
+        """
+        dtype = torch.promote_types(self.offsets.dtype, torch.float32)
+        offsets, reference = self.offsets.to(dtype), self.reference[:, :, None, :, None]  # (B, Q, 1, L, 1, 2 | 4)
+        size = self.level_sizes(offsets).unsqueeze(1)
         if reference.shape[-1] == 2:
-            return reference * size + self.offsets - 0.5
-        num_points = self.offsets.shape[-2]
-        location = reference[..., :2] + self.offsets / num_points * reference[..., 2:] * 0.5
+            return reference * size + offsets - 0.5
+        location = reference[..., :2] + offsets / offsets.shape[-2] * reference[..., 2:] * 0.5
         return location * size - 0.5
 
     def check(self, value: Tensor) -> None:
-        """Raise ValueError where the shapes do not fit `value` (B, S, M, D) or each other."""
-        if any(not isinstance(side, (int, torch.SymInt)) or side < 0 for shape in self.shapes for side in shape):
-            raise ValueError(f"shapes: expected pairs (H_l, W_l) of ints >= 0, got {self.shapes}")
-        if value.ndim != 4 or value.shape[1] != self.num_tokens:
-            expected = f"(B, S, M, D) with S = {self.num_tokens} tokens for shapes {self.shapes}"
+        """Raise ValueError, or TypeError for what is no tensor, unless all fits `value` (B, S, M, D) and each other.
+
+        By shapes, dtypes and devices alone: no look at a number, which on a GPU would have to be waited for.
+        """
+        _check_sides("shapes", self.shapes)
+        check_dtype("offsets", self.offsets, DTYPES)
+        check_dtype("reference", self.reference, DTYPES)
+        if value.ndim != 4 or value.shape[1] != self.num_tokens or 0 in value.shape[2:]:
+            expected = f"(B, S, M, D) with S = {self.num_tokens} tokens for shapes {self.shapes} and M, D >= 1"
             raise ValueError(f"value: expected shape {expected}, got {tuple(value.shape)}")
-        if self.offsets.ndim != 6:
-            raise ValueError(f"offsets: expected shape (B, Q, M, L, P, 2), got {tuple(self.offsets.shape)}")
+        if self.offsets.ndim != 6 or 0 in self.offsets.shape[3:]:
+            raise ValueError(
+                f"offsets: expected shape (B, Q, M, L, P, 2) with L, P >= 1, got {tuple(self.offsets.shape)}"
+            )
         batch, _, heads, _ = value.shape
         _, queries, _, _, num_points, _ = self.offsets.shape
         levels = len(self.shapes)
-        last = 4 if self.reference.shape[-1] == 4 else 2
+        last = 4 if self.reference.shape[-1:] == (4,) else 2
         check_tensor("offsets", self.offsets, (batch, queries, heads, levels, num_points, 2), value)
         check_tensor("reference", self.reference, (batch, queries, levels, last), value)
-        if self.query_shapes is not None and sum(h * w for h, w in self.query_shapes) != queries:
-            raise ValueError(f"query_shapes: expected {queries} cells, one for each query, got {self.query_shapes}")
+        if self.query_shapes is not None:
+            _check_sides("query_shapes", self.query_shapes)
+            if sum(h * w for h, w in self.query_shapes) != queries:
+                raise ValueError(f"query_shapes: expected {queries} cells, one for each query, got {self.query_shapes}")
         if self.valid_sizes is not None:
+            check_dtype("valid_sizes", self.valid_sizes, (torch.int32, torch.int64))
             check_tensor("valid_sizes", self.valid_sizes, (batch, levels, 2), value)
-            if self.valid_sizes.dtype not in (torch.int32, torch.int64):
-                raise ValueError(f"valid_sizes: expected int32 or int64, got {self.valid_sizes.dtype}")
+
+
+def check_dtype(name: str, tensor: Tensor, expected: tuple[torch.dtype, ...]) -> None:
+    """Raise TypeError unless it is a tensor, ValueError unless it has one of the dtypes."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+    if tensor.dtype not in expected:
+        names = " or ".join(str(dtype).removeprefix("torch.") for dtype in expected)
+        raise ValueError(f"{name}: expected {names}, got {tensor.dtype}")
 
 
 def check_tensor(name: str, tensor: Tensor, expected: tuple[int, ...], value: Tensor) -> None:
@@ -85,6 +112,22 @@ def check_tensor(name: str, tensor: Tensor, expected: tuple[int, ...], value: Te
         raise ValueError(f"{name}: expected shape {expected}, got {tuple(tensor.shape)}")
     if tensor.device != value.device:
         raise ValueError(f"{name}: expected on {value.device} like value, got {tensor.device}")
+
+
+def _check_sides(name: str, shapes: object) -> None:
+    """Raise ValueError unless `shapes` are pairs of ints or symbols."""
+    if not isinstance(shapes, (tuple, list)) or not all(_is_pair(pair) for pair in shapes):
+        raise ValueError(f"{name}: expected pairs (H, W) of ints from 0 to {MOST_SIDE}, got {shapes}")
+
+
+def _is_pair(pair: object) -> bool:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        return False
+    height, width = pair
+    if not (isinstance(height, (int, torch.SymInt)) and isinstance(width, (int, torch.SymInt))):
+        return False
+    # a compiled program would take the upper bound for one of its own
+    return height >= 0 and width >= 0 and (torch.compiler.is_compiling() or max(height, width) <= MOST_SIDE)
 
 
 def as_tensor(numbers: Sequence[int], like: Tensor) -> Tensor:

@@ -10,12 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.inputs import Inputs
+from kernels.inputs import Inputs, full_precision
 from kernels.points import SamplingPoints, as_tensor, level_starts
+
+OUTSIDE = -2.0  # a pixel before a level: neither it nor the next is one of the level
 
 
 def attend(inputs: Inputs) -> Tensor:
-    """Either attention: (B, Q, M * D)."""
+    """Either attention: (B, Q, M * D), computed in single precision at least: a half cannot hold every score."""
+    exact = inputs.map(lambda x: x.to(torch.promote_types(x.dtype, torch.float32)))
+    with full_precision(inputs.value):
+        return _attend(exact).to(inputs.value.dtype)
+
+
+def _attend(inputs: Inputs) -> Tensor:
     if inputs.logits is not None:
         return deformable_attention(inputs.value, inputs.logits, inputs.points)
     return key_aware_attention(inputs.query, inputs.value, inputs.points, inputs.key)
@@ -62,7 +70,7 @@ def _weighted_sum(weights: Tensor, sampled: Tensor) -> Tensor:
 def sample(table: Tensor, points: SamplingPoints) -> Tensor:
     """Bilinear samples (B, Q, M, L * P, D) of `table` (B, S, M, D), zero outside, pixel centres at + 0.5."""
     rows, weights = bilinear_corners(points)
-    flat = table.reshape(-1, table.shape[-1])  # (B * S * M, D)
+    flat = F.pad(table.reshape(-1, table.shape[-1]), (0, 0, 1, 0))  # (1 + B * S * M, D)
     corners = zip(rows.unbind(-1), weights.to(table.dtype).unbind(-1), strict=True)
     return sum(F.embedding(row, flat) * weight.unsqueeze(-1) for row, weight in corners).flatten(3, 4)
 
@@ -70,34 +78,28 @@ def sample(table: Tensor, points: SamplingPoints) -> Tensor:
 def bilinear_corners(points: SamplingPoints) -> tuple[Tensor, Tensor]:
     """The four pixels around each location, (B, Q, M, L, P, 4) each.
 
-    Rows of the table (B * S * M, D), and the bilinear weights: 0 where a corner lies outside the valid part.
+    Rows of the table (1 + B * S * M, D), the first where a corner lies outside the valid part, and bilinear weights.
+    The first is zero, so that nothing outside is read, and drops the gradient of what is no number.
     """
     location = points.pixel_locations()
+    limit = points.valid_limits(location)[:, None, None, :, None]  # (1 or B, 1, 1, L, 1, 2)
+    location = location.minimum(limit).clamp(min=OUTSIDE)  # infinity has no fraction
     low = location.detach().floor()
     fraction = location - low
     corner = low.unsqueeze(-2) + low.new_tensor([(0, 0), (1, 0), (0, 1), (1, 1)])  # (B, Q, M, L, P, 4, 2)
     x_weight, y_weight = (torch.stack([1 - f, f], dim=-1) for f in fraction.unbind(-1))
     weights = (y_weight.unsqueeze(-1) * x_weight.unsqueeze(-2)).flatten(-2)  # order (y, x): 00, 01, 10, 11
 
-    limit = _valid_limit(points, location)
-    inside = ((corner >= 0) & (corner < limit)).all(-1)
-    return _table_rows(corner, points), torch.where(inside, weights, 0)
-
-
-def _valid_limit(points: SamplingPoints, like: Tensor) -> Tensor:
-    """(1 or B, 1, 1, L, 1, 1, 2) valid (width, height) of each level."""
-    return points.valid_limits(like)[:, None, None, :, None, None]
+    inside = ((corner >= 0) & (corner < limit.unsqueeze(-2))).all(-1)
+    return torch.where(inside, 1 + _table_rows(corner, points), 0), weights
 
 
 def _table_rows(corner: Tensor, points: SamplingPoints) -> Tensor:
-    """Rows of (B * S * M, D) for corners (B, Q, M, L, P, 4, 2); corners outside are pulled to some row that exists."""
+    """Rows of (B * S * M, D) for corners (B, Q, M, L, P, 4, 2) inside; any number for others."""
     batch, _, heads = corner.shape[:3]
     x, y = (c.long() for c in corner.unbind(-1))
-    width, height = points.level_sizes(x).clamp(min=1).view(-1, 2, 1, 1).unbind(1)  # (L, 1, 1)
+    width = points.level_sizes(x)[:, 0].view(-1, 1, 1)
     start = as_tensor(level_starts(points.shapes), x).view(-1, 1, 1)
-    x, y = torch.minimum(x.clamp(min=0), width - 1), torch.minimum(y.clamp(min=0), height - 1)
-    # an empty last level would start behind the table's end
-    token = (start + y * width + x).clamp(max=points.num_tokens - 1)
     image = torch.arange(batch, device=x.device).view(-1, 1, 1, 1, 1, 1)
     head = torch.arange(heads, device=x.device).view(-1, 1, 1, 1)
-    return (image * points.num_tokens + token) * heads + head
+    return (image * points.num_tokens + start + y * width + x) * heads + head

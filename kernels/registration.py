@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kernels.flops import register_formulas
-from kernels.inputs import Gradients, Inputs, Saved
+from kernels.inputs import Gradients, Inputs, Saved, full_precision
 from kernels.points import SamplingPoints
 
 INPUTS = (
@@ -81,7 +81,7 @@ def _define_forward(name: str, backend: Backend) -> torch.library.CustomOpDef:
     def forward(*arguments):
         *flat, deterministic = arguments
         inputs = _unflatten(flat)
-        with _full_precision(inputs):
+        with full_precision(inputs.value):
             saved = backend.forward(inputs, deterministic)
         return saved.out, saved.log_sum_exp
 
@@ -101,7 +101,7 @@ def _define_backward(name: str, backend: Backend) -> torch.library.CustomOpDef:
         *flat, deterministic = arguments
         inputs = _unflatten(flat)
         saved = Saved(out, log_sum_exp)
-        with _full_precision(inputs):
+        with full_precision(inputs.value):
             grads = backend.backward(inputs, saved, grad_out.contiguous(), deterministic, reference_grad)
         return tuple(inputs.value.new_empty(0) if grad is None else grad for grad in grads.tensors)
 
@@ -117,11 +117,6 @@ def _define_backward(name: str, backend: Backend) -> torch.library.CustomOpDef:
     op = torch.library.custom_op(name, backward, mutates_args=(), schema=BACKWARD_SCHEMA)
     op.register_fake(fake)
     return op
-
-
-def _full_precision(inputs: Inputs) -> torch.autocast:
-    """Backends choose the precision of what they compute inside; autocast would still lower their products."""
-    return torch.autocast(inputs.value.device.type, enabled=False)
 
 
 def _refuse(ctx, *grads: Tensor) -> None:

@@ -29,7 +29,7 @@ def _zeros(rows: Rows, reference_grad: bool) -> Gradients:
     """Buffers of the shapes of `rows`."""
     reference = rows.reference if reference_grad else None
     tensors = rows.query, rows.key, rows.value, rows.logits, reference, rows.offsets
-    return Gradients(*(None if x is None else torch.zeros_like(x) for x in tensors))
+    return Gradients(*(None if x is None else x.new_zeros(x.shape) for x in tensors))
 
 
 def _restored(grads: Gradients, inputs: Inputs) -> Gradients:

@@ -14,7 +14,8 @@ from kernels.cpu.table import BORDER, Grid
 class Corners:
     """The samples of a chunk: rows (N, K, 4) of its images' tables and the fractions fx, fy (N, K) between them.
 
-    Outside of a level, the rows are zero and so are all that is made of them, slopes as well.
+    Outside of a level, the rows are zero and so are all that is made of them, slopes as well. What is no number lies
+    outside, with no number as its fractions.
     """
 
     rows: Tensor
@@ -31,9 +32,8 @@ class Corners:
         location = torch.minimum(location, limit, out=location).clamp_(min=-BORDER)
         low = location.floor()
         fx, fy = (f.contiguous().flatten(0, 1).flatten(1) for f in location.sub_(low).unbind(-1))
-        x, y = low.int().unbind(-1)  # (n, M, L, P)
+        x, y = low.nan_to_num_(-BORDER).int().unbind(-1)  # (n, M, L, P)
         first = torch.addcmul(grid.origin, y, grid.pitch).add_(x, alpha=len(grid.origin))
-        first.clamp_(0, grid.last_first)  # NaN became any integer
         if images > 1:
             table = torch.arange(images, dtype=torch.int32) * grid.rows
             first += table.repeat_interleave(queries).view(-1, 1, 1, 1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kernels.cpu.corners import Corners
-from kernels.cpu.table import MOST_ROWS, Grid, bordered
+from kernels.cpu.table import CORNERS, MOST_ROWS, Grid, bordered
 from kernels.inputs import Inputs
 
 SAMPLES_PER_CHUNK = 1 << 18  # enough that waking threads takes little time beside the work; up to 0.1 GB
@@ -37,16 +37,17 @@ class Rows:
     @classmethod
     def of(cls, inputs: Inputs) -> Rows:
         points, dtype = inputs.points, torch.promote_types(inputs.value.dtype, torch.float32)
+        grid = Grid.of(points, inputs.value.shape[2], dtype)  # first, since it refuses what is too large to be copied
         key, value = (None if x is None else bordered(x, points, dtype) for x in (inputs.key, inputs.value))
         query, logits = (None if x is None else x.to(dtype) for x in (inputs.query, inputs.logits))
         reference, offsets = (x.to(dtype) for x in (points.reference, points.offsets))
-        return cls(query, key, value, logits, reference, offsets, Grid.of(points, inputs.value.shape[2], dtype))
+        return cls(query, key, value, logits, reference, offsets, grid)
 
     def chunks(self) -> Iterator[Chunk]:
         """All queries: several small images at a time, or a large one in parts."""
         images, queries = self.offsets.shape[:2]
         per_query, table_rows = max(1, self.offsets[:1, :1].numel() // 2), self.value.shape[1]
-        samples = max(SAMPLES_PER_CHUNK, SAMPLES_PER_ROW * table_rows)
+        samples = min(max(SAMPLES_PER_CHUNK, SAMPLES_PER_ROW * table_rows), MOST_ROWS // CORNERS)
         at_once = max(1, min(samples // max(1, queries * per_query), MOST_ROWS // table_rows))
         step = max(1, samples // per_query)
         for image in range(0, images, at_once):

@@ -10,6 +10,7 @@ from torch import Tensor
 from kernels.points import SamplingPoints
 
 MOST_ROWS = 2**31 - 1  # rows are counted in 32 bits, half the traffic of 64
+CORNERS = 4  # of a sample; a chunk's are counted in 32 bits as well
 BORDER = 2  # zero pixels on each side: all four corners of a sample outside lie among them
 
 
@@ -63,13 +64,14 @@ def bordered(table: Tensor, points: SamplingPoints, dtype: torch.dtype) -> Tenso
         inner.copy_(pixels)
         _zero_padding(inner, points, level)
     out[:, levels.starts[-1] :] = 0
-    return out.view(batch, -1, channels)
+    return out.view(batch, levels.num_tokens * heads, channels)
 
 
 def unbordered(table: Tensor, like: Tensor, points: SamplingPoints) -> Tensor:
     """The gradient of `bordered`: rows (B, S' * M, D) -> (B, S, M, D) like the values."""
     out = torch.empty_like(like, memory_format=torch.contiguous_format)
-    images = Levels(points.shapes).images(table.view(len(like), -1, like.shape[2] * like.shape[3]))
+    levels, (batch, _, heads, channels) = Levels(points.shapes), like.shape
+    images = levels.images(table.view(batch, levels.num_tokens, heads * channels))
     for level, (image, pixels) in enumerate(zip(images, _pixels(out, points), strict=True)):
         pixels.copy_(_inner(image))
         _zero_padding(pixels, points, level)
@@ -103,7 +105,7 @@ class Grid:
 
     size: (L, P, 2) float (width, height) of the levels. limit: (B or 1, L, P, 2) float, valid (width, height).
     origin: (M, L, P), row of the pixel (0, 0). pitch: (L, P), rows from one image row to the next.
-    rows: of an image's table. last_first: the largest that a first corner may have.
+    rows: of an image's table.
     """
 
     size: Tensor
@@ -111,7 +113,6 @@ class Grid:
     origin: Tensor
     pitch: Tensor
     rows: int
-    last_first: int
 
     @classmethod
     def of(cls, points: SamplingPoints, heads: int, dtype: torch.dtype) -> Grid:
@@ -119,6 +120,11 @@ class Grid:
         rows = levels.num_tokens * heads
         if rows > MOST_ROWS:
             raise ValueError(f"value: expected at most {MOST_ROWS} rows S * M an image, got {rows}; take smaller maps")
+        samples = heads * len(points.shapes) * num_points
+        if samples > MOST_ROWS // CORNERS:
+            raise ValueError(
+                f"offsets: expected at most {MOST_ROWS // CORNERS} samples M * L * P a query, got {samples}"
+            )
         size = torch.tensor([(w, h) for h, w in points.shapes], dtype=dtype).view(-1, 2)
         limit = points.valid_limits(size)
         starts, pitches = (torch.tensor(x, dtype=torch.int32) for x in (levels.starts[:-1], levels.pitches))
@@ -130,5 +136,4 @@ class Grid:
             origin=origin.unsqueeze(-1).repeat(1, 1, num_points),
             pitch=(pitches * heads).unsqueeze(-1).repeat(1, num_points),
             rows=rows,
-            last_first=rows - 1 - levels.reach * heads,
         )

@@ -9,9 +9,10 @@ import triton
 from torch import Tensor
 
 from kernels.fused.backward import backward_kernel
-from kernels.fused.call import MOST_INT32, Call, Launcher, contiguous, run
+from kernels.fused.call import Call, Launcher, contiguous, run
 from kernels.fused.forward import forward_kernel
 from kernels.fused.launch import Launch, Shape, choose
+from kernels.fused.limits import MOST_INT32
 from kernels.fused.segments import segment_kernel
 from kernels.fused.tables import level_table, num_cells
 from kernels.inputs import Gradients, Inputs, Saved
@@ -41,7 +42,7 @@ def forward(inputs: Inputs, launch: Launch, launcher: Launcher = run) -> Saved:
     value, (batch, queries, heads) = inputs.value, inputs.points.offsets.shape[:3]
     out = value.new_empty(batch, queries, heads, value.shape[3])
     log_sum_exp = value.new_empty(batch, queries, heads, dtype=call.real)
-    call.over_queries(forward_kernel, out, log_sum_exp)
+    call.over_queries(forward_kernel, out, log_sum_exp, LOWEST=torch.finfo(call.real).min)
     return Saved(out, log_sum_exp)
 
 

@@ -12,10 +12,10 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.fused.launch import Launch
-from kernels.fused.tables import level_table, tile_order
+from kernels.fused.limits import MOST_INT32, check_limits
+from kernels.fused.tables import level_table, num_cells, tile_order
 from kernels.inputs import Inputs
 
-MOST_INT32 = 2**31 - 1
 REAL = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 Grid = tuple[int, int, int]
@@ -45,6 +45,9 @@ class Call:
     inputs: Inputs
     blocks: Launch
     launcher: Launcher = run
+
+    def __post_init__(self) -> None:
+        check_limits(self.inputs, self.blocks)
 
     @property
     def real(self) -> torch.dtype:
@@ -102,8 +105,9 @@ class Call:
         return tile_order(grids, self.blocks.tile, self.inputs.value.device)
 
     def _index_type(self) -> tl.dtype:
-        """Of offsets within an image."""
-        return tl.int32 if self.inputs.value[0:1].numel() <= MOST_INT32 else tl.int64
+        """Of offsets within an image; they begin a pixel before it."""
+        *_, heads, channels = self.inputs.value.shape
+        return tl.int32 if num_cells(self.inputs.points.shapes) * heads * channels <= MOST_INT32 else tl.int64
 
 
 def contiguous(x: Tensor | None) -> Tensor | None:

@@ -11,8 +11,6 @@ import triton.language as tl
 
 from kernels.fused.sampling import cell_of, level_of, query_heads, sample, sampling_location, tile_mask, valid_size
 
-LOWEST = tl.constexpr(-1e38)
-
 
 @triton.jit
 def forward_kernel(
@@ -21,7 +19,7 @@ def forward_kernel(
     SCORE: tl.constexpr, BOXES: tl.constexpr, PADDED: tl.constexpr, ORDERED: tl.constexpr,
     HEADS: tl.constexpr, CHANNELS: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr,
     BLOCK_QUERIES: tl.constexpr, BLOCK_POINTS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
-    INDEX: tl.constexpr, REAL: tl.constexpr, SCALE: tl.constexpr,
+    INDEX: tl.constexpr, REAL: tl.constexpr, SCALE: tl.constexpr, LOWEST: tl.constexpr,
 ):  # fmt: skip
     head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
     line = tl.arange(0, BLOCK_QUERIES * BLOCK_POINTS)
@@ -65,6 +63,8 @@ def forward_kernel(
         score = tl.where(point < POINTS, score, LOWEST)
         new_peak = tl.maximum(peak, score)
         shrink, p = tl.exp(peak - new_peak), tl.exp(score - new_peak)
+        if BLOCK_POINTS != POINTS:  # a row of no point counts for nothing, even where all scores are the lowest
+            p = tl.where(point < POINTS, p, 0.0)
         total = total * shrink + p
         weighted = weighted * shrink[:, None] + p[:, None] * v
         peak = new_peak

@@ -15,8 +15,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from kernels.fused.backend import backward, forward
-from kernels.fused.call import MOST_INT32, Grid
+from kernels.fused.call import Grid
 from kernels.fused.launch import Launch, Pass
+from kernels.fused.limits import MOST_INT32
 from kernels.workloads import Workload
 
 TYPES = {

@@ -46,8 +46,8 @@ def valid_size(valid_ptr, level, height, width, image, LEVELS: tl.constexpr, PAD
     """The part of a level, (height, width), that is not padding; never more than the level, whatever was given."""
     if PADDED:
         pair = valid_ptr + (image * LEVELS + level) * 2
-        height = tl.maximum(tl.minimum(tl.load(pair).to(tl.int32), height), 0)
-        width = tl.maximum(tl.minimum(tl.load(pair + 1).to(tl.int32), width), 0)
+        height = tl.maximum(tl.minimum(tl.load(pair), height), 0).to(tl.int32)
+        width = tl.maximum(tl.minimum(tl.load(pair + 1), width), 0).to(tl.int32)
     return height, width
 
 

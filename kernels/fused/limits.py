@@ -1,0 +1,29 @@
+"""How much the kernels' 32-bit indices, a GPU's grid and a tile hold."""
+
+from __future__ import annotations
+
+import triton
+
+from kernels.fused.launch import Launch
+from kernels.fused.tables import num_cells
+from kernels.inputs import Inputs
+
+MOST_INT32 = 2**31 - 1
+MOST_GRID = 2**16 - 1  # programs along the second and third axis
+MOST_TILE = 2**20  # elements, Triton's own limit
+
+
+def check_limits(inputs: Inputs, blocks: Launch) -> None:
+    """Raise ValueError with the count that is too large; from sizes alone, before anything is copied."""
+    batch, queries, heads, _, num_points, _ = inputs.points.offsets.shape
+    tile = triton.next_power_of_2(num_points) * triton.next_power_of_2(inputs.value.shape[3])
+    limits = (
+        ("value", "images (B)", batch, MOST_GRID),
+        ("value", "heads (M)", heads, MOST_GRID),
+        ("value", "elements P * D, both rounded up to a power of two,", tile, MOST_TILE),
+        ("shapes", "cells (H + 1) * (W + 1)", num_cells(inputs.points.shapes), MOST_INT32),
+        ("offsets", "queries (Q)", queries, MOST_INT32 - blocks.block_queries),
+    )
+    for name, what, count, most in limits:
+        if count > most:
+            raise ValueError(f"{name}: expected at most {most} {what}, got {count}")

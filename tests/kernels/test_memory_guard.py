@@ -1,0 +1,97 @@
+"""The guard of the interpreter's memory finds kernels that are broken on purpose."""
+
+import os
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from kernel_helpers import attend, make_problem, run
+from memory_guard import guarded, obstacle
+
+from kernels.fused import sampling
+
+pytestmark = [
+    pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="kernels are compiled, not interpreted"),
+    pytest.mark.skipif(obstacle() is not None, reason=str(obstacle())),
+]
+
+
+@triton.jit
+def copy(from_ptr, to_ptr, shift, length, BLOCK: tl.constexpr):
+    """Elements [shift, shift + length)."""
+    place = tl.arange(0, BLOCK)
+    tl.store(to_ptr + place, tl.load(from_ptr + place + shift, place < length), place < length)
+
+
+@triton.jit
+def add_one(to_ptr, place):
+    tl.atomic_add(to_ptr + place, 1.0)
+
+
+@triton.jit
+def corner_without_bounds(
+    row, column, fraction_x, fraction_y, RIGHT: tl.constexpr, BELOW: tl.constexpr, valid_height, valid_width, exists
+):
+    """As kernels/fused/sampling.py has it, but for the comparisons."""
+    weight_x = fraction_x if RIGHT else 1.0 - fraction_x
+    weight_y = fraction_y if BELOW else 1.0 - fraction_y
+    return exists, weight_x, weight_y
+
+
+@triton.jit
+def level_behind_the_last(levels_ptr, token, LEVELS: tl.constexpr):
+    return tl.zeros(token.shape, tl.int32) + LEVELS
+
+
+def test_what_is_inside_or_masked_is_left_alone():
+    source, target = torch.arange(5.0), torch.zeros(3)
+    with guarded() as guard:
+        copy[(1,)](source, target, 2, 3, BLOCK=8)
+    assert target.tolist() == [2, 3, 4]
+    assert guard.accesses == 6
+
+
+@pytest.mark.parametrize(("shift", "length"), [(3, 3), (-1, 3), (0, 4), (2**40, 1)], ids=str)
+def test_reads_and_writes_outside_are_found(shift, length):
+    """Of a part of a tensor too, whose memory goes on."""
+    source, target = torch.arange(7.0)[1:6], torch.zeros(9)[2:5]
+    with guarded(), pytest.raises(Exception, match="OutOfBounds"):
+        copy[(1,)](source, target, shift, length, BLOCK=8)
+    assert not target.any()
+
+
+def test_another_tensor_of_the_launch_is_outside_too():
+    both = torch.zeros(10)
+    source, target = both[:5], both[5:]
+    with guarded(), pytest.raises(Exception, match="OutOfBounds"):
+        copy[(1,)](source, target, 5, 1, BLOCK=2)
+
+
+@pytest.mark.parametrize("place", [-1, 3])
+def test_atomics_outside_are_found(place):
+    with guarded(), pytest.raises(Exception, match="OutOfBounds"):
+        add_one[(1,)](torch.zeros(3), place)
+
+
+@pytest.mark.parametrize("kind", ["deformable", "shared", "own"])
+def test_attention_without_a_look_at_the_border_is_found(kind, monkeypatch):
+    monkeypatch.setattr(sampling, "corner", corner_without_bounds)
+    with guarded(), pytest.raises(Exception, match="OutOfBounds"):
+        run("triton", kind, make_problem())
+
+
+@pytest.mark.parametrize(
+    ("deterministic", "part", "broken"),
+    [(False, "backward.corner", corner_without_bounds), (True, "segments.find_level", level_behind_the_last)],
+    ids=["atomic", "deterministic"],
+)
+def test_a_backward_pass_that_is_broken_is_found(deterministic, part, broken, monkeypatch):
+    """The forward pass is right."""
+    monkeypatch.setattr(f"kernels.fused.{part}", broken)
+    problem = make_problem()
+    with guarded() as guard:
+        out = attend("shared", problem, "triton", deterministic=deterministic)
+        assert guard.accesses > 0
+        with pytest.raises(Exception, match="OutOfBounds"):
+            out.sum().backward()

@@ -1,0 +1,147 @@
+"""What the docstring of SamplingPoints says of infinity and of what is no number, on every backend."""
+
+import pytest
+import torch
+from kernel_helpers import attend, make_problem, run
+
+from kernels import key_aware_attention, reference
+
+INFINITE, NONE = float("inf"), float("nan")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+KINDS = ["deformable", "shared", "own"]
+BACKENDS = {
+    "reference": {"backend": "reference"},
+    "cpu": {"backend": "auto"},
+    "atomic": {"backend": "triton", "deterministic": False},
+    "deterministic": {"backend": "triton", "deterministic": True},
+}
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request) -> dict:
+    return BACKENDS[request.param]
+
+
+def results(backend, kind, problem):
+    """Output and gradients by name, on the CPU."""
+    on_device = problem if backend["backend"] == "auto" else problem.to(DEVICE)
+    return {name: x.cpu() for name, x in run(kind=kind, problem=on_device, **backend).items()}
+
+
+def changed(place, number, name="offsets", **case):
+    """A problem with a number in a place of a tensor."""
+    problem = make_problem(**case)
+    with torch.no_grad():
+        problem.tensors[name][place] = number
+    return problem
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_location_that_is_no_number_spoils_its_query_head_alone(backend, kind):
+    """One head's samples of one level: it gives no token a gradient there, and its others' are no numbers at most."""
+    found = results(backend, kind, changed((0, 1, 0, 0), NONE))
+    sound = results(backend, kind, make_problem())
+    output = found["output"].view(2, 3, 2, 4)
+    assert output[0, 1, 0].isnan().all()
+    assert output.isnan().sum() == 4
+    for name in {"value", "key"} & found.keys():
+        assert found[name][0, :20, 0].isfinite().all()  # of the level
+        assert torch.equal(found[name][:, :, 1], sound[name][:, :, 1])  # of the other head
+        assert torch.equal(found[name][1], sound[name][1])  # of the other image
+    if kind == "deformable":  # weights do not depend on what is read
+        assert found["value"].isfinite().all()
+
+
+@pytest.mark.parametrize("number", [INFINITE, -INFINITE, 1e30, -1e9])
+@pytest.mark.parametrize("name", ["offsets", "reference"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_location_far_away_is_one_just_outside(backend, kind, name, number):
+    found = results(backend, kind, changed((0, 1), number, name))
+    expected = results(backend, kind, changed((0, 1), 1000.0 if number > 0 else -1000.0, name))
+    for name, tensor in expected.items():
+        assert tensor.isfinite().all()
+        torch.testing.assert_close(found[name], tensor, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("size", [0.0, -0.5, INFINITE, -INFINITE, NONE])
+def test_boxes_of_any_size(backend, size):
+    problem = changed((0, 1, ..., slice(2, None)), size, "reference", boxes=True)
+    out = results(backend, "shared", problem)["output"]
+    torch.testing.assert_close(out, results(BACKENDS["reference"], "shared", problem)["output"], equal_nan=True)
+    assert out[0, 1].isnan().all() == (size != size)
+    assert out[0, 1].any() == (abs(size) != INFINITE)  # an infinite one lies outside
+
+
+def test_an_infinite_box_without_offset_is_no_number(backend):
+    problem = changed((0, 1, ..., slice(2, None)), INFINITE, "reference", boxes=True)
+    with torch.no_grad():
+        problem.tensors["offsets"][0, 1, 1, 0, 0] = 0.0
+    output = results(backend, "shared", problem)["output"].view(2, 3, 2, 4)
+    assert output[0, 1, 1].isnan().all()
+    assert output.isnan().sum() == 4
+
+
+@pytest.mark.parametrize("number", [INFINITE, NONE])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_lies_in_the_padding_is_not_read(backend, kind, number):
+    """The second image's first level ends a row and two columns early."""
+    expected = results(backend, kind, make_problem(padded=True))
+    for name in ("value", "key"):
+        problem = changed((1, slice(16, 20)), number, name, padded=True)
+        for what, tensor in results(backend, kind, problem).items():
+            torch.testing.assert_close(tensor, expected[what], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("size", [2**31 - 1, 2**31, 2**32 + 1, 2**62])
+def test_valid_sizes_beyond_32_bits_are_the_level(backend, size):
+    lying = make_problem()
+    lying.valid_sizes = torch.full((2, 2, 2), size)
+    expected = results(backend, "shared", make_problem())
+    for name, tensor in results(backend, "shared", lying).items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("logit", [-INFINITE, -1e38, torch.finfo(torch.float32).min, INFINITE, NONE])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("everywhere", [False, True], ids=["one", "all"])
+def test_logits_of_any_size(backend, logit, dtype, everywhere):
+    """Three points, which leave a row of the kernels' four empty."""
+    problem = changed((0, 1, 0) if everywhere else (0, 1, 0, 0), logit, "logits", dtype=dtype)
+    expected = results(BACKENDS["reference"], "deformable", problem)["output"]
+    found = results(backend, "deformable", problem)["output"]
+    torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+def test_scores_that_a_half_cannot_hold(backend):
+    """q . k is 16 * 200 * 200 * 0.5 / 4 = 80,000 in places; weights are those of single precision."""
+    problem = make_problem(channels=16, dtype=torch.float32)
+    with torch.no_grad():
+        for name in ("query", "key"):
+            problem.tensors[name].mul_(200)
+    half = problem.cast(torch.float16)
+    found = results(backend, "own", half)["output"]
+    exact = results(BACKENDS["reference"], "own", half.cast(torch.float32))["output"]
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.float(), exact, atol=4e-3, rtol=0)
+
+
+def test_the_reference_keeps_its_precision_under_autocast():
+    problem = make_problem(channels=16, dtype=torch.float32)
+    t = problem.tensors
+    query, value = (200 * t[name].detach() for name in ("query", "value"))
+    with torch.autocast("cpu", torch.float16):
+        found = key_aware_attention(query, value, problem.points, backend="reference")
+    assert found.isfinite().all()
+    exact = reference.key_aware_attention(query.half().float(), value.half().float(), problem.points)
+    torch.testing.assert_close(found, exact.half())
+
+
+def test_half_precision_offsets_leave_the_sizes_of_levels_alone():
+    """333 is no number in bfloat16."""
+    problem = make_problem(shapes=((2, 333),), dtype=torch.float32)
+    expected = attend("shared", problem, "reference")
+    problem.tensors["offsets"] = problem.tensors["offsets"].detach().bfloat16()
+    exact = make_problem(shapes=((2, 333),), dtype=torch.float32)
+    exact.tensors["offsets"] = problem.tensors["offsets"].float()
+    torch.testing.assert_close(attend("shared", problem, "reference"), attend("shared", exact, "reference"))
+    assert expected.isfinite().all()
