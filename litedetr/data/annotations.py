@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from litedetr.data.errors import DataError
 
 _Entry = Mapping[str, Any]
 _INT64 = range(-(2**63), 2**63)
+_TOO_LARGE = 2**31  # pixels: no image has such a side, and beyond 64 bits arithmetic would overflow
+_NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Unicode's control characters, lone surrogates, line and paragraph separators
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,14 @@ def _clipped_xyxy(xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def _listing(folder: Path) -> set[str]:
-    return set(os.listdir(folder)) if folder.is_dir() else set()
+    """Names of all files; none where there is no such folder, or can be none of such a name."""
+    if not os.path.isdir(folder):
+        return set()
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
+    except OSError as error:
+        raise DataError(f"{folder}: the folder cannot be listed: {error}") from error
 
 
 def _load(path: Path) -> Any:
@@ -115,7 +125,7 @@ def _load(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path}: the annotation file does not exist") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON: {error}") from error
 
 
@@ -149,14 +159,17 @@ def _check_stored_ids(entries: list[_Entry], kind: str, path: Path) -> None:
 def _field(entry: _Entry, name: str, kind: type, where: str) -> Any:
     value = entry.get(name)
     if type(value) is not kind:  # bool is an int to isinstance
-        raise DataError(f"{where}: expected {name!r} of type {kind.__name__}, got {value!r}")
+        raise DataError(f"{where}: expected {name!r} of type {kind.__name__}, got {shortened(value)}")
     return value
 
 
 def _check_categories(coco: CocoJson) -> None:
     _check_stored_ids(coco.categories, "category", coco.path)
     for category in coco.categories:
-        _field(category, "name", str, f"{coco.path}: category id {category['id']}")
+        where = f"{coco.path}: category id {category['id']}"
+        name = _field(category, "name", str, where)
+        if any(unicodedata.category(letter) in _NO_TEXT for letter in name):
+            raise DataError(f"{where}: expected a name of one line without control characters, got {shortened(name)}")
 
 
 def _check_images(coco: CocoJson) -> None:
@@ -164,8 +177,9 @@ def _check_images(coco: CocoJson) -> None:
     for image in coco.images:
         where = f"{coco.path}: image id {image['id']}"
         _field(image, "file_name", str, where)
-        if min(_field(image, side, int, where) for side in ("width", "height")) <= 0:
-            raise DataError(f"{where}: expected a positive size, got {image['width']}x{image['height']}")
+        if not all(0 < _field(image, side, int, where) < _TOO_LARGE for side in ("width", "height")):
+            got = f"{shortened(image['width'])}x{shortened(image.get('height'))}"
+            raise DataError(f"{where}: expected a positive size below 2^31 pixels, got {got}")
 
 
 def _check_annotations(coco: CocoJson) -> None:
@@ -177,15 +191,23 @@ def _check_annotations(coco: CocoJson) -> None:
             if _field(annotation, name, int, where) not in ids:
                 raise DataError(f"{where}: there is no {name.removesuffix('_id')} with the id {annotation[name]}")
         if not _is_box(annotation.get("bbox")):
-            expected = "a bbox [x, y, width, height] of finite numbers, width and height at least 0"
-            raise DataError(f"{where}: expected {expected}, got {annotation.get('bbox')!r}")
+            expected = "a bbox [x, y, width, height] of numbers within 2^31, width and height at least 0"
+            raise DataError(f"{where}: expected {expected}, got {shortened(annotation.get('bbox'))}")
         if annotation.get("iscrowd", 0) not in (0, 1):
-            raise DataError(f"{where}: expected iscrowd 0 or 1, got {annotation['iscrowd']!r}")
-        if type(annotation.get("area", 0)) not in (int, float):
-            raise DataError(f"{where}: expected a number as area, got {annotation['area']!r}")
+            raise DataError(f"{where}: expected iscrowd 0 or 1, got {shortened(annotation['iscrowd'])}")
+        if not _is_number(annotation.get("area", 0), 0, _TOO_LARGE**2):
+            raise DataError(f"{where}: expected a number of at least 0 as area, got {shortened(annotation['area'])}")
 
 
 def _is_box(value: Any) -> bool:
-    if not isinstance(value, list) or len(value) != 4 or not all(type(number) in (int, float) for number in value):
-        return False
-    return all(map(math.isfinite, value)) and value[2] >= 0 and value[3] >= 0
+    lowest = (-_TOO_LARGE, -_TOO_LARGE, 0, 0)
+    return (
+        isinstance(value, list)
+        and len(value) == 4
+        and all(_is_number(number, low, _TOO_LARGE) for number, low in zip(value, lowest, strict=True))
+    )
+
+
+def _is_number(value: Any, low: int, high: int) -> bool:
+    """Whether it lies in [low, high); NaN does not."""
+    return type(value) in (int, float) and low <= value < high

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,9 +29,11 @@ class Categories:
 
     @classmethod
     def from_coco(cls, entries: Iterable[Mapping[str, Any]]) -> Categories:
-        """From the "categories" list of a COCO JSON, in any order."""
+        """From the "categories" list of a COCO JSON, in any order; names that occur twice get their ids."""
         ordered = sorted(entries, key=lambda entry: entry["id"])
-        return cls(tuple(entry["name"] for entry in ordered), tuple(entry["id"] for entry in ordered))
+        occurrences = Counter(entry["name"] for entry in ordered)
+        names = (e["name"] if occurrences[e["name"]] == 1 else f"{e['name']} (id {e['id']})" for e in ordered)
+        return cls(tuple(names), tuple(entry["id"] for entry in ordered))
 
     @classmethod
     def by_id(cls, names: Mapping[int, str], count: int) -> Categories:

@@ -36,9 +36,11 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """(height, width) of the upright image at `path`, from its header alone. DataError if that cannot be read."""
+    """(height, width) of the upright image at `path`, of most from the header alone. DataError if it cannot be read."""
     try:
         with Image.open(path) as stored:
+            if stored.format == "TIFF":
+                stored.load()  # turns it, and forgets the orientation; before that, `size` depends on Pillow's version
             width, height = stored.size
             turned = stored.getexif().get(ExifTags.Base.Orientation, 1) in QUARTER_TURNS
     except Exception as error:  # decoders raise errors of many types

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from litedetr.data.config import TransformConfig
 
+LONGEST_BEFORE_CROP = 8192  # pixels; DETR knows no limit, and makes 600x1,200,000 pixels of a strip of 1x2000
+
 
 @dataclass(frozen=True)
 class LabelledImage:
@@ -30,7 +32,7 @@ def augment(item: LabelledImage, config: TransformConfig, rng: np.random.Generat
     if rng.random() < config.flip:
         item = flip(item)
     if config.crop and rng.random() < config.crop_probability:
-        item = resize(item, _choose(config.crop_resize_sides, rng))
+        item = resize(item, _choose(config.crop_resize_sides, rng), LONGEST_BEFORE_CROP)
         item = _random_crop(item, config.crop_range, rng)
     side = _choose(config.train_sides, rng) if config.train_sides else min(item.image.size)
     return resize(item, side, config.max_side)

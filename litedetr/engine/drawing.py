@@ -14,6 +14,7 @@ from litedetr.structures import Detections
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#800000", "#808000", "#000075")
 MIN_SIDE = 360  # a smaller image is enlarged to it, so that the text does not hide the objects
+MAX_ENLARGED = 8192  # but no side beyond this: a strip of 1x2000 pixels would become one of 360x720,000
 FONT_SHARE, MIN_FONT = 1 / 45, 12  # of the geometric mean of the sides; pixels
 BRIGHT = 140  # luma above which text is black
 
@@ -45,7 +46,7 @@ def colour_of(label: int) -> str:
 
 def draw_boxes(image: Image.Image, boxes: Iterable[LabelledBox]) -> Image.Image:
     """A copy of an RGB image with boxes and labels; small images are enlarged, lines and letters follow the size."""
-    scale = max(1.0, MIN_SIDE / min(image.size))
+    scale = max(1.0, min(MIN_SIDE / min(image.size), MAX_ENLARGED / max(image.size)))
     picture = image.copy()
     if scale > 1:
         picture = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)

@@ -85,6 +85,6 @@ def read_detections(path: Path) -> np.ndarray:
         entries = json.loads(path.read_bytes())
         rows = [tuple(tuple(e[name]) if name == "bbox" else e[name] for name in DETECTION.names) for e in entries]
         return np.array(rows, DETECTION)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         expected = f"a JSON list of objects with {', '.join(DETECTION.names)}, as scripts/eval.py writes it"
         raise ValueError(f"{path}: expected {expected} ({error!r})") from error

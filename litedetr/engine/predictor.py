@@ -7,20 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from litedetr.config import require
-from litedetr.data import Categories, TransformConfig, evaluation_size, normalize, read_image, to_rgb
+from litedetr.data import Categories, TransformConfig, evaluation_size, normalize
 from litedetr.engine.checkpoint import LoadedDetector, checkpoint_file, load_detector
 from litedetr.engine.config import Device, Precision
 from litedetr.engine.detect import detect
 from litedetr.engine.distributed import choose_device
+from litedetr.engine.given import Picture, as_pictures
 from litedetr.structures import Detections, ImageBatch
-
-Picture = Image.Image | np.ndarray | Tensor | str | Path
 
 
 @dataclass(frozen=True)
@@ -69,14 +67,14 @@ class Predictor:
     ) -> list[Detections]:
         """Detections of each image, best first, on the CPU, in pixels of the image as given.
 
-        images: one or several, in RGB: PIL images; arrays (H, W, 3) or (H, W) and tensors (3, H, W) or (1, H, W), in
-        uint8 or as floats in [0, 1]; or paths, which are turned upright by their EXIF orientation. (OpenCV's arrays
-        are BGR: image[..., ::-1].)
+        images: one or several, in RGB: PIL images; arrays (H, W, 3) or (H, W) and tensors (3, H, W), (1, H, W) or
+        (H, W), in uint8 or as floats in [0, 1]; or paths, which are turned upright by their EXIF orientation.
+        (OpenCV's arrays are BGR: image[..., ::-1].)
         threshold: least score. max_detections: at most so many an image. batch_size: images at a time; images of
         other sizes wait for the next batch. Raises ValueError where something is no image.
         """
         check_limits(threshold, max_detections, batch_size)
-        pictures = [as_picture(image, number) for number, image in enumerate(_several(images))]
+        pictures = as_pictures(images)
         found: list[Detections | None] = [None] * len(pictures)
         for batch in self.batches([picture.size[::-1] for picture in pictures], batch_size):
             sizes = [pictures[index].size[::-1] for index in batch]
@@ -106,43 +104,3 @@ def check_limits(threshold: float, max_detections: int, batch_size: int) -> None
     require(0 <= threshold <= 1, "threshold", "a score in [0, 1]", threshold)
     require(max_detections >= 1, "max_detections", "at least 1", max_detections)
     require(batch_size >= 1, "batch_size", "at least 1", batch_size)
-
-
-def _several(images: Picture | Sequence[Picture]) -> list[Picture]:
-    is_one = isinstance(images, (Image.Image, str, Path)) or (
-        isinstance(images, (np.ndarray, Tensor)) and images.ndim <= 3
-    )
-    return [images] if is_one else list(images)
-
-
-def as_picture(image: Picture, number: int = 0) -> Image.Image:
-    """An RGB image of anything that `Predictor.predict` takes; `number` names it in errors."""
-    if isinstance(image, (str, Path)):
-        return read_image(Path(image))
-    if isinstance(image, Image.Image):
-        return to_rgb(image)
-    if isinstance(image, Tensor):
-        pixels = image.detach().cpu()
-        pixels = pixels.movedim(0, -1).float().numpy() if pixels.is_floating_point() else pixels.movedim(0, -1).numpy()
-        return _from_array(pixels, number, "a tensor (3, H, W) or (1, H, W)", tuple(image.shape))
-    if isinstance(image, np.ndarray):
-        return _from_array(image, number, "an array (H, W, 3) or (H, W)", image.shape)
-    raise ValueError(
-        f"images[{number}]: expected a PIL image, an array, a tensor or a path, got {type(image).__name__}"
-    )
-
-
-def _from_array(pixels: np.ndarray, number: int, expected: str, shape: tuple[int, ...]) -> Image.Image:
-    """pixels (H, W), (H, W, 1) or (H, W, 3)."""
-    if pixels.ndim == 3 and pixels.shape[-1] == 1:
-        pixels = pixels[..., 0]
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[-1] != 3) or 0 in pixels.shape:
-        raise ValueError(f"images[{number}]: expected {expected} with at least one pixel, got the shape {shape}")
-    if np.issubdtype(pixels.dtype, np.floating):
-        if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
-            got = f"values from {pixels.min()} to {pixels.max()}"
-            raise ValueError(f"images[{number}]: expected floats in [0, 1] (normalised ones are not taken), got {got}")
-        pixels = (pixels * 255).round().astype(np.uint8)
-    if pixels.dtype != np.uint8:
-        raise ValueError(f"images[{number}]: expected uint8 or floats in [0, 1], got {pixels.dtype}")
-    return Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")

@@ -52,7 +52,14 @@ BROKEN = {
     ),
     "no file name": (without("images", "file_name"), "image id 4: expected 'file_name'"),
     "no width": (without("images", "width"), "image id 4: expected 'width'"),
-    "empty image": (image(height=0), "image id 4: expected a positive size, got 30x0"),
+    "empty image": (image(height=0), "image id 4: expected a positive size .* got 30x0"),
+    "image beyond 32 bits": (image(width=2**31), "image id 4: expected a positive size .* got 2147483648x50"),
+    "image of a size beyond floats": (image(height=10**400), "image id 4: expected a positive size .* got 30x1000000"),
+    "category name of two lines": (lambda c: c["categories"][1].update(name="a\nb"), "category id 5: expected a name"),
+    "category name that is no text": (
+        lambda c: c["categories"][1].update(name="\ud800"),
+        "category id 5: expected a name",
+    ),
     "no category name": (without("categories", "name"), "category id 5: expected 'name'"),
     "unknown image": (annotation(image_id=99), "annotation id 11: there is no image with the id 99"),
     "unknown category": (annotation(category_id=6), "annotation id 11: there is no category with the id 6"),
@@ -61,9 +68,15 @@ BROKEN = {
     "bbox of three": (annotation(bbox=[1, 2, 3]), "annotation id 11: expected a bbox"),
     "bbox of text": (annotation(bbox=["1", 2, 3, 4]), "annotation id 11: expected a bbox"),
     "bbox not finite": (annotation(bbox=[1, 2, float("nan"), 4]), "annotation id 11: expected a bbox"),
+    "bbox beyond floats": (annotation(bbox=[1, 2, 10**400, 4]), "annotation id 11: expected a bbox .* got .1, 2, 100"),
+    "bbox that overflows": (annotation(bbox=[1e308, 2, 1e308, 4]), "annotation id 11: expected a bbox"),
     "bbox of negative size": (annotation(bbox=[9, 9, -3, 4]), "annotation id 11: expected a bbox"),
     "odd crowd": (annotation(iscrowd="yes"), "annotation id 11: expected iscrowd"),
-    "odd area": (annotation(area="big"), "annotation id 11: expected a number as area"),
+    "odd area": (annotation(area="big"), "annotation id 11: expected a number of at least 0 as area, got 'big'"),
+    "area not finite": (annotation(area=float("nan")), "annotation id 11: expected a number .* as area, got nan"),
+    "negative area": (annotation(area=-1), "annotation id 11: expected a number of at least 0 as area, got -1"),
+    "area beyond floats": (annotation(area=10**400), "annotation id 11: expected a number of at least 0 as area"),
+    "rubbish is shortened": (annotation(area=[["x"] * 9] * 9), "annotation id 11: .{,150} as area, got .{,300}$"),
 }
 
 
@@ -77,7 +90,15 @@ def test_what_is_not_coco_is_named(name: str, content: Content, tmp_path: Path) 
         CocoJson.read(path)
 
 
-@pytest.mark.parametrize(("text", "message"), [("[]", "not a COCO file"), ("{'images'", "cannot be read as JSON")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "not a COCO file"),
+        ("{'images'", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ("[" + "1" * 10_000 + "]", "cannot be read as JSON"),
+    ],
+)
 def test_what_is_no_json_object_is_named(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "labels.json"
     path.write_text(text)
@@ -130,4 +151,13 @@ def test_missing_image_files_are_counted_and_named(content: Content, write: Writ
     for name in ("sub/b.png", "c.png"):
         (files.images / name).unlink()
     with pytest.raises(DataError, match=r"2 of its 3 images are not in .*first is .*b\.png"):
+        CocoJson.read(files.annotations).check_files(files.images)
+
+
+@pytest.mark.parametrize("name", ["", ".", "sub", "a.png/b.png", "x" * 300 + "/a.png", "a\0.png/a.png", "\ud800/a.png"])
+def test_what_can_be_no_image_file_is_missing(name: str, content: Content, write: Write) -> None:
+    files = write(content)
+    content["images"][0]["file_name"] = name
+    files.annotations.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="1 of its 3 images are not in"):
         CocoJson.read(files.annotations).check_files(files.images)

@@ -20,6 +20,11 @@ def test_labels_follow_ascending_ids_of_any_size() -> None:
     assert [categories.ids[label] for label in range(len(categories))] == [-3, 0, 12, 2**70]
 
 
+def test_names_that_occur_twice_get_their_ids() -> None:
+    entries = [{"id": 0, "name": "cell"}, {"id": 2, "name": "rod"}, {"id": 1, "name": "cell"}]
+    assert Categories.from_coco(entries).names == ("cell (id 0)", "cell (id 1)", "rod")
+
+
 def test_survives_a_checkpoint() -> None:
     categories = Categories.from_coco(ENTRIES)
     assert Categories.from_mapping(json.loads(json.dumps(categories.to_mapping()))) == categories

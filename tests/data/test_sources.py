@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from litedetr.data import DataError, find_images, read_size
+from litedetr.data import DataError, find_images, read_image, read_size
 
 
 @pytest.fixture
@@ -51,12 +51,13 @@ def test_a_video_is_told_how_to_become_frames(tmp_path: Path):
         find_images(str(tmp_path / "clip.mp4"))
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 @pytest.mark.parametrize(("orientation", "size"), [(1, (3, 5)), (3, (3, 5)), (6, (5, 3)), (8, (5, 3))])
-def test_the_size_is_that_of_the_upright_image(tmp_path: Path, orientation: int, size: tuple[int, int]):
-    exif = Image.Exif()
+def test_the_size_is_that_of_the_upright_image(tmp_path: Path, orientation: int, size: tuple[int, int], suffix: str):
+    path, exif = tmp_path / f"image.{suffix}", Image.Exif()
     exif[0x0112] = orientation
-    Image.new("RGB", (5, 3)).save(tmp_path / "image.jpg", exif=exif)
-    assert read_size(tmp_path / "image.jpg") == size
+    Image.new("RGB", (5, 3)).save(path, exif=exif)
+    assert read_size(path) == read_image(path).size[::-1] == size
 
 
 def test_the_size_of_what_is_no_image(tmp_path: Path):

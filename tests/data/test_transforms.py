@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -121,3 +122,13 @@ def test_evaluation_is_resized_only() -> None:
     item = labelled(60, 40, (0, 0, 20, 40))
     assert for_evaluation(item, DETR).boxes.tolist() == [[0, 0, 40, 80]]
     assert for_evaluation(item, TransformConfig((), 1333, None, 1.0, False)).boxes.tolist() == [[0, 0, 20, 40]]
+
+
+@pytest.mark.parametrize("size", [(1, 2000), (2000, 1)])
+def test_a_strip_does_not_burst_the_crop(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, whole = [], Image.Image.resize
+    monkeypatch.setattr(Image.Image, "resize", lambda image, new, *rest: sizes.append(new) or whole(image, new, *rest))
+    always = replace(DETR, crop_probability=1.0)
+    item = augment(labelled(*size, (0, 0, *size)), always, np.random.default_rng(0))
+    assert max(max(new) for new in sizes) <= 8192
+    assert max(item.image.size) <= always.max_side

@@ -33,6 +33,12 @@ def test_a_small_image_is_enlarged_with_its_boxes():
     assert (found[:, 1].min(), found[:, 1].max(), found[:, 0].max()) == (180, 540, 270)
 
 
+@pytest.mark.parametrize("size", [(1, 2000), (30000, 2)])
+def test_a_strip_is_enlarged_no_further_than_memory_goes(size: tuple[int, int]):
+    picture = draw_boxes(Image.new("RGB", size), [LabelledBox((0, 0, 1, 1), "cat", "#ff0000")])
+    assert max(picture.size) == max(8192, *size)
+
+
 def test_letters_follow_the_size_of_the_picture():
     small, large = (_Pen(Image.new("RGB", size)).font.size for size in ((640, 480), (4000, 3000)))
     assert large > 5 * small

@@ -63,7 +63,8 @@ def test_every_kind_of_image_gives_the_same(predictor: Predictor, tmp_path: Path
 def test_grey_images_are_taken(predictor: Predictor):
     grey = picture().convert("L")
     expected = predictor.predict(grey, threshold=0)[0]
-    for kind in (np.asarray(grey), torch.from_numpy(np.array(grey)).unsqueeze(0)):
+    tensor = torch.from_numpy(np.array(grey))
+    for kind in (np.asarray(grey), tensor, tensor.unsqueeze(0)):
         assert same(predictor.predict([kind], threshold=0)[0], expected)
 
 
@@ -120,12 +121,26 @@ def test_it_finds_what_the_evaluation_finds(cache: Path):
         (np.full((4, 4, 3), -1.5), r"floats in \[0, 1\] .*, got values from -1.5 to -1.5"),
         (np.full((4, 4, 3), np.nan), r"floats in \[0, 1\]"),
         (np.zeros((4, 4, 3), np.int64), "expected uint8 or floats .*, got int64"),
-        (7, "expected a PIL image, an array, a tensor or a path, got int"),
+        (torch.zeros(3, 4, 4, device="meta"), r"images\[0\]: expected a dense tensor of plain values, got .* on meta"),
+        (torch.zeros(3, 4, 4).to_sparse(), r"images\[0\]: expected a dense tensor of plain values, got torch.sparse"),
+        (Image.new("RGB", (0, 4)), r"images\[0\]: expected at least one pixel, got the size \(0, 4\)"),
+        (Image.new("F", (4, 4)), r"images\[0\]: cannot be read as an image: floating-point pixels"),
+        (7, r"images\[0\]: expected a PIL image, an array, a tensor or a path, got int"),
+        (None, r"images\[0\]: expected a PIL image, an array, a tensor or a path, got NoneType"),
     ],
 )
 def test_what_is_no_image_is_named(predictor: Predictor, image: object, message: str):
-    with pytest.raises(ValueError, match=message):
-        predictor.predict([image])
+    for given in ([image], image):
+        with pytest.raises(ValueError, match=message):
+            predictor.predict(given)
+
+
+def test_an_opened_file_that_turns_out_damaged_is_named(predictor: Predictor, tmp_path: Path):
+    picture().save(tmp_path / "image.jpg")
+    whole = (tmp_path / "image.jpg").read_bytes()
+    (tmp_path / "image.jpg").write_bytes(whole[: len(whole) // 2])
+    with Image.open(tmp_path / "image.jpg") as opened, pytest.raises(ValueError, match=r"images\[1\]: .*truncated"):
+        predictor.predict([picture(), opened])
 
 
 @pytest.mark.parametrize("limit", [{"threshold": 1.5}, {"max_detections": 0}, {"batch_size": 0}])

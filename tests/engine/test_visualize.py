@@ -218,7 +218,10 @@ def test_score_settings_that_do_not_fit(settings: dict):
         ScorePlot(**settings)
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", '[{"image_id": 1}]', '{"a": 1}'])
+HUGE = f'[{{"image_id": {10**400}, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}}]'
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '[{"image_id": 1}]', '{"a": 1}', "[" * 100_000, HUGE])
 def test_detections_of_another_form_are_refused_with_the_files_name(tmp_path: Path, content: str):
     path = tmp_path / "found.json"
     path.write_text(content)
