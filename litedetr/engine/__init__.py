@@ -9,7 +9,15 @@ from litedetr.engine.checkpoint import (
     load_detector,
     save_checkpoint,
 )
-from litedetr.engine.config import Precision, RunConfig, ScheduleConfig, TrainerConfig, detector_config
+from litedetr.engine.config import (
+    Precision,
+    RunConfig,
+    ScheduleConfig,
+    TrainerConfig,
+    beside_model,
+    detector_config,
+    require_image_size,
+)
 from litedetr.engine.convert import ConvertConfig, convert
 from litedetr.engine.distributed import Ranks, choose_device, join_ranks, use_all_cores, use_deterministic_algorithms
 from litedetr.engine.evaluate import EvalConfig, evaluate_checkpoint
@@ -53,6 +61,7 @@ __all__ = [
     "Trainer",
     "TrainerConfig",
     "Unreadable",
+    "beside_model",
     "choose_device",
     "choose_run_folder",
     "class_table",
@@ -66,6 +75,7 @@ __all__ = [
     "load_detector",
     "open_prediction",
     "predict_files",
+    "require_image_size",
     "save_checkpoint",
     "summary_table",
     "use_all_cores",
