@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+MOST_INTEGER = 2**63 - 1
 
 
 class ConfigError(ValueError):
@@ -27,13 +29,18 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], path: str = "") -> T:
     )
     hints = get_type_hints(cls)
     known = {field.name: field for field in fields(cls)}
-    for name in mapping:
-        require(name in known, _join(path, name), f"one of {', '.join(known)}", name)
+    require_known(mapping, known, path)
     for name, field in known.items():
         optional = field.default is not MISSING or field.default_factory is not MISSING
         require(name in mapping or optional, _join(path, name), "a value", None)
     values = {name: _convert(hints[name], value, _join(path, str(name))) for name, value in mapping.items()}
     return cls(**values)
+
+
+def require_known(mapping: Mapping[str, Any], known: Collection[str], path: str = "") -> None:
+    """Raise ConfigError for a setting of `mapping` that nothing reads."""
+    for name in mapping:
+        require(name in known, _join(path, name), f"one of {', '.join(known)}", name)
 
 
 def to_mapping(config: object) -> dict[str, Any]:
@@ -66,7 +73,7 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         require(value in get_args(hint), path, f"one of {', '.join(map(repr, get_args(hint)))}", value)
         return value
     if is_dataclass(hint):
-        return from_mapping(hint, value, path)
+        return value if isinstance(value, hint) else from_mapping(hint, value, path)
     if origin is tuple:
         return _convert_tuple(hint, value, path)
     if origin is dict:
@@ -98,13 +105,29 @@ def _convert_tuple(hint: Any, value: Any, path: str) -> tuple[Any, ...]:
 
 
 def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as a string
-        try:
-            return float(value)
-        except ValueError:
-            pass
+    if hint is float:
+        value = _as_float(value)
     matches = isinstance(value, hint) and not (hint in (int, float) and isinstance(value, bool))
     require(matches, path, f"a value of type {hint.__name__}", value)
+    _require_usable(value, path)
     return value
+
+
+def _as_float(value: Any) -> Any:
+    """Integers, and 1e-4 and the like, which YAML 1.1 reads as text, as floats; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        return value
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return value
+
+
+def _require_usable(value: Any, path: str) -> None:
+    """Text says something, floats are finite, integers fit into a tensor."""
+    if isinstance(value, str):
+        require(value.strip() != "", path, "text that is not empty", value)
+    elif isinstance(value, float):
+        require(math.isfinite(value), path, "a finite number", value)
+    elif isinstance(value, int):
+        require(abs(value) <= MOST_INTEGER, path, "an integer of at most 64 bits", value)

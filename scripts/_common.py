@@ -23,8 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from litedetr.engine import Interrupted, LostRanksError, NonFiniteError, RunConfig  # noqa: E402
 
-USER_ERRORS = (ValueError, FileNotFoundError, OmegaConfBaseException, NonFiniteError, LostRanksError)
+USER_ERRORS = (ValueError, OSError, OmegaConfBaseException, NonFiniteError, LostRanksError)
 PATIENCE = 5.0  # seconds
+# What PyTorch says of tensors that do not fit: on a CPU, on a GPU, beyond 64 bits.
+TOO_LARGE = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "multiplication overflow")
 
 
 def run_config(cfg: DictConfig) -> RunConfig:
@@ -52,10 +54,11 @@ def clear_errors(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], N
         except Interrupted as stop:
             print(stop, file=sys.stderr)
             sys.exit(128 + stop.signum)
-        except USER_ERRORS as error:
-            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        except (*USER_ERRORS, RuntimeError, MemoryError) as error:
+            message = memory_message(error) or (str(error) if isinstance(error, USER_ERRORS) else None)
+            if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            print(f"error: {error}\n(HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
+            print(f"error: {message}\n(HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
             sys.exit(2)
 
     return wrapped
@@ -83,3 +86,11 @@ def one_voice(main: Callable[[], None]) -> Callable[[], None]:
             raise
 
     return wrapped
+
+
+def memory_message(error: Exception) -> str | None:
+    """One line where `error` says that memory does not suffice, None where it says something else."""
+    first_line = str(error).strip().partition("\n")[0]
+    if isinstance(error, MemoryError) or any(text in first_line for text in TOO_LARGE):
+        return f"out of memory, smaller sizes need less: {first_line or 'Python could not get more'}"
+    return None

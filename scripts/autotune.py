@@ -19,8 +19,8 @@ from kernels.fused.launch import Launch, Pass, Shape, rule
 from kernels.fused.resources import parse_target, resources
 from kernels.fused.tuning import Trial, Tuned, candidates, milliseconds, save, tune
 from kernels.workloads import Workload
-from litedetr.config import from_mapping, require
-from litedetr.engine import detector_config
+from litedetr.config import require
+from litedetr.engine import beside_model, detector_config, require_image_size
 from litedetr.models import AttentionCall, DetectorConfig, attention_calls
 
 SCORES = {"deformable": "logits", "key_aware": "own", "key_aware_shared": "shared"}
@@ -40,9 +40,11 @@ class AutotuneConfig:
     output: str | None
 
     def __post_init__(self) -> None:
-        require(min(self.image_size) >= 1, "image_size", "[height, width] of at least 1", self.image_size)
+        require_image_size(self.image_size)
         require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
         require(self.repetitions_ms >= 1, "repetitions_ms", "at least 1", self.repetitions_ms)
+        for name in ("dtypes", "passes"):
+            require(len(getattr(self, name)) > 0, name, "at least one", getattr(self, name))
         for name in self.dtypes:
             require(name in DTYPES, "dtypes", f"some of {', '.join(DTYPES)}", name)
 
@@ -51,7 +53,7 @@ class AutotuneConfig:
 @clear_errors
 def main(cfg: DictConfig) -> None:
     settings = as_mapping(cfg)
-    config = from_mapping(AutotuneConfig, {name: settings[name] for name in AutotuneConfig.__annotations__})
+    (config,) = beside_model(settings, AutotuneConfig)
     jobs = list(product(workloads(config, detector_config(settings)), config.passes))
     if config.target is not None:
         parse_target(config.target)

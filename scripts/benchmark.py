@@ -19,6 +19,7 @@ from typing import Literal
 import hydra
 import torch
 from _common import CONFIG_FOLDER, PAPER, as_mapping, clear_errors, overridden
+from flops import FlopsConfig
 from omegaconf import DictConfig, OmegaConf
 
 from kernels.benchmark import HEADER, Row, Run, choose_workloads, line, measure
@@ -26,7 +27,7 @@ from kernels.inputs import Score
 from kernels.measure import Ceilings, Step, side_by_side
 from kernels.workloads import Regime
 from litedetr.config import from_mapping, require
-from litedetr.engine import Precision, choose_device, detector_config
+from litedetr.engine import Precision, beside_model, choose_device, detector_config, require_image_size
 from litedetr.engine.benchmark import (
     Contestant,
     ModelRow,
@@ -47,6 +48,7 @@ from litedetr.engine.benchmark import (
 from litedetr.engine.flops import Paper
 from litedetr.models import level_shapes
 
+MOST_THREADS = 1024
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -62,6 +64,9 @@ class ModelsConfig:
     precision: Precision
     num_classes: int
     num_objects: int
+
+    def __post_init__(self) -> None:
+        require(len(self.passes) > 0, "models.passes", "at least one", self.passes)
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,9 @@ class KernelsConfig:
     points: int
 
     def __post_init__(self) -> None:
+        for name in ("scores", "queries", "regimes", "passes"):
+            require(len(getattr(self, name)) > 0, f"kernels.{name}", "at least one", getattr(self, name))
+        require(self.dtypes != (), "kernels.dtypes", "null or at least one", self.dtypes)
         for name in ("batch_size", "heads", "channels", "points"):
             require(getattr(self, name) >= 1, f"kernels.{name}", "at least 1", getattr(self, name))
 
@@ -102,7 +110,10 @@ class BenchmarkConfig:
         for name in ("rounds", "threads"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, "at least 1", value)
-        require(min(self.image_size) >= 1, "image_size", "[height, width] of at least 1", self.image_size)
+        few = self.threads is None or self.threads <= MOST_THREADS
+        require(few, "threads", f"null or at most {MOST_THREADS}", self.threads)
+        require(len(self.rows) > 0, "rows", "at least one", self.rows)
+        require_image_size(self.image_size)
 
 
 @dataclass(frozen=True)
@@ -176,7 +187,9 @@ def of_system(text: str, paper: Paper, setting: Setting) -> Contestant:
     """`text`: settings for conf/flops.yaml; a system of the paper's tables gets its name and AP."""
     overrides = tuple(text.split())
     row = paper.find(overrides)
-    config = detector_config(as_mapping(hydra.compose("flops", list(overrides))))
+    settings = as_mapping(hydra.compose("flops", list(overrides)))
+    beside_model(settings, FlopsConfig)
+    config = detector_config(settings)
     if row is None:
         return of_config(text, config, setting)
     return of_config(row.name, config, setting, row.ap, "the paper's, COCO val2017")

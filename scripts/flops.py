@@ -17,8 +17,8 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from litedetr.config import ConfigError, from_mapping, require
-from litedetr.engine import detector_config
+from litedetr.config import ConfigError, require
+from litedetr.engine import beside_model, detector_config, require_image_size
 from litedetr.engine.flops import (
     Cost,
     Figures,
@@ -50,7 +50,8 @@ class FlopsConfig:
     output: str
 
     def __post_init__(self) -> None:
-        require(min(self.image_size) >= 1, "image_size", "[height, width] of at least 1", self.image_size)
+        require_image_size(self.image_size)
+        require(self.tables != (), "tables", "null or at least one number", self.tables)
         require(self.num_classes >= 1, "num_classes", "at least 1", self.num_classes)
 
 
@@ -58,7 +59,7 @@ class FlopsConfig:
 @clear_errors
 def main(cfg: DictConfig) -> None:
     settings = as_mapping(cfg)
-    config = from_mapping(FlopsConfig, {name: settings[name] for name in FlopsConfig.__annotations__})
+    (config,) = beside_model(settings, FlopsConfig)
     overrides = model_overrides()
     if config.rows == "this" or (config.rows == "auto" and overrides):
         count_this(settings, overrides, config)

@@ -4,7 +4,7 @@ python scripts/memory.py
 python scripts/memory.py rounds=0 'image_size=[800,1333]' batch_size=2 precision=bf16
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import hydra
 import torch
@@ -13,8 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from kernels.measure import Timing, side_by_side
-from litedetr.config import from_mapping, require
-from litedetr.engine import detector_config, join_ranks, use_all_cores
+from litedetr.config import require
+from litedetr.engine import beside_model, detector_config, join_ranks, use_all_cores
 from litedetr.engine.config import Device
 from litedetr.engine.memory import Memory, SampleStep, StepConfig
 
@@ -38,7 +38,7 @@ class MemoryConfig:
 @hydra.main(version_base=None, config_path=CONFIG_FOLDER, config_name="memory")
 @clear_errors
 def main(cfg: DictConfig) -> None:
-    config = chosen(MemoryConfig, as_mapping(cfg))
+    config, _ = beside_model(as_mapping(cfg), MemoryConfig, StepConfig)
     use_all_cores()
     with join_ranks(config.device) as ranks:
         steps = {name: sample_step(added, ranks.device) for name, added in config.options.items()}
@@ -50,15 +50,11 @@ def main(cfg: DictConfig) -> None:
         print(line(name, found, ratio(times, name, next(iter(steps)))))
 
 
-def chosen(cls: type, settings: dict) -> object:
-    """`cls` from those of the settings that it has."""
-    return from_mapping(cls, {field.name: settings[field.name] for field in fields(cls)})
-
-
 def sample_step(added: tuple[str, ...], device: torch.device) -> SampleStep:
     """Of the command line's settings with those of an option."""
     settings = as_mapping(hydra.compose("memory", [*HydraConfig.get().overrides.task, *added]))
-    return SampleStep(detector_config(settings), chosen(StepConfig, settings), device)
+    _, step = beside_model(settings, MemoryConfig, StepConfig)
+    return SampleStep(detector_config(settings), step, device)
 
 
 def can_be_timed(step: SampleStep) -> bool:

@@ -5,7 +5,7 @@ from litedetr.data.build import DatasetPair, build_datasets, build_eval_dataset
 from litedetr.data.categories import Categories
 from litedetr.data.coco import CocoDetection, coco_ground_truth
 from litedetr.data.coco_classes import COCO_CLASSES
-from litedetr.data.config import DataConfig, ShapesConfig, TransformConfig
+from litedetr.data.config import DataConfig, ShapesConfig, TransformConfig, require_workers
 from litedetr.data.errors import DataError
 from litedetr.data.images import IMAGENET_MEAN, IMAGENET_STD, denormalize, normalize, read_image, read_size, to_rgb
 from litedetr.data.sampling import EpochSampler, Sample, SampleKey, collate
@@ -38,5 +38,6 @@ __all__ = [
     "read_categories",
     "read_image",
     "read_size",
+    "require_workers",
     "to_rgb",
 ]

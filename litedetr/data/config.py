@@ -7,6 +7,15 @@ from typing import Literal
 
 from litedetr.config import ConfigError, require
 
+LARGEST_SIDE, LONGEST_SIDE = 2**14, 2**16  # pixels: of what images are resized to, and of their cap
+MOST_WORKERS = 256  # processes, of each process that trains
+MOST_DRAWN, LARGEST_DRAWN, MOST_OBJECTS = 10**6, 4096, 1000  # images, pixels a side, objects of an image
+
+
+def require_workers(name: str, value: int) -> None:
+    """Raise ConfigError unless so many processes can read images for one."""
+    require(0 <= value <= MOST_WORKERS, name, f"an integer in 0..{MOST_WORKERS}", value)
+
 
 @dataclass(frozen=True)
 class TransformConfig:
@@ -31,14 +40,17 @@ class TransformConfig:
 
     def __post_init__(self) -> None:
         sides = (*self.train_sides, *(() if self.eval_side is None else (self.eval_side,)))
-        require(self.max_side > 0, "data.transforms.max_side", "a positive number of pixels", self.max_side)
+        capped = 1 <= self.max_side <= LONGEST_SIDE
+        require(capped, "data.transforms.max_side", f"1 to {LONGEST_SIDE} pixels", self.max_side)
         for name in ("train_sides", "crop_resize_sides"):
             value = getattr(self, name)
-            require(all(side > 0 for side in value), f"data.transforms.{name}", "positive numbers of pixels", value)
-        positive = self.eval_side is None or self.eval_side > 0
-        require(positive, "data.transforms.eval_side", "null or a positive number of pixels", self.eval_side)
+            fits = all(1 <= side <= LARGEST_SIDE for side in value)
+            require(fits, f"data.transforms.{name}", f"sides of 1 to {LARGEST_SIDE} pixels", value)
+        fits = self.eval_side is None or 1 <= self.eval_side <= LARGEST_SIDE
+        require(fits, "data.transforms.eval_side", f"null or 1 to {LARGEST_SIDE} pixels", self.eval_side)
         fits = max(sides, default=0) <= self.max_side
-        require(fits, "data.transforms.max_side", "no less than the largest shortest side", self.max_side)
+        largest = "no less than the largest of data.transforms.train_sides and eval_side"
+        require(fits, "data.transforms.max_side", f"{largest}, {max(sides, default=0)}", self.max_side)
         for name in ("flip", "crop_probability"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"data.transforms.{name}", "a probability in [0, 1]", value)
@@ -67,12 +79,14 @@ class ShapesConfig:
     max_objects: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("num_train", "num_val", "max_objects"):
+        for name, most in (("num_train", MOST_DRAWN), ("num_val", MOST_DRAWN), ("max_objects", MOST_OBJECTS)):
             value = getattr(self, name)
-            require(value >= 1, f"data.shapes.{name}", "at least 1", value)
+            require(1 <= value <= most, f"data.shapes.{name}", f"an integer in 1..{most}", value)
         require(self.seed >= 0, "data.shapes.seed", "at least 0", self.seed)
         require(self.min_side >= 32, "data.shapes.min_side", "at least 32 pixels", self.min_side)
-        require(self.max_side >= self.min_side, "data.shapes.max_side", "at least data.shapes.min_side", self.max_side)
+        fits = self.min_side <= self.max_side <= LARGEST_DRAWN
+        expected = f"data.shapes.min_side ({self.min_side}) to {LARGEST_DRAWN} pixels"
+        require(fits, "data.shapes.max_side", expected, self.max_side)
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,7 @@ class DataConfig:
     num_workers: int = 0
 
     def __post_init__(self) -> None:
-        require(self.num_workers >= 0, "data.num_workers", "at least 0", self.num_workers)
+        require_workers("data.num_workers", self.num_workers)
         if self.classes is not None:
             distinct = 0 < len(self.classes) == len(set(self.classes))
             require(distinct, "data.classes", "null or distinct category names", self.classes)

@@ -9,7 +9,15 @@ from litedetr.engine.checkpoint import (
     load_detector,
     save_checkpoint,
 )
-from litedetr.engine.config import Precision, RunConfig, ScheduleConfig, TrainerConfig, detector_config
+from litedetr.engine.config import (
+    Precision,
+    RunConfig,
+    ScheduleConfig,
+    TrainerConfig,
+    beside_model,
+    detector_config,
+    require_image_size,
+)
 from litedetr.engine.convert import ConvertConfig, convert
 from litedetr.engine.distributed import (
     LostRanksError,
@@ -62,6 +70,7 @@ __all__ = [
     "TrainerConfig",
     "Unreadable",
     "agree_on_run_folder",
+    "beside_model",
     "choose_device",
     "choose_run_folder",
     "class_table",
@@ -75,6 +84,7 @@ __all__ = [
     "load_detector",
     "open_prediction",
     "predict_files",
+    "require_image_size",
     "save_checkpoint",
     "summary_table",
     "use_all_cores",

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from typing import Any, Literal
 
-from litedetr.config import from_mapping, require
+from litedetr.config import from_mapping, require, require_known
 from litedetr.data import DataConfig
 from litedetr.losses import LossConfig
 from litedetr.models import DetectorConfig
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
+ENCODER_SHORTHANDS = ("a", "b")  # conf/encoder/*.yaml: what encoder.num_high_layers and num_blocks refer to
+MODEL_SETTINGS = (*(field.name for field in fields(DetectorConfig)), *ENCODER_SHORTHANDS)
+LARGEST_SIDE = 2**16  # pixels
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class ScheduleConfig:
         self._require_drops()
         proper = all(0 <= beta < 1 for beta in self.betas)
         require(proper, "schedule.betas", "two numbers in [0, 1)", self.betas)
+        require(0 < self.drop_factor <= 1, "schedule.drop_factor", "a number in (0, 1]", self.drop_factor)
         require(self.clip_norm is None or self.clip_norm > 0, "schedule.clip_norm", "null or above 0", self.clip_norm)
         averages = self.ema_decay is None or 0 < self.ema_decay < 1
         require(averages, "schedule.ema_decay", "null or a number in (0, 1)", self.ema_decay)
@@ -124,21 +129,45 @@ class RunConfig:
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> RunConfig:
         """From the flat settings of conf/train.yaml, where the model's parts and `resume` stand at the top."""
-        return from_mapping(
-            cls,
-            {
-                "model": _model_settings(settings),
-                "trainer": settings["trainer"] | {"resume": settings["resume"]},
-                **{name: settings[name] for name in ("data", "loss", "schedule", "seed")},
-            },
-        )
+        sections = ("data", "loss", "schedule", "seed")
+        require_known(settings, (*MODEL_SETTINGS, *sections, "trainer", "run", "resume"))
+        given = {name: settings[name] for name in sections if name in settings}
+        parts = {"model": detector_config(settings), "trainer": _trainer_settings(settings)}
+        return from_mapping(cls, given | parts)
+
+
+def _trainer_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """With `resume`, which stands at the top."""
+    trainer, resume = settings.get("trainer", {}), settings.get("resume", "never")
+    require(isinstance(trainer, Mapping), "trainer", "a mapping with the settings of TrainerConfig", trainer)
+    require("resume" not in trainer, "trainer.resume", "nothing: it is called resume", trainer.get("resume"))
+    says_how = isinstance(resume, str) and resume.strip() != ""
+    require(says_how, "resume", "auto, never or the path of a checkpoint or a run folder", resume)
+    return {**trainer, "resume": resume}
 
 
 def detector_config(settings: Mapping[str, Any]) -> DetectorConfig:
     """The detector of flat settings as those of conf/train.yaml; whatever else they hold is ignored."""
-    return from_mapping(DetectorConfig, _model_settings(settings))
-
-
-def _model_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     parts = {field.name for field in fields(DetectorConfig)}
-    return {name: value for name, value in settings.items() if name in parts}
+    model = from_mapping(DetectorConfig, {name: value for name, value in settings.items() if name in parts})
+    for name in ENCODER_SHORTHANDS:
+        used = name not in settings or model.encoder.update != "full"
+        require(used, name, "nothing with encoder.update=full", settings.get(name))
+    return model
+
+
+def beside_model(settings: Mapping[str, Any], *classes: type) -> tuple[Any, ...]:
+    """Of flat settings as those of conf/flops.yaml what is not the model's, as `classes`; ConfigError names a setting
+    that nothing reads.
+    """
+    named = {cls: [field.name for field in fields(cls)] for cls in classes}
+    require_known(settings, (*MODEL_SETTINGS, *chain(*named.values())))
+    return tuple(
+        from_mapping(cls, {name: settings[name] for name in names if name in settings}) for cls, names in named.items()
+    )
+
+
+def require_image_size(size: tuple[int, int]) -> None:
+    """Raise ConfigError unless `size`, the setting image_size, is that of an image."""
+    fits = min(size) >= 1 and max(size) <= LARGEST_SIDE
+    require(fits, "image_size", f"[height, width] of 1 to {LARGEST_SIDE} pixels each", size)

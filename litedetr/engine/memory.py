@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from litedetr.config import require
-from litedetr.engine.config import Precision
+from litedetr.engine.config import Precision, require_image_size
 from litedetr.engine.precision import autocast
 from litedetr.engine.random_batch import random_images, random_targets
 from litedetr.losses import Criterion, LossConfig
@@ -99,7 +99,7 @@ class StepConfig:
     average: bool
 
     def __post_init__(self) -> None:
-        require(min(self.image_size) >= 1, "image_size", "[height, width] of at least 1", self.image_size)
+        require_image_size(self.image_size)
         for name in ("batch_size", "num_classes"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         require(self.num_objects >= 0, "num_objects", "at least 0", self.num_objects)

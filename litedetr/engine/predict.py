@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from litedetr.config import require
-from litedetr.data import Categories, DataError, ImageFiles, find_images, read_image, read_size
+from litedetr.data import Categories, DataError, ImageFiles, find_images, read_image, read_size, require_workers
 from litedetr.engine.checkpoint import checkpoint_file
 from litedetr.engine.config import Device, Precision
 from litedetr.engine.drawing import draw_boxes, labelled
@@ -42,7 +42,7 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         check_limits(self.threshold, self.max_detections, self.batch_size)
-        require(self.num_workers >= 0, "num_workers", "at least 0", self.num_workers)
+        require_workers("num_workers", self.num_workers)
 
     @property
     def folder(self) -> Path:

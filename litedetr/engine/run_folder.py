@@ -13,6 +13,7 @@ from litedetr.engine.checkpoint import Checkpoint, CheckpointError, load_checkpo
 from litedetr.engine.config import RunConfig
 from litedetr.engine.distributed import Ranks
 
+LONGEST_NAME = 255  # bytes, of file systems
 # Settings of a model that change nothing of what it computes.
 SAME_MODEL = {
     f"model.{name}"
@@ -74,9 +75,12 @@ def choose_run_folder(root: Path, name: str | None, config: RunConfig) -> RunFol
 
     `never`: a new run; ConfigError where `name` holds one already. `auto`: continues `name`, or without a name the
     newest unfinished run of the same configuration; where there is none, begins a new run. A path continues that
-    checkpoint in its own folder, or in `name` where given.
+    checkpoint in its own folder, or in `name` where given. ConfigError where `name` is no folder's name.
     """
     resume = config.trainer.resume
+    if name is not None:
+        plain = Path(name).name == name != ".." and len(name.encode()) <= LONGEST_NAME
+        require(plain, "run", f"the name of a folder under {root}/, without slashes", name)
     if resume not in ("auto", "never"):
         return _continue_path(Path(resume), root / name if name else None)
     if name is None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from litedetr.config import require
 
+MOST = 1e6  # beyond it, sums in single precision overflow or lose the other terms
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -14,10 +16,6 @@ class Terms:
     classes: float
     l1: float
     giou: float
-
-    def __post_init__(self) -> None:
-        for name in ("classes", "l1", "giou"):
-            require(getattr(self, name) >= 0, f"loss weight {name}", "a number >= 0", getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -34,4 +32,10 @@ class LossConfig:
     one_to_many: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self.one_to_many >= 0, "loss.one_to_many", "a number >= 0", self.one_to_many)
+        for part, terms in (("cost", self.cost), ("weights", self.weights)):
+            for name, value in vars(terms).items():
+                require(0 <= value <= MOST, f"loss.{part}.{name}", f"a number in [0, {MOST:g}]", value)
+        require(0 <= self.focal_alpha <= 1, "loss.focal_alpha", "a number in [0, 1]", self.focal_alpha)
+        for name in ("focal_gamma", "one_to_many"):
+            value = getattr(self, name)
+            require(0 <= value <= MOST, f"loss.{name}", f"a number in [0, {MOST:g}]", value)

@@ -12,6 +12,10 @@ Padding = Literal["exact", "published"]
 Backend = Literal["auto", "triton", "reference"]
 SelectionKind = Literal["mixed", "two_stage", "two_stage_mixed"]
 
+# Far beyond any detector, and low enough for what does not fit to fail at once, as an allocation.
+MOST = 2**16  # of widths, queries and pairs
+MOST_LAYERS, MOST_LEVELS, MOST_POINTS = 100, 16, 256
+
 
 @dataclass(frozen=True)
 class BackboneConfig:
@@ -30,7 +34,8 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.frozen_stages <= 5, "backbone.frozen_stages", "an integer in 0..5", self.frozen_stages)
-        require(self.width >= 8 and self.width % 8 == 0, "backbone.width", "a multiple of 8", self.width)
+        fits = 8 <= self.width <= MOST and self.width % 8 == 0
+        require(fits, "backbone.width", f"a multiple of 8 in 8..{MOST}", self.width)
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,10 @@ class NeckConfig:
     norm_groups: int = 32
 
     def __post_init__(self) -> None:
-        require(self.num_levels >= 1, "neck.num_levels", "an integer >= 1", self.num_levels)
-        fits = self.channels > 0 and self.channels % self.norm_groups == 0 and self.channels % 4 == 0
+        _require_count("neck.num_levels", self.num_levels, MOST_LEVELS)
+        _require_count("neck.norm_groups", self.norm_groups)
+        _require_count("neck.channels", self.channels)
+        fits = self.channels % self.norm_groups == 0 and self.channels % 4 == 0
         require(fits, "neck.channels", f"a multiple of 4 and of neck.norm_groups ({self.norm_groups})", self.channels)
 
 
@@ -58,8 +65,8 @@ class AttentionConfig:
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
-        require(self.num_heads >= 1, "attention.num_heads", "an integer >= 1", self.num_heads)
-        require(self.num_points >= 1, "attention.num_points", "an integer >= 1", self.num_points)
+        _require_count("attention.num_heads", self.num_heads)
+        _require_count("attention.num_points", self.num_points, MOST_POINTS)
 
 
 @dataclass(frozen=True)
@@ -87,14 +94,14 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         if self.update == "full":
-            for name in ("num_high_levels", "num_high_layers", "num_blocks"):
+            for name in ("num_high_levels", "num_high_layers", "num_blocks", "low_feedforward"):
                 require(
                     getattr(self, name) is None,
                     f"encoder.{name}",
                     "nothing with encoder.update=full",
                     getattr(self, name),
                 )
-            _require_count("encoder.num_layers", self.num_layers)
+            _require_count("encoder.num_layers", self.num_layers, MOST_LAYERS)
         else:
             require(
                 self.num_layers is None,
@@ -102,9 +109,11 @@ class EncoderConfig:
                 f"nothing with encoder.update={self.update}",
                 self.num_layers,
             )
-            _require_count("encoder.num_high_levels", self.num_high_levels)
-            _require_count("encoder.num_high_layers (a)", self.num_high_layers)
-            _require_count("encoder.num_blocks (b)", self.num_blocks)
+            _require_count("encoder.num_high_levels", self.num_high_levels, MOST_LEVELS)
+            _require_count("encoder.num_high_layers (a)", self.num_high_layers, MOST_LAYERS)
+            _require_count("encoder.num_blocks (b)", self.num_blocks, MOST_LAYERS)
+            if self.low_feedforward is not None:
+                _require_count("encoder.low_feedforward", self.low_feedforward)
         _require_count("encoder.feedforward", self.feedforward)
         _require_dropout("encoder.dropout", self.dropout)
         self._require_low_level_update()
@@ -118,8 +127,8 @@ class EncoderConfig:
         require(self.low_feedforward is None, "encoder.low_feedforward", none, self.low_feedforward)
 
 
-def _require_count(name: str, value: int | None) -> None:
-    require(value is not None and value >= 1, name, "an integer >= 1", value)
+def _require_count(name: str, value: int | None, most: int = MOST) -> None:
+    require(value is not None and 1 <= value <= most, name, f"an integer in 1..{most}", value)
 
 
 def _require_dropout(name: str, value: float) -> None:
@@ -153,7 +162,7 @@ class DenoisingConfig:
     label_flip: float = 0.25
 
     def __post_init__(self) -> None:
-        require(self.num_pairs >= 0, "denoising.num_pairs", "an integer >= 0", self.num_pairs)
+        require(0 <= self.num_pairs <= MOST, "denoising.num_pairs", f"an integer in 0..{MOST}", self.num_pairs)
         require(self.box_noise >= 0, "denoising.box_noise", "a number >= 0", self.box_noise)
         require(0 <= self.label_flip <= 1, "denoising.label_flip", "a probability", self.label_flip)
 
@@ -169,7 +178,7 @@ class HybridConfig:
     num_repeats: int = 6
 
     def __post_init__(self) -> None:
-        require(self.num_queries >= 0, "hybrid.num_queries", "an integer >= 0", self.num_queries)
+        require(0 <= self.num_queries <= MOST, "hybrid.num_queries", f"an integer in 0..{MOST}", self.num_queries)
         _require_count("hybrid.num_repeats", self.num_repeats)
 
 
@@ -193,7 +202,7 @@ class DecoderConfig:
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        _require_count("decoder.num_layers", self.num_layers)
+        _require_count("decoder.num_layers", self.num_layers, MOST_LAYERS)
         _require_count("decoder.feedforward", self.feedforward)
         _require_dropout("decoder.dropout", self.dropout)
 
@@ -218,6 +227,8 @@ class DetectorConfig:
         channels, heads = self.neck.channels, self.attention.num_heads
         require(channels % heads == 0, "attention.num_heads", f"a divisor of neck.channels ({channels})", heads)
         high, levels = self.encoder.num_high_levels, self.neck.num_levels
+        both = f"at least 2 with encoder.update={self.encoder.update}, which splits them"
+        require(high is None or levels >= 2, "neck.num_levels", both, levels)
         in_range = high is None or 1 <= high < levels
         require(
             in_range, "encoder.num_high_levels", f"an integer in 1..{levels - 1} (neck.num_levels is {levels})", high

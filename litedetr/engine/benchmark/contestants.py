@@ -11,7 +11,7 @@ import torch
 
 from litedetr.config import require
 from litedetr.engine.checkpoint import checkpoint_file, load_detector
-from litedetr.engine.config import Precision, ScheduleConfig
+from litedetr.engine.config import Precision, ScheduleConfig, require_image_size
 from litedetr.engine.detect import detect
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.flops import count
@@ -39,7 +39,7 @@ class Setting:
     device: torch.device
 
     def __post_init__(self) -> None:
-        require(min(self.image_size) >= 1, "image_size", "[height, width] of at least 1", self.image_size)
+        require_image_size(self.image_size)
         for name in ("batch_size", "num_classes"):
             require(getattr(self, name) >= 1, f"models.{name}", "at least 1", getattr(self, name))
         require(self.num_objects >= 0, "models.num_objects", "at least 0", self.num_objects)

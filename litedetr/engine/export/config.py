@@ -8,7 +8,7 @@ from typing import Literal
 
 from litedetr.config import require
 from litedetr.engine.checkpoint import checkpoint_file
-from litedetr.engine.config import Device
+from litedetr.engine.config import LARGEST_SIDE, Device, require_image_size
 from litedetr.models import Backend
 
 FormatName = Literal["onnx", "torch_export", "aoti"]
@@ -33,10 +33,12 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         self._require_backend()
+        require_image_size(self.image_size)
         require(self.opset >= 18, "opset", "at least 18", self.opset)
         require(self.tolerance > 0, "tolerance", "above 0", self.tolerance)
         for size in self.check_sizes or ():
-            require(min(size) >= 1, "check_sizes", "[images, height, width] of at least 1 each", size)
+            fits = min(size) >= 1 and max(size) <= LARGEST_SIDE
+            require(fits, "check_sizes", f"[images, height, width] of 1 to {LARGEST_SIDE} each", size)
             other = size[1:] != self.image_size
             require(other, "check_sizes", f"sizes other than image_size, {list(self.image_size)}", list(size))
         require(self.check_sizes != (), "check_sizes", "null or at least one size", self.check_sizes)

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from litedetr.config import require
+from litedetr.engine.config import require_image_size
 from litedetr.models import DetectorConfig, build_detector, level_shapes
 from litedetr.structures import ImageBatch
 
@@ -66,7 +66,7 @@ class Cost:
 
 def count(config: DetectorConfig, image_size: tuple[int, int], num_classes: int) -> Cost:
     """The cost of the configured detector at (height, width), without denoising queries and without any weights."""
-    require(min(image_size) >= 1, "image_size", "[height, width] of at least 1", image_size)
+    require_image_size(image_size)
     with torch.device("meta"):
         model = build_detector(config, num_classes).eval()
         images = ImageBatch(torch.empty(1, 3, *image_size), torch.empty(1, 2, dtype=torch.int64), padded=False)

@@ -13,7 +13,8 @@ from litedetr.models.config import BackboneConfig
 def build_backbone(config: BackboneConfig, num_outputs: int, exact_padding: bool) -> nn.Module:
     """A module ImageBatch -> list[FeatureMap] of the last `num_outputs` stages, with `out_channels` of each."""
     if config.name.startswith(PREFIX):
-        require(config.frozen_stages == 0, "backbone.frozen_stages", f"0 with {PREFIX}<model>", config.frozen_stages)
+        expected = f"0 with backbone.name={config.name}"
+        require(config.frozen_stages == 0, "backbone.frozen_stages", expected, config.frozen_stages)
         return TransformersBackbone(config.name.removeprefix(PREFIX), num_outputs)
     require(config.name in DEPTHS, "backbone.name", f"one of {', '.join(DEPTHS)} or {PREFIX}<model>", config.name)
     return ResNet(config.name, config.norm, config.width, config.frozen_stages, num_outputs, exact_padding)

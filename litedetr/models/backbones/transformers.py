@@ -38,7 +38,7 @@ class TransformersBackbone(nn.Module):
                     setattr(config, key, list(value))
             self.body = AutoBackbone.from_config(config)
         else:
-            self.body = AutoBackbone.from_pretrained(name, out_features=features)
+            self.body = _pretrained(name, features)
         for parameter_name, parameter in self.body.named_parameters():
             if parameter_name.startswith(IDLE):  # several processes would wait for a gradient that never comes
                 parameter.requires_grad_(False)
@@ -49,6 +49,18 @@ class TransformersBackbone(nn.Module):
         maps = self.body(images.pixels).feature_maps
         mask = PaddingMask.of(images)
         return [_feature_map(values, stride, mask) for values, stride in zip(maps, self.strides, strict=True)]
+
+
+def _pretrained(name: str, features: list[str]) -> nn.Module:
+    from transformers import AutoBackbone
+
+    try:
+        return AutoBackbone.from_pretrained(name, out_features=features)
+    except Exception as error:  # of files, the network or the library: they have no class in common
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"backbone.name: expected {PREFIX}<model type, folder or name on the hub>, got '{PREFIX}{name}': {reason}"
+        ) from error
 
 
 def _feature_map(values, stride: int, mask: PaddingMask | None) -> FeatureMap:
