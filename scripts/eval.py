@@ -15,6 +15,7 @@ from litedetr.engine import (
     EvalConfig,
     class_table,
     evaluate_checkpoint,
+    require_writable,
     summary_table,
     use_all_cores,
     write_detections,
@@ -26,9 +27,10 @@ from litedetr.engine import (
 def main(cfg: DictConfig) -> None:
     use_all_cores()
     config = from_mapping(EvalConfig, settings(cfg))
+    output = Path(config.output or config.path.parent)
+    require_writable("output", output)
     evaluation, what = evaluate_checkpoint(config)
     if evaluation is not None:
-        output = Path(config.output or config.path.parent)
         output.mkdir(parents=True, exist_ok=True)
         write_detections(output / "detections.json", evaluation.detections)
         print(f"{what}\n")

@@ -10,7 +10,14 @@ import hydra
 from _common import CONFIG_FOLDER, clear_errors, run_config
 from omegaconf import DictConfig, OmegaConf
 
-from litedetr.engine import Trainer, choose_run_folder, join_ranks, use_all_cores, use_deterministic_algorithms
+from litedetr.engine import (
+    Trainer,
+    choose_run_folder,
+    join_ranks,
+    use_all_cores,
+    use_deterministic_algorithms,
+    writing,
+)
 
 RUNS = Path("runs")
 
@@ -27,7 +34,8 @@ def main(cfg: DictConfig) -> None:
         folder = ranks.from_main(choose_run_folder(RUNS, name, config) if ranks.is_main else None)
         trainer = Trainer(config, folder, ranks)
         if ranks.is_main:
-            OmegaConf.save(cfg, folder.path / "config.yaml", resolve=True)
+            with writing(folder.path / "config.yaml"):
+                OmegaConf.save(cfg, folder.path / "config.yaml", resolve=True)
         trainer.run()
 
 

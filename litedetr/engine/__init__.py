@@ -14,6 +14,8 @@ from litedetr.engine.convert import ConvertConfig, convert
 from litedetr.engine.distributed import Ranks, choose_device, join_ranks, use_all_cores, use_deterministic_algorithms
 from litedetr.engine.evaluate import EvalConfig, evaluate_checkpoint
 from litedetr.engine.evaluator import Evaluation, Evaluator, write_detections
+from litedetr.engine.files import StorageError, require_writable, writing
+from litedetr.engine.loader import LoaderError, loader_failures_named
 from litedetr.engine.predict import (
     PredictConfig,
     Prediction,
@@ -38,6 +40,7 @@ __all__ = [
     "Evaluator",
     "Interrupted",
     "LoadedDetector",
+    "LoaderError",
     "LoaderSettings",
     "NonFiniteError",
     "Precision",
@@ -50,6 +53,7 @@ __all__ = [
     "RunFolder",
     "ScheduleConfig",
     "Scores",
+    "StorageError",
     "Trainer",
     "TrainerConfig",
     "Unreadable",
@@ -64,11 +68,14 @@ __all__ = [
     "join_ranks",
     "load_checkpoint",
     "load_detector",
+    "loader_failures_named",
     "open_prediction",
     "predict_files",
+    "require_writable",
     "save_checkpoint",
     "summary_table",
     "use_all_cores",
     "use_deterministic_algorithms",
     "write_detections",
+    "writing",
 ]

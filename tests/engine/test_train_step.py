@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from litedetr.data import build_datasets, collate
 from litedetr.engine import NonFiniteError, Ranks, ScheduleConfig
-from litedetr.engine.batches import MicroBatch
+from litedetr.engine.loader import MicroBatch
 from litedetr.engine.optim import build_optimizer
 from litedetr.engine.signals import StopRequest
 from litedetr.engine.train_step import TrainStep, non_finite, share_counts, step_seed
