@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from litedetr.config import require
+from litedetr.config import ConfigError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -67,12 +67,11 @@ def require_writable(name: str, folder: Path) -> None:
     Nothing is left behind.
     """
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    require(nearest.is_dir(), name, "a folder to write to", f"{folder}, where {nearest} is a file")
     try:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        require(False, name, "a folder to write to", f"{folder}: {error.strerror}")
+        raise ConfigError(f"{name}: expected a folder to write to, got {str(folder)!r} ({error.strerror})") from error
 
 
 def _system_error(error: BaseException | None) -> OSError | None:
