@@ -76,6 +76,9 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return value if isinstance(value, hint) else from_mapping(hint, value, path)
     if origin is tuple:
         return _convert_tuple(hint, value, path)
+    if origin is list:
+        require(isinstance(value, list), path, "a list", value)
+        return [_convert(get_args(hint)[0], item, f"{path}[{i}]") for i, item in enumerate(value)]
     if origin is dict:
         require(isinstance(value, Mapping), path, "a mapping", value)
         key_type, item_type = get_args(hint)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import hydra
 import torch
-from _common import CONFIG_FOLDER, as_mapping, clear_errors
+from _common import CONFIG_FOLDER, as_mapping
+from _errors import clear_errors
 from omegaconf import DictConfig
 from tqdm import tqdm
 

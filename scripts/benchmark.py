@@ -18,7 +18,8 @@ from typing import Literal
 
 import hydra
 import torch
-from _common import CONFIG_FOLDER, PAPER, as_mapping, clear_errors, overridden
+from _common import CONFIG_FOLDER, PAPER, as_mapping, overridden
+from _errors import clear_errors
 from flops import FlopsConfig
 from omegaconf import DictConfig, OmegaConf
 

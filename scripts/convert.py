@@ -6,7 +6,8 @@ python scripts/convert.py <published.pth> <out.pt> num_high_levels=3
 import argparse
 import sys
 
-from _common import as_mapping, clear_errors
+from _common import as_mapping
+from _errors import clear_errors
 from omegaconf import DictConfig, OmegaConf
 
 from litedetr.config import from_mapping

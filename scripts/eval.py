@@ -7,7 +7,8 @@ python scripts/eval.py checkpoint=runs/foo/best.pt data=coco data.root=<coco>
 from pathlib import Path
 
 import hydra
-from _common import CONFIG_FOLDER, as_mapping, clear_errors, one_voice, overridden
+from _common import CONFIG_FOLDER, as_mapping, overridden
+from _errors import clear_errors, one_voice
 from omegaconf import DictConfig
 
 from litedetr.config import from_mapping
@@ -15,6 +16,7 @@ from litedetr.engine import (
     EvalConfig,
     class_table,
     evaluate_checkpoint,
+    require_writable,
     summary_table,
     use_all_cores,
     write_detections,
@@ -27,9 +29,10 @@ from litedetr.engine import (
 def main(cfg: DictConfig) -> None:
     use_all_cores()
     config = from_mapping(EvalConfig, settings(cfg))
+    output = Path(config.output or config.path.parent)
+    require_writable("output", output)
     evaluation, what = evaluate_checkpoint(config)
     if evaluation is not None:
-        output = Path(config.output or config.path.parent)
         output.mkdir(parents=True, exist_ok=True)
         write_detections(output / "detections.json", evaluation.detections)
         print(f"{what}\n")

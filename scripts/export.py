@@ -6,7 +6,8 @@ python scripts/export.py checkpoint=runs/foo format=aoti device=cuda
 """
 
 import hydra
-from _common import CONFIG_FOLDER, as_mapping, clear_errors
+from _common import CONFIG_FOLDER, as_mapping
+from _errors import clear_errors
 from omegaconf import DictConfig
 
 from litedetr.config import from_mapping

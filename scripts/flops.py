@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 import hydra
-from _common import CONFIG_FOLDER, PAPER, as_mapping, clear_errors
+from _common import CONFIG_FOLDER, PAPER, as_mapping
+from _errors import clear_errors
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf

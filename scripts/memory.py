@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import hydra
 import torch
-from _common import CONFIG_FOLDER, as_mapping, clear_errors
+from _common import CONFIG_FOLDER, as_mapping
+from _errors import clear_errors
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 

@@ -7,7 +7,8 @@ python scripts/predict.py checkpoint=runs/foo source='photos/**/*.jpg' threshold
 import sys
 
 import hydra
-from _common import CONFIG_FOLDER, as_mapping, clear_errors
+from _common import CONFIG_FOLDER, as_mapping
+from _errors import clear_errors
 from omegaconf import DictConfig
 from tqdm import tqdm
 

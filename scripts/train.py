@@ -7,10 +7,18 @@ torchrun --nproc-per-node=8 scripts/train.py experiment=coco_r50_36ep data.root=
 from pathlib import Path
 
 import hydra
-from _common import CONFIG_FOLDER, clear_errors, one_voice, run_config
+from _common import CONFIG_FOLDER, run_config
+from _errors import clear_errors, one_voice
 from omegaconf import DictConfig, OmegaConf
 
-from litedetr.engine import Trainer, agree_on_run_folder, join_ranks, use_all_cores, use_deterministic_algorithms
+from litedetr.engine import (
+    Trainer,
+    agree_on_run_folder,
+    join_ranks,
+    use_all_cores,
+    use_deterministic_algorithms,
+    writing,
+)
 
 RUNS = Path("runs")
 
@@ -28,7 +36,8 @@ def main(cfg: DictConfig) -> None:
         folder = agree_on_run_folder(RUNS, name, config, ranks)
         trainer = Trainer(config, folder, ranks)
         if ranks.is_main:
-            OmegaConf.save(cfg, folder.path / "config.yaml", resolve=True)
+            with writing(folder.path / "config.yaml"):
+                OmegaConf.save(cfg, folder.path / "config.yaml", resolve=True)
         trainer.run()
 
 

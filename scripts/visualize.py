@@ -7,7 +7,8 @@ python scripts/visualize.py draw=scores checkpoint=runs/foo
 """
 
 import hydra
-from _common import CONFIG_FOLDER, as_mapping, clear_errors
+from _common import CONFIG_FOLDER, as_mapping
+from _errors import clear_errors
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
@@ -35,16 +36,22 @@ def shapes_root(config: ShapesConfig) -> Path:
     _log.info("drawing the shapes data set into %s", root)
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".shapes-", dir=cache))
+        _draw(cache, root, config)
     except OSError as error:
-        raise ConfigError(f"data.shapes.cache: expected a folder to write to, got {config.cache!r}: {error}") from error
+        room = "with room for the data set " if error.errno == errno.ENOSPC else ""
+        expected = f"expected a folder {room}to write to"
+        raise ConfigError(f"data.shapes.cache: {expected}, got {config.cache!r}: {error}") from error
+    return root
+
+
+def _draw(cache: Path, root: Path, config: ShapesConfig) -> None:
+    draft = Path(tempfile.mkdtemp(prefix=".shapes-", dir=cache))
     try:
         _write_split(draft, "train", 0, config.num_train, config)
         _write_split(draft, "val", 1, config.num_val, config)
         _publish(draft, root)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return root
 
 
 def _publish(draft: Path, root: Path) -> None:

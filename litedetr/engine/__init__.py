@@ -29,6 +29,8 @@ from litedetr.engine.distributed import (
 )
 from litedetr.engine.evaluate import EvalConfig, evaluate_checkpoint
 from litedetr.engine.evaluator import Evaluation, Evaluator, write_detections
+from litedetr.engine.files import StorageError, require_writable, writing
+from litedetr.engine.loader import LoaderError, loader_failures_named
 from litedetr.engine.predict import (
     PredictConfig,
     Prediction,
@@ -53,6 +55,7 @@ __all__ = [
     "Evaluator",
     "Interrupted",
     "LoadedDetector",
+    "LoaderError",
     "LoaderSettings",
     "LostRanksError",
     "NonFiniteError",
@@ -66,6 +69,7 @@ __all__ = [
     "RunFolder",
     "ScheduleConfig",
     "Scores",
+    "StorageError",
     "Trainer",
     "TrainerConfig",
     "Unreadable",
@@ -82,12 +86,15 @@ __all__ = [
     "join_ranks",
     "load_checkpoint",
     "load_detector",
+    "loader_failures_named",
     "open_prediction",
     "predict_files",
     "require_image_size",
+    "require_writable",
     "save_checkpoint",
     "summary_table",
     "use_all_cores",
     "use_deterministic_algorithms",
     "write_detections",
+    "writing",
 ]

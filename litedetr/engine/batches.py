@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch.utils.data import DataLoader
-
 from litedetr.config import require
-from litedetr.data import CocoDetection, EpochSampler, collate
+from litedetr.data import CocoDetection, EpochSampler
 from litedetr.engine.config import RunConfig
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.signals import leave_signals_to_parent
-from litedetr.structures import ImageBatch, TargetBatch
-
-MicroBatch = tuple[ImageBatch, TargetBatch]
+from litedetr.engine.loader import Loader, MicroBatch
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,7 @@ class StepBatches:
         enough = self.steps_per_epoch > 0
         require(enough, "schedule.batch_size", f"at most the number of training images ({len(dataset)})", batch_size)
         self.sampler = _sampler(dataset, settings, ranks, training=True)
-        self.loader = _loader(dataset, self.sampler, settings)
+        self.loader = Loader(dataset, self.sampler, settings.num_workers)
 
     def from_step(self, step: int) -> Iterator[list[MicroBatch]]:
         """Endless, one list an optimiser step, beginning with step number `step`."""
@@ -58,9 +53,9 @@ class StepBatches:
             epoch, first = epoch + 1, 0
 
 
-def evaluation_batches(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks) -> DataLoader:
+def evaluation_batches(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks) -> Loader:
     """Batches that hold every image once over all ranks."""
-    return _loader(dataset, _sampler(dataset, settings, ranks, training=False), settings)
+    return Loader(dataset, _sampler(dataset, settings, ranks, training=False), settings.num_workers)
 
 
 def _sampler(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks, training: bool) -> EpochSampler:
@@ -72,15 +67,4 @@ def _sampler(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks, tra
         world_size=ranks.world_size,
         shuffle=training,
         drop_last=training,
-    )
-
-
-def _loader(dataset: CocoDetection, sampler: EpochSampler, settings: LoaderSettings) -> DataLoader:
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        collate_fn=collate,
-        num_workers=settings.num_workers,
-        persistent_workers=settings.num_workers > 0,
-        worker_init_fn=leave_signals_to_parent,
     )

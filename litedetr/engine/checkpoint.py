@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from litedetr.config import ConfigError, from_mapping, to_mapping
+from litedetr.config import ConfigError, from_mapping, require, to_mapping
 from litedetr.data import Categories
 from litedetr.engine.config import RunConfig
+from litedetr.engine.files import replacing
 from litedetr.models import Backend, Detector, build_detector
 
 FORMAT = "litedetr checkpoint"
@@ -53,6 +54,11 @@ class Checkpoint:
     progress: Progress
     steps_per_epoch: int
 
+    def __post_init__(self) -> None:
+        from_mapping(Categories, self.categories)
+        model = self.config.get("model")
+        require(isinstance(model, Mapping), "config.model", "the settings of a detector", model)
+
     @property
     def full_config(self) -> dict[str, Any]:
         """`config`, to compare with another one: settings that are younger than the checkpoint have their defaults."""
@@ -68,24 +74,19 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Replace `path` in one step: whenever the process dies, the file is the old one or the new one, whole."""
+    """Replace `path` in one step; StorageError where it cannot be written, and the old file stays."""
     content = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
     content |= {"progress": asdict(checkpoint.progress)}
     content |= {"format": FORMAT, "version": VERSION, "torch_version": str(torch.__version__)}
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
+    with replacing(path, _num_bytes(content)) as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        descriptor = os.open(folder, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+def _num_bytes(content: object) -> int:
+    """Of all tensors."""
+    if isinstance(content, Tensor):
+        return content.nbytes
+    return sum(map(_num_bytes, content.values())) if isinstance(content, Mapping) else 0
 
 
 def checkpoint_file(path: Path | str) -> Path:
@@ -100,21 +101,35 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; a run folder holds last.pt and best.pt")
     try:
+        _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged file
         reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
         advice = "it is damaged or no PyTorch file; take the run's other checkpoint (last.pt, best.pt)"
         raise CheckpointError(f"{path}: cannot be read: {advice} ({reason})") from error
     _check_format(path, content)
-    names = [field.name for field in fields(Checkpoint)]
-    return Checkpoint(**{name: content[name] for name in names} | {"progress": Progress(**content["progress"])})
+    known = {field.name for field in fields(Checkpoint)}
+    try:
+        return from_mapping(Checkpoint, {name: value for name, value in content.items() if name in known})
+    except ValueError as error:
+        what = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: not a whole checkpoint; take another one ({what})") from error
+
+
+def _check_sums(path: Path) -> None:
+    """ValueError where a byte is not what was written: torch.load takes other weights for the saved ones."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} is wrong")
 
 
 def _check_format(path: Path, content: object) -> None:
     if not isinstance(content, Mapping) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this project; it must come from scripts/train.py")
-    if content["version"] != VERSION:
-        raise CheckpointError(f"{path}: has format version {content['version']}, this code reads version {VERSION}")
+    version = content.get("version")
+    if version != VERSION:
+        raise CheckpointError(f"{path}: has format version {version}, this code reads version {VERSION}")
 
 
 @dataclass(frozen=True)

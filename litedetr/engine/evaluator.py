@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from pycocotools.coco import COCO
 from torch import nn
-from torch.utils.data import DataLoader
 
 from litedetr.data import Categories, CocoDetection
 from litedetr.engine.config import Precision
 from litedetr.engine.detect import detect
 from litedetr.engine.distributed import Ranks
+from litedetr.engine.loader import Loader
 from litedetr.engine.scores import DETECTION, Scores, coco_scores, detections_as_json
 from litedetr.structures import Detections, Target
 
@@ -33,7 +33,7 @@ class Evaluation:
 class Evaluator:
     """Evaluates models on `dataset`, of whose images `batches` holds this rank's share."""
 
-    def __init__(self, dataset: CocoDetection, batches: DataLoader, precision: Precision, ranks: Ranks) -> None:
+    def __init__(self, dataset: CocoDetection, batches: Loader, precision: Precision, ranks: Ranks) -> None:
         self.categories, self.batches, self.precision, self.ranks = dataset.categories, batches, precision, ranks
         self.ground_truth = dataset.coco_ground_truth()
 

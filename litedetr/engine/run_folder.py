@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from litedetr.config import ConfigError, require, to_mapping
-from litedetr.engine.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from litedetr.engine.checkpoint import Checkpoint, CheckpointError
 from litedetr.engine.config import RunConfig
 from litedetr.engine.distributed import Ranks
+from litedetr.engine.files import require_writable
+from litedetr.engine.resume import find_unfinished
 
 LONGEST_NAME = 255  # bytes, of file systems
 # Settings of a model that change nothing of what it computes.
@@ -50,6 +52,10 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
     def pictures(self) -> Path:
         return self.path / "pictures"
 
@@ -75,8 +81,15 @@ def choose_run_folder(root: Path, name: str | None, config: RunConfig) -> RunFol
 
     `never`: a new run; ConfigError where `name` holds one already. `auto`: continues `name`, or without a name the
     newest unfinished run of the same configuration; where there is none, begins a new run. A path continues that
-    checkpoint in its own folder, or in `name` where given. ConfigError where `name` is no folder's name.
+    checkpoint in its own folder, or in `name` where given. ConfigError too where `name` is no folder's name, or where
+    nothing can be written there.
     """
+    folder = _chosen(root, name, config)
+    require_writable("run", folder.path)
+    return folder
+
+
+def _chosen(root: Path, name: str | None, config: RunConfig) -> RunFolder:
     resume = config.trainer.resume
     if name is not None:
         plain = Path(name).name == name != ".." and len(name.encode()) <= LONGEST_NAME
@@ -84,12 +97,7 @@ def choose_run_folder(root: Path, name: str | None, config: RunConfig) -> RunFol
     if resume not in ("auto", "never"):
         return _continue_path(Path(resume), root / name if name else None)
     if name is None:
-        found = _newest_unfinished(root, config) if resume == "auto" else None
-        if found is not None:
-            return RunFolder(found, found / "last.pt", f"continuing {found}")
-        none = f"no unfinished run of this configuration under {root}: " if resume == "auto" else ""
-        folder = _new_folder(root)
-        return RunFolder(folder, None, f"{none}new run in {folder}")
+        return _newest_unfinished(root, config) if resume == "auto" else _new_run(root)
     folder = root / name
     last = folder / "last.pt"
     if resume == "never" and last.exists():
@@ -109,27 +117,24 @@ def _continue_path(path: Path, folder: Path | None) -> RunFolder:
     return RunFolder(folder, checkpoint, f"continuing {checkpoint} in {folder}")
 
 
-def _new_folder(root: Path) -> Path:
+def _new_run(root: Path, remark: str = "") -> RunFolder:
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder, count = root / stamp, 1
     while folder.exists():
         count += 1
         folder = root / f"{stamp}_{count}"
-    return folder
+    return RunFolder(folder, None, f"{remark}new run in {folder}")
 
 
-def _newest_unfinished(root: Path, config: RunConfig) -> Path | None:
-    checkpoints = sorted(root.glob("*/last.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in checkpoints:
-        if not (path.parent / "results.json").exists() and _same_run(load_checkpoint(path), config):
-            return path.parent
-    return None
-
-
-def _same_run(checkpoint: Checkpoint, config: RunConfig) -> bool:
-    """Whether both train the same thing; how they are carried out (`trainer`) may differ."""
-    mine, theirs = to_mapping(config), checkpoint.full_config
-    return all(mine[key] == theirs.get(key) for key in mine if key != "trainer")
+def _newest_unfinished(root: Path, config: RunConfig) -> RunFolder:
+    found = find_unfinished(root, config)
+    damaged = ", ".join(map(str, found.damaged))
+    if found.checkpoint is None:
+        remark = f", passing over {damaged}, which cannot be read" if damaged else ""
+        return _new_run(root, f"no unfinished run of this configuration under {root}{remark}: ")
+    folder = found.checkpoint.parent
+    remark = f"; passed over, since it cannot be read: {damaged}" if damaged else ""
+    return RunFolder(folder, found.checkpoint, f"continuing {folder}{remark}")
 
 
 def changed_settings(checkpoint: Checkpoint, config: RunConfig) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# SIGHUP: the terminal was closed. Windows has none.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 
 
 class Interrupted(Exception):
@@ -17,15 +18,16 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """While entered, SIGTERM and SIGINT set `signum` (0: none) instead of ending the process.
+    """While entered, the SIGNALS set `signum` (0: none) instead of ending the process.
 
-    Repeated ones change nothing: launchers forward a signal that the process has already had.
+    Those that are ignored already stay so: nohup means it. Repeated ones change nothing: launchers forward a signal
+    that the process has already had.
     """
 
     signum = 0
 
     def __enter__(self) -> StopRequest:
-        self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        self._previous = {number: signal.signal(number, self._note) for number in SIGNALS if not _ignored(number)}
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -34,6 +36,11 @@ class StopRequest:
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
+
+
+def _ignored(number: int) -> bool:
+    """SIGINT never: shells ignore it for whatever they start in the background."""
+    return number != signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN
 
 
 def leave_signals_to_parent(worker: int) -> None:

@@ -10,17 +10,12 @@ from torch import nn
 
 from litedetr.config import from_mapping, require, to_mapping
 from litedetr.data import Categories
-from litedetr.engine.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    Progress,
-    load_checkpoint,
-    load_weights,
-)
+from litedetr.engine.checkpoint import Checkpoint, CheckpointError, Progress, load_weights
 from litedetr.engine.config import RunConfig
 from litedetr.engine.ema import ModelAverage
 from litedetr.engine.fine_tune import initialise_from
 from litedetr.engine.optim import build_optimizer, load_optimizer_state, optimizer_state
+from litedetr.engine.resume import checkpoint_to_continue
 from litedetr.engine.run_folder import changed_settings
 from litedetr.models import Detector, build_detector, load_backbone_weights
 
@@ -74,7 +69,7 @@ class TrainingState:
 
     def restore(self, path: Path) -> list[str]:
         """Continue from a checkpoint. Returns the settings that have changed since; CheckpointError where it can't."""
-        checkpoint = load_checkpoint(path)
+        checkpoint = checkpoint_to_continue(path)
         changed = changed_settings(checkpoint, self.config)
         self._check_fits(checkpoint, path)
         load_weights(self.model, checkpoint.model, path)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from litedetr.engine.checkpoint import Progress
+from litedetr.engine.files import StorageError, replacing, writing
 from litedetr.engine.run_folder import RunFolder
 from litedetr.engine.scores import SUMMARY, Scores, json_numbers
 
@@ -36,7 +37,10 @@ class SilentTracker:
     def picture(self, step: int, name: str, image: Image.Image) -> None:
         """Keep a sample picture; a later one of the same name replaces its file."""
 
-    def close(self) -> None:
+    def __enter__(self) -> SilentTracker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         """Nothing follows."""
 
 
@@ -48,8 +52,8 @@ class Tracker(SilentTracker):
 
         self._folder = folder
         drop_metrics_after(folder.metrics, progress)
-        self._metrics = folder.metrics.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder.path / "tensorboard"), purge_step=progress.step + 1)
+        with writing(folder.tensorboard):
+            self._board = SummaryWriter(str(folder.tensorboard), purge_step=progress.step + 1)
         self._bar = tqdm(
             total=total_steps,
             initial=progress.step,
@@ -60,41 +64,59 @@ class Tracker(SilentTracker):
         self._shown: dict[str, str] = {}
 
     def say(self, text: str) -> None:
-        self._bar.write(text)
+        with _whoever_reads_it():
+            self._bar.write(text)
 
     def advance(self, loss: float, rate: float) -> None:
         self._shown |= {"loss": f"{loss:.3f}", "lr": f"{rate:.1e}"}
-        self._bar.set_postfix(self._shown, refresh=False)
-        self._bar.update()
+        with _whoever_reads_it():
+            self._bar.set_postfix(self._shown, refresh=False)
+            self._bar.update()
 
     def train(self, step: int, record: dict[str, float]) -> None:
         self._shown["waiting"] = f"{record['data_share']:.0%}"
         self._write({"kind": "train", "step": step, **json_numbers(record)})
-        for name, value in record.items():
-            self._board.add_scalar(f"train/{name}", value, step)
+        self._draw_curves({f"train/{name}": value for name, value in record.items()}, step)
 
     def evaluation(self, step: int, epoch: int, scores: Scores) -> None:
         self._shown["AP"] = f"{scores.ap:.3f}"
         self._write({"kind": "evaluation", "step": step, "epoch": epoch, **scores.to_mapping()})
         curves = {f"evaluation/{name}": scores.summary[name] for name in SUMMARY}
         curves |= {f"evaluation_AP_by_class/{score.name}": score.ap for score in scores.classes}
-        for name, value in curves.items():
-            if not math.isnan(value):
-                self._board.add_scalar(name, value, step)
+        self._draw_curves({name: value for name, value in curves.items() if not math.isnan(value)}, step)
 
     def picture(self, step: int, name: str, image: Image.Image) -> None:
-        self._folder.pictures.mkdir(exist_ok=True)
-        image.save(self._folder.pictures / f"{name}.png")
-        self._board.add_image(f"pictures/{name}", np.asarray(image), step, dataformats="HWC")
+        path = self._folder.pictures / f"{name}.png"
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            image.save(path)
+        with writing(self._folder.tensorboard):
+            self._board.add_image(f"pictures/{name}", np.asarray(image), step, dataformats="HWC")
 
-    def close(self) -> None:
-        self._bar.close()
-        self._board.close()
-        self._metrics.close()
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        with _whoever_reads_it():
+            self._bar.close()
+        try:
+            with writing(self._folder.tensorboard):
+                self._board.close()
+        except StorageError:
+            if kind is None:  # otherwise the first error is the one to tell
+                raise
 
     def _write(self, record: dict[str, Any]) -> None:
-        self._metrics.write(json.dumps(record) + "\n")
-        self._metrics.flush()
+        """Opened anew each time: nothing waits in a buffer that a full disk would refuse once more at the end."""
+        with writing(self._folder.metrics), self._folder.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def _draw_curves(self, values: dict[str, float], step: int) -> None:
+        with writing(self._folder.tensorboard):
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+
+def _whoever_reads_it() -> AbstractContextManager[None]:
+    """A terminal that was closed and a pipe that nobody reads are no reason to end a run."""
+    return suppress(OSError)
 
 
 def drop_metrics_after(path: Path, progress: Progress) -> None:
@@ -102,9 +124,8 @@ def drop_metrics_after(path: Path, progress: Progress) -> None:
     if not path.exists():
         return
     kept = [line + "\n" for line in path.read_text(encoding="utf-8").splitlines() if _is_before(line, progress)]
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        file.write("".join(kept).encode())
 
 
 def _is_before(line: str, progress: Progress) -> bool:

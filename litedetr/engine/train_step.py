@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from litedetr.engine.batches import MicroBatch
 from litedetr.engine.config import Precision
 from litedetr.engine.distributed import Ranks
+from litedetr.engine.loader import MicroBatch
 from litedetr.engine.optim import gradient_norm
 from litedetr.engine.precision import autocast
 from litedetr.engine.signals import StopRequest

@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from litedetr.data import build_datasets
-from litedetr.engine.batches import MicroBatch, StepBatches, evaluation_batches, loader_settings
+from litedetr.engine.batches import StepBatches, evaluation_batches, loader_settings
 from litedetr.engine.checkpoint import save_checkpoint
 from litedetr.engine.config import RunConfig
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.evaluator import Evaluation, Evaluator
+from litedetr.engine.files import StorageError, remove_leftovers, replacing
+from litedetr.engine.loader import LoaderError, MicroBatch, loader_failures_named
 from litedetr.engine.optim import set_learning_rate
 from litedetr.engine.pace import Pace
 from litedetr.engine.pictures import sample_picture
@@ -95,6 +97,7 @@ class Trainer:
         if not self.ranks.is_main:
             return SilentTracker()
         self.folder.path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.folder.path)
         self.folder.results.unlink(missing_ok=True)
         tracker = Tracker(self.folder, self.state.progress, self.timeline.total_steps)
         for note in notes:
@@ -104,15 +107,21 @@ class Trainer:
     def run(self) -> Scores | None:
         """Train to the end and evaluate. Returns the final scores on the main rank, None on others.
 
-        None too where trainer.stop_after ends the run. Raises Interrupted after SIGTERM or SIGINT, with the state
-        saved, and NonFiniteError where the loss or the gradient is not finite.
+        None too where trainer.stop_after ends the run. Raises Interrupted after SIGTERM, SIGINT or SIGHUP, with the
+        state saved, NonFiniteError where the loss or the gradient is not finite, StorageError where a file of the run
+        cannot be written, and LoaderError where a loader process fails.
         """
-        with self.stop:
-            try:
+        try:
+            with self.stop, self.tracker, loader_failures_named():
                 self._train()
-            finally:
-                self.tracker.close()
+        except (StorageError, LoaderError) as error:
+            raise type(error)(f"{error}. {self._way_on()}") from error
         return self.scores
+
+    def _way_on(self) -> str:
+        if not self.folder.last.exists():
+            return "Nothing was saved yet"
+        return f"The last checkpoint is intact: resume={self.folder.path} continues from it"
 
     def _train(self) -> None:
         total = self.timeline.total_steps
@@ -215,7 +224,8 @@ class Trainer:
             return
         best = self.state.progress.best_score
         content = {"step": self.state.progress.step} | json_numbers({"best_AP": best}) | self.scores.to_mapping()
-        self.folder.results.write_text(json.dumps(content, indent=2), encoding="utf-8")
+        with replacing(self.folder.results) as file:
+            file.write(json.dumps(content, indent=2).encode())
         for text in (summary_table(self.scores), class_table(self.scores)):
             self.tracker.say("\n" + text)
         self.tracker.say(

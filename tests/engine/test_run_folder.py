@@ -21,7 +21,7 @@ from litedetr.engine.run_folder import RunFolder, changed_settings
 
 
 def checkpoint_of(config: RunConfig) -> Checkpoint:
-    return Checkpoint(to_mapping(config), {"names": [], "ids": []}, {}, None, {}, {}, Progress(), 3)
+    return Checkpoint(to_mapping(config), {"names": ["cat"], "ids": [1]}, {}, None, {}, {}, Progress(), 3)
 
 
 def add_run(root: Path, name: str, config: RunConfig, age: float, finished: bool = False) -> Path:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from litedetr.data import build_datasets, collate
 from litedetr.engine import NonFiniteError, Ranks
-from litedetr.engine.batches import MicroBatch
+from litedetr.engine.loader import MicroBatch
 from litedetr.engine.train_step import TrainStep, as_shares, non_finite, step_seed
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models.config import DecoderConfig, DenoisingConfig, HybridConfig, QuerySelectionConfig

@@ -9,11 +9,11 @@ import pytest
 
 
 @pytest.fixture
-def common(monkeypatch: pytest.MonkeyPatch):
+def errors(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
-    import _common
+    import _errors
 
-    return _common
+    return _errors
 
 
 def fail_with(code: int) -> Callable[[], None]:
@@ -30,7 +30,7 @@ def fail_with(code: int) -> Callable[[], None]:
     ids=["alone", "first", "another", "another, after a signal"],
 )
 def test_only_the_first_speaks_at_once(
-    common,
+    errors,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     local_rank: str | None,
@@ -51,7 +51,7 @@ def test_only_the_first_speaks_at_once(
 
     monkeypatch.setattr(time, "sleep", sleep)
     with pytest.raises(SystemExit) as end:
-        common.one_voice(fail_with(code))()
+        errors.one_voice(fail_with(code))()
     assert end.value.code == code
     assert slept == pauses
     assert (capsys.readouterr().err == "what is wrong\n") == heard

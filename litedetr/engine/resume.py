@@ -1,0 +1,63 @@
+"""Which checkpoint a run goes on from, and what to do where that one is damaged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from litedetr.config import to_mapping
+from litedetr.engine.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from litedetr.engine.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """checkpoint: last.pt of the newest unfinished run of some configuration, None where there is none.
+
+    damaged: newer ones that cannot be read, of runs whose best.pt does not say that they are of this configuration.
+    """
+
+    checkpoint: Path | None
+    damaged: tuple[Path, ...]
+
+
+def find_unfinished(root: Path, config: RunConfig) -> Unfinished:
+    """Look through all runs under `root`. One whose last.pt is damaged is told by its best.pt."""
+    checkpoints = sorted(root.glob("*/last.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    damaged: list[Path] = []
+    for path in checkpoints:
+        if (path.parent / "results.json").exists():
+            continue
+        last = _readable(path)
+        known = last or _readable(path.with_name("best.pt"))
+        if known is not None and _same_run(known, config):
+            return Unfinished(path, tuple(damaged))
+        if last is None:
+            damaged.append(path)
+    return Unfinished(None, tuple(damaged))
+
+
+def checkpoint_to_continue(path: Path) -> Checkpoint:
+    """As `load_checkpoint`; where `path` is damaged, CheckpointError says what else its run can be continued from."""
+    try:
+        return load_checkpoint(path)
+    except CheckpointError as error:
+        best = path.with_name("best.pt")
+        found = None if best == path else _readable(best)
+        advice = "there is no other whole one: begin anew with another run=... name"
+        if found is not None:
+            advice = f"{best} is whole: resume={best} continues from its step {found.progress.step}"
+        raise CheckpointError(f"{error}; {advice}") from error
+
+
+def _readable(path: Path) -> Checkpoint | None:
+    try:
+        return load_checkpoint(path)
+    except CheckpointError:
+        return None
+
+
+def _same_run(checkpoint: Checkpoint, config: RunConfig) -> bool:
+    """Whether both train the same thing; how they are carried out (`trainer`) may differ."""
+    mine, theirs = to_mapping(config), checkpoint.full_config
+    return all(mine[key] == theirs.get(key) for key in mine if key != "trainer")

@@ -1,0 +1,107 @@
+"""What a user sees of an error: one clear line, once."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+import _common  # noqa: F401  first: it lets litedetr be found
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from litedetr.engine import Interrupted, LoaderError, LostRanksError, NonFiniteError, loader_failures_named
+
+USER_ERRORS = (ValueError, OSError, OmegaConfBaseException, NonFiniteError, LoaderError, LostRanksError)
+# What PyTorch says of tensors that do not fit: on a CPU, on a GPU, beyond 64 bits.
+TOO_LARGE = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "multiplication overflow")
+SIGPIPE = 13  # Windows has none
+PATIENCE = 5.0  # seconds
+
+
+def clear_errors(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """End with one line on stderr and code 2 where the user can mend it; with 128 + n after signal n."""
+
+    @functools.wraps(main)
+    def wrapped(cfg: DictConfig) -> None:
+        threading.excepthook = _leave_system_errors_to_main
+        try:
+            with loader_failures_named():
+                main(cfg)
+            sys.stdout.flush()
+        except Interrupted as stop:
+            _leave(128 + stop.signum, str(stop))
+        except KeyboardInterrupt:
+            _leave(128 + signal.SIGINT, "SIGINT: left")
+        except BrokenPipeError:  # the reader had enough: eval.py | head
+            _leave(128 + SIGPIPE)
+        except (*USER_ERRORS, RuntimeError, MemoryError) as error:
+            message = memory_message(error) or (_in_words(error) if isinstance(error, USER_ERRORS) else None)
+            if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            _leave(2, f"error: {message}\n(HYDRA_FULL_ERROR=1 shows where)")
+
+    return wrapped
+
+
+def one_voice(main: Callable[[], None]) -> Callable[[], None]:
+    """Of the processes that torchrun starts on a machine only the first writes to stderr, Hydra's messages included.
+
+    Most mistakes are everyone's. Another process that fails holds its report back for torchrun to end it along with
+    the first, and gives it where that does not happen: the mistake is its own. After a signal the first speaks for all.
+    """
+
+    @functools.wraps(main)
+    def wrapped() -> None:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            return main()
+        report = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(report):
+                main()
+        except (Exception, SystemExit) as error:
+            if not (isinstance(error, SystemExit) and error.code > 128):
+                time.sleep(PATIENCE)
+                sys.stderr.write(report.getvalue())
+            raise
+
+    return wrapped
+
+
+def memory_message(error: Exception) -> str | None:
+    """One line where `error` says that memory does not suffice, None where it says something else."""
+    first_line = str(error).strip().partition("\n")[0]
+    if isinstance(error, MemoryError) or any(text in first_line for text in TOO_LARGE):
+        return f"out of memory, smaller sizes need less: {first_line or 'Python could not get more'}"
+    return None
+
+
+def _in_words(error: Exception) -> str:
+    named = isinstance(error, OSError) and error.filename is not None
+    return f"{error.filename}: {error.strerror}" if named else str(error)
+
+
+def _leave(code: int, text: str | None = None) -> NoReturn:
+    """Where nobody reads stdout or stderr any more, nothing is said."""
+    with contextlib.suppress(OSError):
+        if text is not None:
+            print(text, file=sys.stderr, flush=True)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # Python would try once more at its end, and complain
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
+
+
+def _leave_system_errors_to_main(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread raises its own once more where the next number is written: said twice is too much."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
