@@ -36,6 +36,12 @@ class Progress:
     evaluated_step: int = 0
     best_score: float = float("-inf")
 
+    def __post_init__(self) -> None:
+        for name in ("step", "evaluated_step"):
+            value = getattr(self, name)
+            require(isinstance(value, int) and value >= 0, f"progress.{name}", "a number of steps", value)
+        require(isinstance(self.best_score, float), "progress.best_score", "a number", self.best_score)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -108,10 +114,12 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         advice = "it is damaged or no PyTorch file; take the run's other checkpoint (last.pt, best.pt)"
         raise CheckpointError(f"{path}: cannot be read: {advice} ({reason})") from error
     _check_format(path, content)
-    known = {field.name for field in fields(Checkpoint)}
+    known = {field.name: content[field.name] for field in fields(Checkpoint) if field.name in content}
     try:
-        return from_mapping(Checkpoint, {name: value for name, value in content.items() if name in known})
-    except ValueError as error:
+        # Not by from_mapping, which wants finite numbers: before the first evaluation the best score is not.
+        known["progress"] = Progress(**content["progress"])
+        return from_mapping(Checkpoint, known)
+    except (ValueError, TypeError, KeyError) as error:
         what = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: not a whole checkpoint; take another one ({what})") from error
 
