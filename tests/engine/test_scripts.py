@@ -19,6 +19,8 @@ TINY = [
     *("schedule.warmup=0", "trainer.device=cpu", "trainer.log_every=1", "trainer.num_pictures=1"),
 ]
 
+SMALL = ["size=small", "backbone=resnet18_slim"]
+
 
 def command(script: str, *settings: str) -> list[str]:
     return [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *settings]
@@ -100,6 +102,12 @@ def test_two_of_five_classes_and_fine_tuning_onto_them(tmp_path: Path, tiny: lis
         ("train", ["schedule.lr=fast"], "error: schedule.lr: expected a value of type float, got 'fast'"),
         ("train", ["resume=runs/none"], "error: resume=runs/none: no such checkpoint"),
         ("eval", [], "Missing mandatory value: checkpoint"),
+        ("train", ["model=dino_4scale", "+a=6"], "error: a: expected nothing with encoder.update=full, got 6"),
+        ("train", ["run="], "error: run: expected the name of a folder under runs/, without slashes, got ''"),
+        ("train", ["trainer.init_from=/dev/null/best.pt"], "error: "),
+        ("flops", ["+unknown=1"], "error: unknown: expected one of backbone, "),
+        ("memory", [*SMALL, "num_classes=1000000000000000"], "error: out of memory, smaller sizes need less: "),
+        ("benchmark", ["rows=[models]", "models.systems=['+unknown=1']"], "error: unknown: expected one of backbone, "),
         ("export", ["checkpoint=none.pt"], "error: none.pt: no such checkpoint"),
         ("export", ["checkpoint=none.pt", "format=engine"], "error: format: expected one of 'onnx', "),
     ],
