@@ -10,7 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from litedetr.engine import RunConfig
+from litedetr.config import ConfigError
+from litedetr.engine import RunConfig, beside_model
 from litedetr.models import build_detector
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -74,6 +75,59 @@ def test_dino_has_a_full_encoder_and_no_a():
     assert (config.encoder.update, config.encoder.num_layers, config.attention.encoder) == ("full", 6, "deformable")
     with pytest.raises(ConfigCompositionException, match="Could not override 'a'"):
         settings("model=dino_4scale", "a=6")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model=dino_4scale", "+a=6"], "a: expected nothing with encoder.update=full, got 6"),
+        (["+learning_rate=1"], "learning_rate: expected one of backbone, neck, .*, got 'learning_rate'"),
+        (["+trainer.resume=auto"], "trainer.resume: expected nothing: it is called resume, got 'auto'"),
+        (["trainer=null"], "trainer: expected a mapping with the settings of TrainerConfig, got None"),
+        (["resume=''"], "resume: expected auto, never or the path of a checkpoint or a run folder, got ''"),
+        (["~data"], "data.name: expected a value, got None"),
+        (["neck=null"], "neck: expected a mapping with the settings of NeckConfig, got None"),
+        (["schedule.lr=nan"], "schedule.lr: expected a finite number, got nan"),
+        (["schedule.drop_factor=-1"], r"schedule.drop_factor: expected a number in \(0, 1\], got -1"),
+        (["seed=9223372036854775808"], "seed: expected an integer of at most 64 bits, got 9223372036854775808"),
+        (["loss.cost.l1=-1"], r"loss.cost.l1: expected a number in \[0, 1e\+06\], got -1"),
+        (["loss.focal_gamma=-2"], r"loss.focal_gamma: expected a number in \[0, 1e\+06\], got -2"),
+        (["loss.focal_alpha=2"], r"loss.focal_alpha: expected a number in \[0, 1\], got 2"),
+        (["data.classes=[ring, null]"], r"data.classes\[1\]: expected a value of type str, got None"),
+        (["data.classes=[ring, '']"], r"data.classes\[1\]: expected text that is not empty, got ''"),
+        (["data.classes=[ring, ring]"], "data.classes: expected null or distinct category names"),
+        (["data.num_workers=100000"], "data.num_workers: expected an integer in 0..256, got 100000"),
+        (["data.transforms.train_sides=[1000000]"], "data.transforms.train_sides: expected sides of 1 to 16384 pixels"),
+        (
+            ["data.transforms.max_side=100", "data.transforms.eval_side=200"],
+            "data.transforms.max_side: .*eval_side, 200",
+        ),
+        (
+            ["data.shapes.max_side=100000"],
+            r"data.shapes.max_side: expected data.shapes.min_side \(128\) to 4096 pixels",
+        ),
+    ],
+)
+def test_a_setting_that_cannot_work_or_that_nothing_reads_is_named(overrides, message):
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        run_config(*overrides)
+
+
+@pytest.mark.parametrize("script", ["flops", "memory", "autotune"])
+def test_scripts_that_take_a_model_name_what_nothing_reads(script: str):
+    module = __import__(script)
+    classes = {
+        "flops": ["FlopsConfig"],
+        "memory": ["MemoryConfig", "StepConfig"],
+        "autotune": ["AutotuneConfig"],
+    }[script]
+    with initialize_config_dir(str(CONF), version_base=None):
+        composed = OmegaConf.to_container(compose(script, ["+colour=red"]), resolve=True)
+    known = [getattr(module, name) for name in classes]
+    with pytest.raises(ConfigError, match="^colour: expected one of backbone, .*image_size.*, got 'colour'"):
+        beside_model(composed, *known)
+    del composed["colour"]
+    assert len(beside_model(composed, *known)) == len(known)
 
 
 def test_the_encoder_on_the_command_line_wins():

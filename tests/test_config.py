@@ -14,6 +14,7 @@ from litedetr.config import ConfigError, from_mapping, to_mapping
 class Inner:
     mode: Literal["a", "b"] = "a"
     sides: tuple[int, ...] = ()
+    rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,11 @@ def test_there_and_back():
         "rate": 1,
         "name": "x",
         "betas": [0, 1],
-        "inner": {"mode": "b", "sides": [1, 2]},
+        "inner": {"mode": "b", "sides": [1, 2], "rate": 2**63 - 1},
         "free": {"k": [1]},
     }
     config = from_mapping(Outer, mapping)
-    assert config == Outer(3, 1.0, "x", (0.0, 1.0), Inner("b", (1, 2)), {"k": [1]})
+    assert config == Outer(3, 1.0, "x", (0.0, 1.0), Inner("b", (1, 2), float(2**63)), {"k": [1]})
     assert isinstance(config.rate, float)
     assert from_mapping(Outer, to_mapping(config)) == config
 
@@ -60,6 +61,12 @@ def test_a_number_that_yaml_read_as_text():
         ({"count": 1, "inner": {"mode": "c"}}, "top.inner.mode: expected one of 'a', 'b', got 'c'"),
         ({"count": 1, "inner": {"sides": [1, "x"]}}, r"top.inner.sides\[1\]: expected a value of type int, got 'x'"),
         ({"count": 1, "inner": 3}, "top.inner: expected a mapping with the settings of Inner, got 3"),
+        ({"count": 2**63}, "top.count: expected an integer of at most 64 bits, got 9223372036854775808"),
+        ({"count": 1, "rate": 10**400}, "top.rate: expected a value of type float, got 1000"),
+        ({"count": 1, "rate": "nan"}, "top.rate: expected a finite number, got nan"),
+        ({"count": 1, "betas": [0.9, float("inf")]}, r"top.betas\[1\]: expected a finite number, got inf"),
+        ({"count": 1, "inner": {"rate": float("-inf")}}, "top.inner.rate: expected a finite number, got -inf"),
+        ({"count": 1, "name": " "}, "top.name: expected text that is not empty, got ' '"),
         (None, "top: expected a mapping with the settings of Outer, got None"),
     ],
 )

@@ -92,7 +92,7 @@ def choose_run_folder(root: Path, name: str | None, config: RunConfig) -> RunFol
 def _chosen(root: Path, name: str | None, config: RunConfig) -> RunFolder:
     resume = config.trainer.resume
     if name is not None:
-        plain = Path(name).name == name != ".." and len(name.encode()) <= LONGEST_NAME
+        plain = Path(name).name == name and name not in ("", "..") and len(name.encode()) <= LONGEST_NAME
         require(plain, "run", f"the name of a folder under {root}/, without slashes", name)
     if resume not in ("auto", "never"):
         return _continue_path(Path(resume), root / name if name else None)

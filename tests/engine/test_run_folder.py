@@ -53,6 +53,14 @@ def test_a_run_is_never_overwritten(tmp_path: Path):
         choose_run_folder(tmp_path, "foo", config)
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", "../a", "a/", "a" * 256])
+def test_a_run_is_a_folder_right_under_the_others(tmp_path: Path, name: str):
+    """Elsewhere resume=auto would not find it; `runs` itself would mix it with the others."""
+    for resume in ("never", "auto", "some.pt"):
+        with pytest.raises(ConfigError, match=r"^run: expected the name of a folder under .*, without slashes, got "):
+            choose_run_folder(tmp_path, name, config_with(tmp_path, resume=resume))
+
+
 def test_without_a_name_runs_do_not_collide(tmp_path: Path):
     config = config_with(tmp_path)
     first = choose_run_folder(tmp_path, None, config).path

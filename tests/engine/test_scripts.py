@@ -22,6 +22,8 @@ TINY = [
 ]
 NEEDS_EXPORT = pytest.mark.skipif(not torch_can_trace(), reason="export needs a later torch")
 
+SMALL = ["size=small", "backbone=resnet18_slim"]
+
 
 def command(script: str, *settings: str) -> list[str]:
     return [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *settings]
@@ -103,6 +105,12 @@ def test_two_of_five_classes_and_fine_tuning_onto_them(tmp_path: Path, tiny: lis
         ("train", ["schedule.lr=fast"], "error: schedule.lr: expected a value of type float, got 'fast'"),
         ("train", ["resume=runs/none"], "error: resume=runs/none: no such checkpoint"),
         ("eval", [], "Missing mandatory value: checkpoint"),
+        ("train", ["model=dino_4scale", "+a=6"], "error: a: expected nothing with encoder.update=full, got 6"),
+        ("train", ["run="], "error: run: expected the name of a folder under runs/, without slashes, got ''"),
+        ("train", ["trainer.init_from=/dev/null/best.pt"], "error: "),
+        ("flops", ["+unknown=1"], "error: unknown: expected one of backbone, "),
+        ("memory", [*SMALL, "num_classes=1000000000000000"], "error: out of memory, smaller sizes need less: "),
+        ("benchmark", ["rows=[models]", "models.systems=['+unknown=1']"], "error: unknown: expected one of backbone, "),
         pytest.param("export", ["checkpoint=none.pt"], "error: none.pt: no such checkpoint", marks=NEEDS_EXPORT),
         ("export", ["checkpoint=none.pt", "format=engine"], "error: format: expected one of 'onnx', "),
     ],

@@ -10,9 +10,9 @@ from litedetr.data import build_datasets, collate
 from litedetr.engine import NonFiniteError, Ranks
 from litedetr.engine.loader import MicroBatch
 from litedetr.engine.train_step import TrainStep, as_shares, non_finite, step_seed
-from litedetr.losses import Criterion, LossConfig
+from litedetr.losses import Criterion, LossConfig, Losses
 from litedetr.models.config import DecoderConfig, DenoisingConfig, HybridConfig, QuerySelectionConfig
-from litedetr.structures import Share, Target, TargetBatch
+from litedetr.structures import DetectorOutput, Share, Target, TargetBatch
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,12 @@ def test_one_to_many_predictions_are_checked_too(samples, one_rank: Ranks):
 
 def test_an_infinite_loss_stops_before_the_update_with_its_parts(samples, one_rank: Ranks):
     batch = batch_of(samples[:2], torch.float32)
-    infinite = Criterion(replace(LossConfig(), weights=replace(LossConfig().weights, l1=math.inf)))
+    usual = Criterion(LossConfig())
+
+    def infinite(output: DetectorOutput, targets: TargetBatch) -> Losses:
+        losses = usual(output, targets)
+        return replace(losses, total=losses.total * math.inf)
+
     assert_stops_without_update(replace(build_step(one_rank), criterion=infinite), batch, r"loss is inf.* l1 \d\.\d+,")
     other_rank_failed = replace(build_step(one_rank), ranks=TwoRanks(NO_OBJECTS, FINITE, (math.nan, 0)))
     assert_stops_without_update(other_rank_failed, batch, "the loss is nan")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, partial
@@ -46,10 +46,16 @@ class Source:
     def __str__(self) -> str:
         return " ".join((self.script, *self.overrides))
 
-    @cache
-    def compose(self) -> dict[str, Any]:
-        with initialize_config_dir(str(CONF), version_base=None):
-            return OmegaConf.to_container(compose(self.script, list(self.overrides)), resolve=True)
+    @property
+    def settings(self) -> dict[str, Any]:
+        return composed(self.script, self.overrides)
+
+    def read_with(self, changes: Iterable[Change]) -> object:
+        """What the settings become, with the changes; ConfigError where they cannot work."""
+        mapping = deepcopy(self.settings)
+        for change in changes:
+            change.apply(mapping)
+        return self.read(mapping)
 
 
 @dataclass(frozen=True)
@@ -71,11 +77,10 @@ class Change:
                 mapping[name] = self.value
 
 
-def changed(mapping: dict[str, Any], *changes: Change) -> dict[str, Any]:
-    mapping = deepcopy(mapping)
-    for change in changes:
-        change.apply(mapping)
-    return mapping
+@cache
+def composed(script: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    with initialize_config_dir(str(CONF), version_base=None):
+        return OmegaConf.to_container(compose(script, list(overrides)), resolve=True)
 
 
 def paths(mapping: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
