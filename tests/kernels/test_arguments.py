@@ -8,6 +8,8 @@ from kernel_helpers import make_problem, run
 
 import kernels
 
+pytestmark = pytest.mark.usefixtures("few_programs")
+
 BACKENDS = ["auto", "triton", "reference"]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 POINTS = ("reference", "offsets", "shapes", "valid_sizes", "query_shapes")

