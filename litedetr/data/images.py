@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from litedetr.data.errors import DataError
@@ -22,13 +24,10 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
     size: (height, width) that annotations refer to. A set annotated on unrotated pixels, whose size fits only
     before the rotation, is left unrotated. DataError if neither fits or the file cannot be decoded.
     """
-    try:
-        with Image.open(path) as stored:
-            stored.load()
-            upright = ImageOps.exif_transpose(stored)
-            image = to_rgb(stored if size and upright.size != size[::-1] else upright)
-    except Exception as error:  # decoders raise errors of many types
-        raise DataError(f"{path}: cannot be read as an image: {error}") from error
+    with _opened(path) as stored:
+        stored.load()
+        upright = ImageOps.exif_transpose(stored)
+        image = to_rgb(stored if size and upright.size != size[::-1] else upright)
     if size and image.size != size[::-1]:
         (height, width), (real_width, real_height) = size, image.size
         raise DataError(f"{path}: the annotations say {width}x{height} pixels, the file has {real_width}x{real_height}")
@@ -37,15 +36,25 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
 
 def read_size(path: Path) -> tuple[int, int]:
     """(height, width) of the upright image at `path`, of most from the header alone. DataError if it cannot be read."""
+    with _opened(path) as stored:
+        if stored.format == "TIFF":
+            stored.load()  # turns it, and forgets the orientation; before that, `size` depends on Pillow's version
+        width, height = stored.size
+        turned = stored.getexif().get(ExifTags.Base.Orientation, 1) in QUARTER_TURNS
+    return (width, height) if turned else (height, width)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """As Image.open, with DataError for whatever goes wrong before its end."""
     try:
-        with Image.open(path) as stored:
-            if stored.format == "TIFF":
-                stored.load()  # turns it, and forgets the orientation; before that, `size` depends on Pillow's version
-            width, height = stored.size
-            turned = stored.getexif().get(ExifTags.Base.Orientation, 1) in QUARTER_TURNS
+        # Not of the path: Pillow would map an uncompressed TIFF, and mix up the pixels of one that has to be turned.
+        with path.open("rb") as file, Image.open(file) as stored:
+            yield stored
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: cannot be read as an image: it is of no format that Pillow knows") from None
     except Exception as error:  # decoders raise errors of many types
         raise DataError(f"{path}: cannot be read as an image: {error}") from error
-    return (width, height) if turned else (height, width)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
