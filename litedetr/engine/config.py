@@ -15,7 +15,8 @@ from litedetr.models import DetectorConfig
 Precision = Literal["fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
 ENCODER_SHORTHANDS = ("a", "b")  # conf/encoder/*.yaml: what encoder.num_high_layers and num_blocks refer to
-MODEL_SETTINGS = (*(field.name for field in fields(DetectorConfig)), *ENCODER_SHORTHANDS)
+# What a model's groups set: conf/size/small.yaml has weights of the loss too.
+MODEL_SETTINGS = (*(field.name for field in fields(DetectorConfig)), *ENCODER_SHORTHANDS, "loss")
 LARGEST_SIDE = 2**16  # pixels
 
 
@@ -130,7 +131,7 @@ class RunConfig:
     def from_settings(cls, settings: Mapping[str, Any]) -> RunConfig:
         """From the flat settings of conf/train.yaml, where the model's parts and `resume` stand at the top."""
         sections = ("data", "loss", "schedule", "seed")
-        require_known(settings, (*MODEL_SETTINGS, *sections, "trainer", "run", "resume"))
+        require_known(settings, (*MODEL_SETTINGS, "data", "schedule", "trainer", "run", "resume", "seed"))
         given = {name: settings[name] for name in sections if name in settings}
         parts = {"model": detector_config(settings), "trainer": _trainer_settings(settings)}
         return from_mapping(cls, given | parts)

@@ -129,7 +129,7 @@ SOURCES = [
     Source("predict", (CHECKPOINT, "source=photos"), strict(PredictConfig)),
     Source("export", (CHECKPOINT, "check_sizes=[[1,64,64]]"), strict(ExportConfig)),
     Source("benchmark", (), strict(BenchmarkConfig)),
-    Source("memory", (), model_beside(MemoryConfig, StepConfig)),
+    Source("memory", ("size=small",), model_beside(MemoryConfig, StepConfig)),
     Source("flops", ("tables=[1]",), model_beside(FlopsConfig)),
     Source("autotune", (), model_beside(AutotuneConfig)),
     drawing("attention", CHECKPOINT, "image=photo.jpg"),
