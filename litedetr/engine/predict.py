@@ -23,6 +23,7 @@ from litedetr.engine.signals import leave_signals_to_parent
 from litedetr.structures import Detections
 
 LOSSLESS_OR_JPEG = (".png", ".jpg", ".jpeg")  # suffixes that a picture keeps
+JPEG_LIMIT = 65500  # pixels of a side
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,10 @@ class PredictionWriter:
         self._annotations += self._entries(image_id, prediction.detections)
         self.counts.update(self.categories.names[label] for label in prediction.detections.labels.tolist())
         if self.pictures:
-            target = self.folder / _picture_name(name)
+            picture = draw_boxes(prediction.image, labelled(prediction.detections, self.categories))
+            target = self.folder / _picture_name(name, picture.size)
             target.parent.mkdir(parents=True, exist_ok=True)
-            draw_boxes(prediction.image, labelled(prediction.detections, self.categories)).save(target, quality=92)
+            picture.save(target, quality=92)
 
     def close(self) -> None:
         order = sorted(self._annotations, key=lambda entry: entry["image_id"])
@@ -178,9 +180,10 @@ class PredictionWriter:
         ]
 
 
-def _picture_name(name: str) -> str:
-    """As the image's, but a PNG where its format would lose colours: `scan.tif.png`."""
-    return name if name.lower().endswith(LOSSLESS_OR_JPEG) else f"{name}.png"
+def _picture_name(name: str, size: tuple[int, int]) -> str:
+    """As the image's, but a PNG where its format would lose colours or is too short for it: `scan.tif.png`."""
+    kept = name.lower().endswith(LOSSLESS_OR_JPEG) and max(size) <= JPEG_LIMIT
+    return name if kept else f"{name}.png"
 
 
 def open_prediction(config: PredictConfig) -> tuple[Predictor, ImageFiles, PredictionWriter]:

@@ -10,8 +10,11 @@ from engine_helpers import run_config, train
 from PIL import Image
 from test_scripts import run
 
+from litedetr.data import Categories, ImageFiles
 from litedetr.data.annotations import CocoJson
 from litedetr.engine import Predictor, Ranks
+from litedetr.engine.predict import Prediction, PredictionWriter
+from litedetr.structures import Detections
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +79,11 @@ def test_mistakes_are_told_before_any_work(trained: Path, photos: Path, tmp_path
         assert message in result.stderr
         assert "Traceback" not in result.stderr
     assert sorted(photos.rglob("*")) == before
+
+
+def test_a_picture_too_long_for_a_jpeg_becomes_a_png(tmp_path: Path):
+    path = tmp_path / "strip.jpg"  # by its name alone
+    writer = PredictionWriter(tmp_path / "out", ImageFiles(tmp_path, (path,)), Categories(("cat",), (1,)), True)
+    nothing = Detections(torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
+    writer.add(Prediction(path, Image.new("RGB", (65501, 1)), nothing))
+    assert [file.name for file in writer.folder.iterdir()] == ["strip.jpg.png"]

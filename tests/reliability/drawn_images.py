@@ -109,6 +109,8 @@ def stored_images(draw: Any, kinds: tuple[str, ...] = tuple(MODES)) -> Stored:
     if mode in ("1", "I", "I;16", "LA"):
         options.pop("compression", None)
     index = _quarters(*draw(_sizes()))
+    if kind == "WEBP" and "quality" in options:
+        index = index.repeat(2, 0).repeat(2, 1)  # its colours have half the resolution
     orientation = draw(st.sampled_from((1, 1, *STORED))) if kind in WITH_EXIF else 1
     image, colours = _painted(mode, np.ascontiguousarray(STORED[orientation](index)))
     lossy = kind == "JPEG" or "quality" in options

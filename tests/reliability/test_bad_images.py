@@ -26,7 +26,7 @@ from litedetr.engine.predict import PredictionWriter, Unreadable
 from litedetr.structures import Detections
 
 NATIVE = TransformConfig(train_sides=(), max_side=4000, eval_side=None, flip=0.5, crop=False)
-TIMES = {"whole": 130, "cut": 90, "flipped": 60, "rubbish": 40, "given": 70, "folders": 8}
+TIMES = {"whole": 120, "cut": 100, "flipped": 60, "rubbish": 40, "given": 70, "folders": 15}
 FILES = 3  # in a folder, at most
 
 
@@ -62,7 +62,7 @@ def check_detections(found: list[Detections], number: int) -> None:
 def check_whole(stored: Stored, folder: Path, predictor: Predictor) -> str:
     path = written(folder, stored.data)
     assert stored.is_shown_by(pixels_or_none(path)), stored.label
-    check_detections(predictor.predict([path, str(path)], threshold=0), 2)
+    check_detections(predictor.predict(path, threshold=0), 1)
     check_as_data_set(stored, folder, path)
     return stored.label.split()[0]
 
@@ -92,11 +92,12 @@ def check_cut(pair: tuple[Stored, bytes], folder: Path, _: Predictor) -> str:
 
 
 def check_flipped(pair: tuple[Stored, bytes], folder: Path, _: Predictor) -> str:
-    """A PNG has a checksum; of other formats nobody can tell a changed pixel."""
+    """Pillow checks a PNG's sums, but those of its orientation; of other formats nobody can tell."""
     stored, data = pair
     pixels = pixels_or_none(written(folder, data))
     same = pixels is not None and stored.is_shown_by(pixels)
-    assert pixels is None or same or not stored.label.startswith("PNG"), stored.label
+    told = stored.label.startswith("PNG") and "exif" not in stored.label
+    assert pixels is None or same or not told, stored.label
     return "refused" if pixels is None else "whole all the same" if same else "other pixels"
 
 
@@ -109,29 +110,16 @@ def check_rubbish(data: bytes, folder: Path, predictor: Predictor) -> str:
     return "refused"
 
 
-DTYPES = (
-    "uint8",
-    "float32",
-    "float64",
-    "float16",
-    "int64",
-    "bool",
-    "complex64",
-    "U3",
-    "object",
-    "M8[s]",
-    ">f4",
-    "int8",
-)
+SHAPES = ((5, 7, 3), (5, 7), (5, 7, 1), (1, 1), (3, 5, 7), (5, 7, 4), (0, 7, 3), (7,), (1, 5, 7))
+TAKEN = ("uint8", "float32", "float64", "float16")
+DTYPES = (*TAKEN * 3, "int64", "bool", "complex64", "U3", "object", "M8[s]", ">f4")
 
 
 @st.composite
 def things(draw: Any) -> tuple[object, np.ndarray | None]:
     """Whatever may come as an image, and its (H, W, 3) uint8 pixels, None where it is none."""
-    shape = draw(
-        st.sampled_from(((5, 7, 3), (5, 7), (5, 7, 1), (1, 1), (3, 5, 7), (5, 7, 4), (0, 7, 3), (7,), (1, 5, 7)))
-    )
-    dtype = np.dtype(draw(st.sampled_from(DTYPES[:4] * 3 + DTYPES)))
+    shape = draw(st.sampled_from(SHAPES))
+    dtype = np.dtype(draw(st.sampled_from(DTYPES)))
     values = st.integers(0, 255) if dtype == np.uint8 else None
     if dtype.kind == "f":
         usual = st.integers(0, 255).map(lambda level: level / 255)
@@ -187,7 +175,8 @@ def check_folder(datas: list[bytes], folder: Path, predictor: Predictor) -> str:
         writer.close()
         assert {item.path for item in items} == paths
         assert len(items) == len(paths)
-        assert {path.name for path in config.folder.glob("*.jpg")} == {item.path.name for item in good}
+        pictures = {path.name.removesuffix(".png") for path in config.folder.glob("*.jpg*")}
+        assert pictures == {item.path.name for item in good}
         if good:
             coco = CocoJson.read(writer.json)
             assert [image["file_name"] for image in coco.images] == sorted(item.path.name for item in good)
@@ -202,7 +191,7 @@ CHECKS = {
     "rubbish": (rubbish(), check_rubbish),
     "given": (things(), check_given),
     "folders": (
-        st.lists(st.one_of(stored_images().map(lambda stored: stored.data), rubbish()), min_size=1, max_size=FILES),
+        st.lists(st.one_of(stored_images().map(lambda stored: stored.data), rubbish()), min_size=2, max_size=FILES),
         check_folder,
     ),
 }
