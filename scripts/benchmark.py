@@ -186,14 +186,17 @@ def contestants(models: ModelsConfig, setting: Setting) -> list[Contestant]:
 
 def of_system(text: str, paper: Paper, setting: Setting) -> Contestant:
     """`text`: settings for conf/flops.yaml; a system of the paper's tables gets its name and AP."""
-    overrides = tuple(text.split())
-    row = paper.find(overrides)
-    settings = as_mapping(hydra.compose("flops", list(overrides)))
-    beside_model(settings, FlopsConfig)
-    config = detector_config(settings)
+    row, config = paper.find(tuple(text.split())), composed(text)
     if row is None:
         return of_config(text, config, setting)
     return of_config(row.name, config, setting, row.ap, "the paper's, COCO val2017")
+
+
+def composed(text: str) -> DetectorConfig:
+    """The detector of settings for conf/flops.yaml; ConfigError for one that nothing reads."""
+    settings = as_mapping(hydra.compose("flops", text.split()))
+    beside_model(settings, FlopsConfig)
+    return detector_config(settings)
 
 
 def time_kernels(config: BenchmarkConfig, machine: Machine) -> None:
@@ -222,7 +225,7 @@ def time_kernels(config: BenchmarkConfig, machine: Machine) -> None:
 
 def time_scale(config: BenchmarkConfig, machine: Machine) -> None:
     scale = config.scale
-    detector = detector_config(as_mapping(hydra.compose("flops", scale.system.split())))
+    detector = composed(scale.system)
     rows = []
     for point in scale.points:
         make_step = partial(point.step, detector, scale, machine.device)
