@@ -110,7 +110,7 @@ def stored_images(draw: Any, kinds: tuple[str, ...] = tuple(MODES)) -> Stored:
         options.pop("compression", None)
     index = _quarters(*draw(_sizes()))
     if kind == "WEBP" and "quality" in options:
-        index = index.repeat(2, 0).repeat(2, 1)  # its colours have half the resolution
+        index = index.repeat(4, 0).repeat(4, 1)  # its colours have half the resolution, and are smoothed
     orientation = draw(st.sampled_from((1, 1, *STORED))) if kind in WITH_EXIF else 1
     image, colours = _painted(mode, np.ascontiguousarray(STORED[orientation](index)))
     lossy = kind == "JPEG" or "quality" in options
