@@ -47,7 +47,7 @@ from litedetr.engine.benchmark import (
     scale_table,
 )
 from litedetr.engine.flops import Paper
-from litedetr.models import level_shapes
+from litedetr.models import DetectorConfig, level_shapes
 
 MOST_THREADS = 1024
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
