@@ -18,22 +18,26 @@ OUTSIDE = -2.0  # a pixel before a level: neither it nor the next is one of the 
 
 def attend(inputs: Inputs) -> Tensor:
     """Either attention: (B, Q, M * D), computed in single precision at least: a half cannot hold every score."""
-    exact = inputs.map(lambda x: x.to(torch.promote_types(x.dtype, torch.float32)))
+    exact = _exact(inputs)
     with full_precision(inputs.value):
-        return _attend(exact).to(inputs.value.dtype)
-
-
-def _attend(inputs: Inputs) -> Tensor:
-    if inputs.logits is not None:
-        return deformable_attention(inputs.value, inputs.logits, inputs.points)
-    return key_aware_attention(inputs.query, inputs.value, inputs.points, inputs.key)
+        if exact.logits is not None:
+            out = deformable_attention(exact.value, exact.logits, exact.points)
+        else:
+            out = key_aware_attention(exact.query, exact.value, exact.points, exact.key)
+    return out.to(inputs.value.dtype)
 
 
 def attention_weights(inputs: Inputs) -> Tensor:
     """(B, Q, M, L * P) what either attention weights its samples by; they sum to 1 for each query and head."""
-    if inputs.logits is not None:
-        return inputs.logits.softmax(-1)
-    return _key_aware_weights(inputs.query, sample(inputs.value if inputs.key is None else inputs.key, inputs.points))
+    exact = _exact(inputs)
+    if exact.logits is not None:
+        return exact.logits.softmax(-1)
+    with full_precision(inputs.value):
+        return _key_aware_weights(exact.query, sample(exact.value if exact.key is None else exact.key, exact.points))
+
+
+def _exact(inputs: Inputs) -> Inputs:
+    return inputs.map(lambda x: x.to(torch.promote_types(x.dtype, torch.float32)))
 
 
 def deformable_attention(value: Tensor, logits: Tensor, points: SamplingPoints) -> Tensor:

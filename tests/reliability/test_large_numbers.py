@@ -1,7 +1,7 @@
 """Half-precision inputs up to 10,000: no backend makes of finite numbers what is no number.
 
-A score reaches 10^8, which half precision does not hold, and single precision to a few units: the weights of such
-scores are one or nothing, so that outputs are bounded by the values and only small inputs are compared number by number.
+A score reaches 10^8, which half precision does not hold, and single precision to a few units. The weights of such
+scores are one or nothing: outputs are bounded by the values, and only small inputs are compared number by number.
 """
 
 import pytest
