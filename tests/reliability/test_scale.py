@@ -18,6 +18,7 @@ from litedetr.engine.random_batch import random_targets
 from litedetr.engine.scores import DETECTION
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models import DetectorConfig, build_detector
+from litedetr.models.config import EncoderConfig
 from litedetr.models.denoising import Denoising, group_mask
 from litedetr.structures import ImageBatch, TargetBatch
 
@@ -30,6 +31,7 @@ FOUR_LEVELS = replace(
     query_selection=replace(MODEL.query_selection, num_queries=60),
     denoising=replace(MODEL.denoising, num_pairs=100),
 )
+PAPER = DetectorConfig(encoder=EncoderConfig(num_high_levels=3, num_high_layers=6, num_blocks=1))
 FAR_IDS = [3, 2**31 + 7, 2**40]
 # (height, width) of the images of a batch, and their objects
 BATCHES = {
@@ -146,8 +148,7 @@ def test_the_papers_detector_takes_4000_pixels(tmp_path: Path):
     """Lite-DINO R50, H3L1-(6+1)x1 with 900 queries: a file of 16 megapixels resized as DETR does it, then whole."""
     write_picture(tmp_path / "large.jpg", Picture(4000, 4000, 0))
     torch.manual_seed(0)
-    config = DetectorConfig()
-    loaded = LoadedDetector(build_detector(config, 80), Categories.by_id({}, 80), run_config(tmp_path))
+    loaded = LoadedDetector(build_detector(PAPER, 80), Categories.by_id({}, 80), run_config(tmp_path))
     for how, side in ((transforms(side=800, max_side=1333), 800), (transforms(), 4000)):
         data = replace(loaded.config.data, transforms=how)
         predictor = Predictor(replace(loaded, config=replace(loaded.config, data=data)), CPU)
@@ -160,6 +161,6 @@ def test_the_papers_detector_takes_4000_pixels(tmp_path: Path):
 @pytest.mark.slow
 def test_the_papers_detector_takes_a_step_with_300_objects_of_1000_classes():
     setting = Setting((512, 512), 1, 1000, 300, "fp32", CPU)
-    step = of_config("", DetectorConfig(), setting).steps["training"]
+    step = of_config("", PAPER, setting).steps["training"]
     losses = [step().loss for _ in range(2)]
     assert losses[1] < losses[0]
