@@ -46,7 +46,7 @@ class Loader:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Where an exception keeps them alive, Python would end them by a signal that they ignore, and wait for ever."""
+        """Python itself would end them, where an exception kept them alive, by a signal that they ignore, and wait."""
         processes, self._batches._iterator = self._batches._iterator, None
         if processes is not None:
             processes._shutdown_workers()

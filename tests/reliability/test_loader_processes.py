@@ -3,13 +3,14 @@
 import os
 import shutil
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from engine_helpers import run_config
-from fault_helpers import Script
+from fault_helpers import PATIENCE, Script
 from test_scripts import TINY
 from torch.utils.data import get_worker_info
 
@@ -109,6 +110,13 @@ def children(pid: int) -> list[int]:
     ]
 
 
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
 @pytest.mark.parametrize("victim", ["a loader process", "the training process"])
 def test_nobody_waits_for_a_killed_process(tmp_path: Path, cache: Path, victim: str):
@@ -127,4 +135,7 @@ def test_nobody_waits_for_a_killed_process(tmp_path: Path, cache: Path, victim: 
         assert "error: a process that loads images failed (" in script.error
         assert "resume=runs/foo continues from it" in script.error
     assert load_checkpoint(last).progress.step >= 1
-    assert Script.wait_for(script, lambda: not any(Path(f"/proc/{pid}").exists() for pid in loaders), pause=0.1)
+    deadline = time.monotonic() + PATIENCE
+    while any(map(is_running, loaders)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
