@@ -5,6 +5,7 @@ python scripts/predict.py checkpoint=runs/foo source='photos/**/*.jpg' threshold
 """
 
 import sys
+from contextlib import closing
 
 import hydra
 from _common import CONFIG_FOLDER, as_mapping
@@ -26,11 +27,12 @@ def main(cfg: DictConfig) -> None:
     predictor, files, writer = open_prediction(config)
     unreadable = []
     try:
-        for item in tqdm(predict_files(predictor, files, config), total=len(files.paths), unit="image", disable=None):
-            if isinstance(item, Unreadable):
-                unreadable.append(item)
-            else:
-                writer.add(item)
+        with closing(predict_files(predictor, files, config)) as items:
+            for item in tqdm(items, total=len(files.paths), unit="image", disable=None):
+                if isinstance(item, Unreadable):
+                    unreadable.append(item)
+                else:
+                    writer.add(item)
     finally:  # what was found before an interruption is kept
         writer.close()
     found = ", ".join(f"{name} {number}" for name, number in writer.counts.most_common()) or "none"

@@ -45,8 +45,8 @@ def evaluate_checkpoint(config: EvalConfig) -> tuple[Evaluation | None, str]:
     with join_ranks(config.device) as ranks:
         dataset = validation_set(config, loaded)
         settings = LoaderSettings(config.batch_size, _data_config(config, loaded).num_workers, 0)
-        batches = evaluation_batches(dataset, settings, ranks)
-        evaluation = Evaluator(dataset, batches, config.precision, ranks)(loaded.model.to(ranks.device))
+        with evaluation_batches(dataset, settings, ranks) as batches:
+            evaluation = Evaluator(dataset, batches, config.precision, ranks)(loaded.model.to(ranks.device))
     return evaluation, f"{config.path} on {len(dataset)} images of {dataset.annotations_path}"
 
 

@@ -11,15 +11,15 @@ from typing import Any
 
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from litedetr.config import require
 from litedetr.data import Categories, DataError, ImageFiles, find_images, read_image, read_size, require_workers
 from litedetr.engine.checkpoint import checkpoint_file
 from litedetr.engine.config import Device, Precision
 from litedetr.engine.drawing import draw_boxes, labelled
+from litedetr.engine.loader import Loader
 from litedetr.engine.predictor import Predictor, check_limits
-from litedetr.engine.signals import leave_signals_to_parent
 from litedetr.structures import Detections
 
 LOSSLESS_OR_JPEG = (".png", ".jpg", ".jpeg")  # suffixes that a picture keeps
@@ -101,16 +101,11 @@ def predict_files(predictor: Predictor, files: ImageFiles, config: PredictConfig
         except DataError as error:
             yield Unreadable(path, str(error))
     paths = list(sizes)
-    loader = DataLoader(
-        FileDataset(paths, predictor),
-        batch_sampler=predictor.batches([sizes[path] for path in paths], config.batch_size),
-        collate_fn=list,
-        num_workers=config.num_workers,
-        worker_init_fn=leave_signals_to_parent,
-    )
-    for batch in loader:
-        yield from (item for item in batch if isinstance(item, Unreadable))
-        yield from _predict_batch(predictor, [item for item in batch if isinstance(item, Prepared)], config)
+    batches = predictor.batches([sizes[path] for path in paths], config.batch_size)
+    with Loader(FileDataset(paths, predictor), batches, config.num_workers, list) as loader:
+        for batch in loader:
+            yield from (item for item in batch if isinstance(item, Unreadable))
+            yield from _predict_batch(predictor, [item for item in batch if isinstance(item, Prepared)], config)
 
 
 def _predict_batch(predictor: Predictor, batch: list[Prepared], config: PredictConfig) -> Iterator[Prediction]:
