@@ -48,8 +48,13 @@ class Loader:
     def __exit__(self, *exception: object) -> None:
         """Python itself would end them, where an exception kept them alive, by a signal that they ignore, and wait."""
         processes, self._batches._iterator = self._batches._iterator, None
-        if processes is not None:
+        if processes is None:
+            return
+        try:
             processes._shutdown_workers()
+        finally:  # the news of one's death may interrupt it
+            for process in processes._workers:
+                process.kill()
 
     def __iter__(self) -> Iterator[Any]:
         try:

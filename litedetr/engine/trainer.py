@@ -112,7 +112,7 @@ class Trainer:
         cannot be written, and LoaderError where a loader process fails.
         """
         try:
-            with self.stop, self.tracker, self.batches.loader, self.evaluator.batches, loader_failures_named():
+            with loader_failures_named(), self.stop, self.tracker, self.batches.loader, self.evaluator.batches:
                 self._train()
         except (StorageError, LoaderError) as error:
             raise type(error)(f"{error}. {self._way_on()}") from error

@@ -81,7 +81,8 @@ def test_a_run_saves_itself_when_its_terminal_is_closed(tmp_path: Path, cache: P
     _, status = os.waitpid(pid, 0)
     steps = metrics.read_text().count('"train"')
     assert step_of(metrics.parent) == steps
-    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    # The system sends it twice, and the second one may come when all is saved.
+    assert os.waitstatus_to_exitcode(status) in (128 + signal.SIGHUP, -signal.SIGHUP)
 
 
 def test_a_run_saves_itself_on_ctrl_c_that_ends_the_reader_of_its_messages_too(tmp_path: Path, cache: Path):
