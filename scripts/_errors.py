@@ -43,7 +43,7 @@ def clear_errors(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], N
         except BrokenPipeError:  # the reader had enough: eval.py | head
             _leave(128 + SIGPIPE)
         except (*USER_ERRORS, RuntimeError, MemoryError) as error:
-            message = memory_message(error) or (_in_words(error) if isinstance(error, USER_ERRORS) else None)
+            message = _in_words(error) if isinstance(error, USER_ERRORS) else memory_message(error)
             if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             _leave(2, f"error: {message}\n(HYDRA_FULL_ERROR=1 shows where)")

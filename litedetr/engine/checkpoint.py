@@ -29,18 +29,12 @@ class CheckpointError(ValueError):
 class Progress:
     """Where a run stands. step: optimiser steps done. evaluated_step: the last step that was evaluated.
 
-    best_score: best validation AP so far.
+    best_score: best validation AP so far; None where there is none yet, or it is undefined for want of objects.
     """
 
     step: int = 0
     evaluated_step: int = 0
-    best_score: float = float("-inf")
-
-    def __post_init__(self) -> None:
-        for name in ("step", "evaluated_step"):
-            value = getattr(self, name)
-            require(isinstance(value, int) and value >= 0, f"progress.{name}", "a number of steps", value)
-        require(isinstance(self.best_score, float), "progress.best_score", "a number", self.best_score)
+    best_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -116,10 +110,8 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     _check_format(path, content)
     known = {field.name: content[field.name] for field in fields(Checkpoint) if field.name in content}
     try:
-        # Not by from_mapping, which wants finite numbers: before the first evaluation the best score is not.
-        known["progress"] = Progress(**content["progress"])
         return from_mapping(Checkpoint, known)
-    except (ValueError, TypeError, KeyError) as error:
+    except ValueError as error:
         what = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: not a whole checkpoint; take another one ({what})") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from litedetr.engine.pace import Pace
 from litedetr.engine.pictures import sample_picture
 from litedetr.engine.run_folder import RunFolder
 from litedetr.engine.schedule import Timeline
-from litedetr.engine.scores import Scores, class_table, json_numbers, summary_table
+from litedetr.engine.scores import Scores, class_table, summary_table
 from litedetr.engine.signals import Interrupted, StopRequest
 from litedetr.engine.state import TrainingState
 from litedetr.engine.tracker import SilentTracker, Tracker
@@ -199,9 +200,10 @@ class Trainer:
         self.scores = evaluation.scores
         self.tracker.evaluation(progress.step, self.timeline.epoch_of(progress.step), self.scores)
         self._draw(evaluation)
-        # "not <=": where no object counts, AP is undefined, and the latest weights are taken for the best.
-        if not self.scores.ap <= progress.best_score:
-            self.state.progress = replace(progress, best_score=self.scores.ap)
+        best, ap = progress.best_score, self.scores.ap
+        # Where no object counts, AP is undefined, and the latest weights are taken for the best.
+        if best is None or math.isnan(ap) or ap > best:
+            self.state.progress = replace(progress, best_score=None if math.isnan(ap) else ap)
             self._save(self.folder.best)
         self._save(self.folder.last)
 
@@ -223,12 +225,12 @@ class Trainer:
         if self.scores is None:
             return
         best = self.state.progress.best_score
-        content = {"step": self.state.progress.step} | json_numbers({"best_AP": best}) | self.scores.to_mapping()
+        content = {"step": self.state.progress.step, "best_AP": best} | self.scores.to_mapping()
         with replacing(self.folder.results) as file:
             file.write(json.dumps(content, indent=2).encode())
         for text in (summary_table(self.scores), class_table(self.scores)):
             self.tracker.say("\n" + text)
         self.tracker.say(
-            f"\nbest AP {best:.3f}: {self.folder.best}\nlast weights: {self.folder.last}\n"
+            f"\nbest AP {'-' if best is None else f'{best:.3f}'}: {self.folder.best}\nlast weights: {self.folder.last}\n"
             f"pictures: {self.folder.pictures}\nnumbers: {self.folder.metrics}, tensorboard --logdir {self.folder.path}"
         )

@@ -14,7 +14,8 @@ import torch
 
 from litedetr.config import from_mapping
 from litedetr.engine import Ranks, RunConfig, RunFolder, Trainer, join_ranks
-from litedetr.engine.batches import MicroBatch, StepBatches
+from litedetr.engine.batches import StepBatches
+from litedetr.engine.loader import Loader, MicroBatch
 
 
 @contextmanager
@@ -36,8 +37,26 @@ def double(batch: MicroBatch) -> MicroBatch:
 class DoubleBatches:
     batches: StepBatches
 
+    @property
+    def loader(self) -> Loader:
+        return self.batches.loader
+
     def from_step(self, step: int) -> Iterator[list[MicroBatch]]:
         return ([double(batch) for batch in batches] for batches in self.batches.from_step(step))
+
+
+@dataclass(frozen=True)
+class DoubleLoader:
+    loader: Loader
+
+    def __enter__(self) -> Loader:
+        return self.loader.__enter__()
+
+    def __exit__(self, *exception: object) -> None:
+        self.loader.__exit__(*exception)
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        return map(double, self.loader)
 
 
 def train_in_double(config: RunConfig, folder: Path, ranks: Ranks) -> Trainer:
@@ -46,7 +65,7 @@ def train_in_double(config: RunConfig, folder: Path, ranks: Ranks) -> Trainer:
     with double_precision():
         trainer = Trainer(config, RunFolder(folder, last if last.exists() else None, "test"), ranks)
         trainer.batches = DoubleBatches(trainer.batches)
-        trainer.evaluator.batches = [double(batch) for batch in trainer.evaluator.batches]
+        trainer.evaluator.batches = DoubleLoader(trainer.evaluator.batches)
         trainer.run()
     return trainer
 

@@ -4,6 +4,7 @@ import os
 import pty
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,7 @@ def started(tmp_path: Path, cache: Path) -> list[str]:
         f"data.shapes.cache={cache}",
         "trainer.checkpoint_every=1000",
         "trainer.evaluate_every=null",
+        "schedule.length=100000",
         "run=foo",
     ]
 
@@ -76,7 +78,7 @@ def test_a_run_saves_itself_when_its_terminal_is_closed(tmp_path: Path, cache: P
         os.execv(command("train")[0], command("train", *started(tmp_path, cache)))
     metrics = tmp_path / "runs" / "foo" / "metrics.jsonl"
     while not metrics.exists():
-        os.read(terminal, 1000)
+        time.sleep(0.05)
     os.close(terminal)
     _, status = os.waitpid(pid, 0)
     steps = metrics.read_text().count('"train"')
@@ -92,7 +94,7 @@ def test_a_run_saves_itself_on_ctrl_c_that_ends_the_reader_of_its_messages_too(t
     )
     metrics = tmp_path / "runs" / "foo" / "metrics.jsonl"
     while not metrics.exists():
-        os.read(child.stdout.fileno(), 1000)
+        time.sleep(0.05)
     child.stdout.close()
     child.send_signal(signal.SIGINT)
     assert child.wait() == 128 + signal.SIGINT
@@ -112,7 +114,7 @@ def test_a_run_goes_on_when_nobody_reads_its_messages(tmp_path: Path, cache: Pat
 PRINTS = """
 import sys
 sys.path[:0] = ["{scripts}"]
-from _common import clear_errors
+from _errors import clear_errors
 
 @clear_errors
 def main(cfg):
