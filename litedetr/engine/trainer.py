@@ -41,8 +41,8 @@ class Trainer:
         self.timeline = Timeline(config.schedule, self.batches.steps_per_epoch)
         self.stop = StopRequest()
         self.pace = Pace()
-        val_batches = evaluation_batches(data.val, settings, ranks)
-        self.evaluator = Evaluator(data.val, val_batches, config.trainer.precision, ranks)
+        self.val_batches = evaluation_batches(data.val, settings, ranks)
+        self.evaluator = Evaluator(data.val, self.val_batches, config.trainer.precision, ranks)
         categories, steps_per_epoch = data.train.categories, self.batches.steps_per_epoch
         self.state = TrainingState.initial(config, categories, steps_per_epoch, ranks.device)
         notes = [folder.note, self._description(), *self._crowded(), *self._restore()]
@@ -72,6 +72,8 @@ class Trainer:
     def _restore(self) -> list[str]:
         if self.folder.resume_from is not None:
             changed = self.state.restore(self.folder.resume_from)
+            if not self.folder.best.exists():  # in another folder: the best weights to come shall be kept there
+                self.state.progress = replace(self.state.progress, best_score=None)
             step, total = self.state.progress.step, self.timeline.total_steps
             if step == total:  # nothing is left to train: only the last evaluation is done once more
                 self.state.progress = replace(self.state.progress, evaluated_step=step - 1)
@@ -113,7 +115,7 @@ class Trainer:
         cannot be written, and LoaderError where a loader process fails.
         """
         try:
-            with loader_failures_named(), self.stop, self.tracker, self.batches.loader, self.evaluator.batches:
+            with loader_failures_named(), self.stop, self.tracker, self.batches.loader, self.val_batches:
                 self._train()
         except (StorageError, LoaderError) as error:
             raise type(error)(f"{error}. {self._way_on()}") from error
@@ -230,7 +232,8 @@ class Trainer:
             file.write(json.dumps(content, indent=2).encode())
         for text in (summary_table(self.scores), class_table(self.scores)):
             self.tracker.say("\n" + text)
+        shown = "-" if best is None else f"{best:.3f}"
         self.tracker.say(
-            f"\nbest AP {'-' if best is None else f'{best:.3f}'}: {self.folder.best}\nlast weights: {self.folder.last}\n"
+            f"\nbest AP {shown}: {self.folder.best}\nlast weights: {self.folder.last}\n"
             f"pictures: {self.folder.pictures}\nnumbers: {self.folder.metrics}, tensorboard --logdir {self.folder.path}"
         )

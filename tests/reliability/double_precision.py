@@ -49,12 +49,6 @@ class DoubleBatches:
 class DoubleLoader:
     loader: Loader
 
-    def __enter__(self) -> Loader:
-        return self.loader.__enter__()
-
-    def __exit__(self, *exception: object) -> None:
-        self.loader.__exit__(*exception)
-
     def __iter__(self) -> Iterator[MicroBatch]:
         return map(double, self.loader)
 
