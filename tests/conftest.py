@@ -1,6 +1,7 @@
 """Settings that must stand before anything imports Triton, and fixtures of several folders."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,13 @@ if not torch.cuda.is_available():
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the embedded data set is drawn, once."""
     return tmp_path_factory.mktemp("shapes")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heeded_signals() -> None:
+    """A shell's background jobs are born ignoring SIGINT, those of nohup SIGHUP, and so would the runs under test."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def started(tmp_path: Path, cache: Path) -> list[str]:
         f"data.shapes.cache={cache}",
         "trainer.checkpoint_every=1000",
         "trainer.evaluate_every=null",
-        "schedule.length=100000",
+        "schedule.length=1000",
         "run=foo",
     ]
 
