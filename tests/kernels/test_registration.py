@@ -33,6 +33,19 @@ def test_opcheck(operator, kind, boxes):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_of_turned_inputs_lie_as_the_fake_tensors_say(backend):
+    """Compilers take the strides for granted."""
+    problem = make_problem()
+    for name, tensor in problem.tensors.items():
+        problem.tensors[name] = tensor.detach().transpose(0, 2).contiguous().transpose(0, 2).requires_grad_()
+    problem = problem.to(DEVICE)
+    leaves = [tensor for name, tensor in problem.tensors.items() if name != "logits"]
+    grads = torch.autograd.grad(attend("own", problem, backend).sum(), leaves)
+    assert not any(leaf.is_contiguous() for leaf in leaves)
+    assert all(grad.is_contiguous() for grad in grads)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 def test_compiles_to_one_graph(backend, dynamic):
     def step(query, value, offsets):
