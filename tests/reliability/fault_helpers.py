@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -92,6 +93,7 @@ class Script:
 
 def _run(folder: Path, name: str, settings: tuple[str, ...], file_limit: int | None) -> None:
     multiprocessing.set_start_method("fork", force=True)  # for its loader processes, as where a user starts it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs are without
     os.chdir(folder)
     for descriptor, file in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from engine_helpers import run_config, train
-from fault_helpers import REPEATABLE, Script, assert_identical, assert_tidy, left_by
+from fault_helpers import PATIENCE, REPEATABLE, Script, assert_identical, assert_tidy, left_by
 from test_scripts import ROOT, TINY, command
 
 from litedetr.engine import Interrupted, Ranks, RunFolder, Trainer, load_checkpoint
@@ -70,17 +70,30 @@ def started(tmp_path: Path, cache: Path) -> list[str]:
     ]
 
 
+def end_of(pid: int) -> int:
+    """The status of a child that ends by itself."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return status
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1]
+
+
 def test_a_run_saves_itself_when_its_terminal_is_closed(tmp_path: Path, cache: Path):
     """Its messages can no longer be written either."""
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may themselves run under nohup
         os.chdir(tmp_path)
         os.execv(command("train")[0], command("train", *started(tmp_path, cache)))
     metrics = tmp_path / "runs" / "foo" / "metrics.jsonl"
     while not metrics.exists():
         time.sleep(0.05)
     os.close(terminal)
-    _, status = os.waitpid(pid, 0)
+    status = end_of(pid)
     steps = metrics.read_text().count('"train"')
     assert step_of(metrics.parent) == steps
     # The system sends it twice, and the second one may come when all is saved.
@@ -97,7 +110,7 @@ def test_a_run_saves_itself_on_ctrl_c_that_ends_the_reader_of_its_messages_too(t
         time.sleep(0.05)
     child.stdout.close()
     child.send_signal(signal.SIGINT)
-    assert child.wait() == 128 + signal.SIGINT
+    assert os.waitstatus_to_exitcode(end_of(child.pid)) == 128 + signal.SIGINT
     assert step_of(metrics.parent) == metrics.read_text().count('"train"')
 
 
