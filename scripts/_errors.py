@@ -16,6 +16,7 @@ from typing import NoReturn
 import _common  # noqa: F401  first: it lets litedetr be found
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from tqdm import tqdm
 
 from litedetr.engine import Interrupted, LoaderError, LostRanksError, NonFiniteError, loader_failures_named
 
@@ -92,7 +93,7 @@ def _leave(code: int, text: str | None = None) -> NoReturn:
     """Where nobody reads stdout or stderr any more, nothing is said."""
     with contextlib.suppress(OSError):
         if text is not None:
-            print(text, file=sys.stderr, flush=True)
+            tqdm.write(text, file=sys.stderr)  # on a line of its own, be there a progress bar or not
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
