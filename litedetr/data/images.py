@@ -73,7 +73,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def normalize(image: Image.Image) -> Tensor:
     """RGB image to (3, h, w) float32 with ImageNet's mean 0 and deviation 1."""
-    pixels = torch.empty(3, image.height, image.width)
+    pixels = torch.empty(3, image.height, image.width, dtype=torch.float32)
     for plane, band, mean, deviation in zip(pixels, image.split(), IMAGENET_MEAN, IMAGENET_STD, strict=True):
         # A plane at a time stays in the cache: half the time of all three at once.
         plane.copy_(torch.from_numpy(np.array(band))).div_(255).sub_(mean).div_(deviation)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from engine_helpers import MODEL, run_config
+from PIL import Image
 from torch import Tensor
 
 from litedetr.config import ConfigError, to_mapping
@@ -78,7 +79,7 @@ def noise(*shape: int) -> Tensor:
 def detections(checkpoint: Path, images: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
     """By the way that training and evaluation go, in pixels of the images."""
     model = load_detector(checkpoint).model
-    batch = ImageBatch.from_images([normalize(image.permute(1, 2, 0).numpy()) for image in images])
+    batch = ImageBatch.from_images([normalize(Image.fromarray(image.permute(1, 2, 0).numpy())) for image in images])
     found = postprocess(model(batch).predictions, [tuple(images.shape[-2:])] * len(images))
     return [(x.scores, x.labels, x.boxes) for x in found]
 
