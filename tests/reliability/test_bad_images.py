@@ -120,7 +120,7 @@ def things(draw: Any) -> tuple[object, np.ndarray | None]:
     dtype = np.dtype(draw(st.sampled_from(DTYPES)))
     values = st.integers(0, 255) if dtype == np.uint8 else None
     if dtype.kind == "f":
-        usual = st.integers(0, 255).map(lambda level: level / 255)
+        usual = st.integers(0, 255).map(lambda level: dtype.type(level / 255))
         values = draw(st.sampled_from((usual, usual, st.sampled_from((0.0, 1.0, -0.5, 1.5, np.nan, np.inf)))))
         values = values.map(dtype.type)
     array = draw(arrays.arrays(dtype, shape, elements=values)) if dtype.kind != "O" else np.full(shape, None)
