@@ -53,6 +53,7 @@ class Script:
             self.pid, self.exit_code = child.pid, lambda: child.exitcode
 
     def kill(self, signum: int) -> None:
+        assert self.pid > 1
         with suppress(ProcessLookupError):  # it may have come to its end meanwhile
             os.kill(self.pid, signum)
 

@@ -53,7 +53,9 @@ def but_for(num_workers: int, folder: Path) -> dict:
     return left
 
 
-@pytest.mark.parametrize(("first_workers", "then_workers"), [(0, 2), (2, 0), (2, 2)])
+@pytest.mark.parametrize(
+    ("first_workers", "then_workers"), [(0, 2), (2, 0), pytest.param(2, 2, marks=pytest.mark.slow)]
+)
 def test_augmentation_and_order_go_on_where_they_stopped(
     whole: Path, cache: Path, tmp_path: Path, one_rank: Ranks, first_workers: int, then_workers: int
 ):

@@ -100,6 +100,7 @@ def test_a_run_saves_itself_when_its_terminal_is_closed(tmp_path: Path, cache: P
     assert os.waitstatus_to_exitcode(status) in (128 + signal.SIGHUP, -signal.SIGHUP)
 
 
+@pytest.mark.slow
 def test_a_run_saves_itself_on_ctrl_c_that_ends_the_reader_of_its_messages_too(tmp_path: Path, cache: Path):
     """As `train.py 2>&1 | tee log` and Ctrl-C, which tee gets as well."""
     child = subprocess.Popen(
@@ -114,6 +115,7 @@ def test_a_run_saves_itself_on_ctrl_c_that_ends_the_reader_of_its_messages_too(t
     assert step_of(metrics.parent) == metrics.read_text().count('"train"')
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_when_nobody_reads_its_messages(tmp_path: Path, cache: Path):
     settings = [*REPEATABLE, f"data.shapes.cache={cache}", "schedule.length=1", "run=foo"]
     child = subprocess.Popen(command("train", *settings), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -138,7 +140,7 @@ main(None)
 """
 
 
-@pytest.mark.parametrize("lines", [1, 100_000])
+@pytest.mark.parametrize("lines", [pytest.param(1, marks=pytest.mark.slow), 100_000])
 def test_a_reader_that_has_enough_ends_any_script_silently(lines: int):
     """As `eval.py ... | head`; one line fails only when Python flushes at its end."""
     program = PRINTS.format(scripts=ROOT / "scripts", lines=lines)
