@@ -11,42 +11,32 @@ import pytest
 import torch
 from data_digest import digests
 from engine_helpers import build_step
+from fault_helpers import REPEATABLE, assert_identical, left_by
+from test_scripts import ROOT, run
 
 from litedetr.engine import Ranks
 from litedetr.engine.random_batch import random_targets
 from litedetr.engine.train_step import TrainStep
 from litedetr.structures import ImageBatch
 
-ROOT = Path(__file__).resolve().parents[2]
 TRAIN = str(ROOT / "scripts" / "train.py")
 OLD_PROCESSOR = {  # no instructions younger than SSE 4.2
     "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR AVX2 FMA3 AVX512F AVX512CD AVX512_SKX",
     "OPENBLAS_CORETYPE": "Nehalem",
     "ATEN_CPU_CAPABILITY": "default",
 }
-TWO_STEPS = [
-    *("encoder=h3l1", "a=1", "b=1", "data.num_workers=2", "data.shapes.num_train=12", "data.shapes.num_val=5"),
-    *("data.shapes.min_side=48", "data.shapes.max_side=64", "schedule.batch_size=4", "schedule.unit=iterations"),
-    *("schedule.length=2", "trainer.log_every=1", "trainer.deterministic=true", "trainer.device=cpu", "run=again"),
-]
-
-
-def train(folder: Path, *settings: str) -> list[dict]:
-    """The records of a run of its own process."""
-    folder.mkdir()
-    command = [sys.executable, TRAIN, *settings]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (metrics,) = folder.glob("runs/*/metrics.jsonl")
-    records = [json.loads(line) for line in metrics.read_text().splitlines()]
-    times = ("images_per_second", "data_share")
-    return [{name: value for name, value in record.items() if name not in times} for record in records]
 
 
 def test_deterministic_mode_gives_the_same_losses_in_two_processes(cache: Path, tmp_path: Path):
-    first, second = (train(tmp_path / name, *TWO_STEPS, f"data.shapes.cache={cache}") for name in ("a", "b"))
-    assert [record["step"] for record in first] == [1, 2, 2]
-    assert first == second
+    """And the same weights, with loader processes, to the last bit."""
+    left = []
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        folder.mkdir()
+        done = run(folder, "train", *REPEATABLE, "data.num_workers=2", f"data.shapes.cache={cache}", "run=again")
+        assert done.returncode == 0, done.stderr
+        left.append(left_by(folder / "runs" / "again"))
+    assert len(left[0]["metrics"]) == 16
+    assert_identical(*left)
 
 
 def test_a_seed_gives_the_same_data_on_any_machine(tmp_path: Path):
