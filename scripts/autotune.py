@@ -7,7 +7,6 @@ python scripts/autotune.py target=sm_90       # no GPU needed: compiles the cand
 
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
 import hydra
 import torch
@@ -23,6 +22,7 @@ from kernels.workloads import Workload
 from litedetr.config import require
 from litedetr.engine import beside_model, detector_config, require_image_size
 from litedetr.models import AttentionCall, DetectorConfig, attention_calls
+from litedetr.paths import user_path
 
 SCORES = {"deformable": "logits", "key_aware": "own", "key_aware_shared": "shared"}
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -96,7 +96,7 @@ def require_gpu() -> None:
 def measure_all(jobs: list[tuple[Workload, Pass]], config: AutotuneConfig) -> None:
     """Every result is saved at once, so that an interrupted run keeps what it has measured."""
     device = torch.device("cuda", torch.cuda.current_device())
-    gpu, results, folder = torch.cuda.get_device_name(device), [], config.output and Path(config.output)
+    gpu, results, folder = torch.cuda.get_device_name(device), [], config.output and user_path(config.output)
     timer = milliseconds(config.repetitions_ms)
     for number, (workload, run) in enumerate(jobs, start=1):
         label = f"{number}/{len(jobs)} {describe(workload, run)}"

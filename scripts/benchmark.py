@@ -48,6 +48,7 @@ from litedetr.engine.benchmark import (
 )
 from litedetr.engine.flops import Paper
 from litedetr.models import DetectorConfig, level_shapes
+from litedetr.paths import user_path
 
 MOST_THREADS = 1024
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -166,7 +167,7 @@ def time_models(config: BenchmarkConfig, machine: Machine) -> None:
     )
     rows = list(rows_of(contestants(models, setting), models.passes, setting, machine.clock))
     print(f"\n{model_table(rows)}\n", *headline(rows), sep="\n")
-    folder = Path(config.output)
+    folder = user_path(config.output)
     write(folder / "models.csv", rows, machine)
     picture = folder / "models.png"
     draw_models(rows, machine.facts["device"], picture)
@@ -220,7 +221,7 @@ def time_kernels(config: BenchmarkConfig, machine: Machine) -> None:
         print(line(found) if isinstance(found, Row) else found, flush=True)
         if isinstance(found, Row):
             rows.append(found)
-    write(Path(config.output) / "kernels.csv", rows, machine)
+    write(user_path(config.output) / "kernels.csv", rows, machine)
 
 
 def time_scale(config: BenchmarkConfig, machine: Machine) -> None:
@@ -236,7 +237,7 @@ def time_scale(config: BenchmarkConfig, machine: Machine) -> None:
             print(f"{point}: out of memory, or killed", flush=True)
     require(len(rows) > 0, "scale.sides", "images that fit into the memory", scale.sides)
     print(f"\n{scale.system}\n{scale_table(rows)}")
-    folder = Path(config.output)
+    folder = user_path(config.output)
     write(folder / "scale.csv", rows, machine)
     print(draw_scale(rows, f"{scale.system}, {scale.precision}; {machine.facts['device']}", folder / "scale.png"))
 

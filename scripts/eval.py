@@ -4,8 +4,6 @@ python scripts/eval.py checkpoint=runs/foo/best.pt
 python scripts/eval.py checkpoint=runs/foo/best.pt data=coco data.root=<coco>
 """
 
-from pathlib import Path
-
 import hydra
 from _common import CONFIG_FOLDER, as_mapping, overridden
 from _errors import clear_errors, one_voice
@@ -21,6 +19,7 @@ from litedetr.engine import (
     use_all_cores,
     write_detections,
 )
+from litedetr.paths import user_path
 
 
 @one_voice
@@ -29,7 +28,7 @@ from litedetr.engine import (
 def main(cfg: DictConfig) -> None:
     use_all_cores()
     config = from_mapping(EvalConfig, settings(cfg))
-    output = Path(config.output or config.path.parent)
+    output = user_path(config.output or config.path.parent)
     require_writable("output", output)
     evaluation, what = evaluate_checkpoint(config)
     if evaluation is not None:

@@ -7,7 +7,6 @@ python scripts/flops.py model=lite_dino encoder=h2l2 a=2 b=3  # this model, part
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Literal
 
 import hydra
@@ -36,6 +35,7 @@ from litedetr.engine.flops import (
     token_shares,
     write_csv,
 )
+from litedetr.paths import user_path
 
 OTHER_SYSTEM = "not of this code"
 
@@ -103,7 +103,7 @@ def count_paper(config: FlopsConfig) -> None:
     for table in tables:
         print(f"\n{table_text(table)}")
     write(tables, config)
-    picture = Path(config.output) / "flops.png"
+    picture = user_path(config.output) / "flops.png"
     draw(tables, config.image_size, picture)
     print(picture)
 
@@ -135,7 +135,7 @@ def cost_of(overrides: tuple[str, ...], image_size: tuple[int, int], num_classes
 
 
 def write(tables: list[Table], config: FlopsConfig) -> None:
-    path = Path(config.output) / "flops.csv"
+    path = user_path(config.output) / "flops.csv"
     write_csv(path, tables, config.image_size)
     print(f"\n{path}")
 

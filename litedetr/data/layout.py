@@ -16,6 +16,7 @@ from typing import Literal
 
 from litedetr.config import ConfigError
 from litedetr.data.config import DataConfig
+from litedetr.paths import user_path
 
 Split = Literal["train", "val"]
 
@@ -30,7 +31,7 @@ class SplitFiles:
 
 def find_split(config: DataConfig, split: Split) -> SplitFiles:
     """The files of a coco set's split: the explicit ones, or the first layout that is there; else ConfigError."""
-    root = None if config.root is None else Path(config.root).expanduser()
+    root = None if config.root is None else user_path(config.root)
     if root is not None and not root.is_dir():
         raise ConfigError(f"data.root: expected an existing folder, got {config.root!r}")
     images, annotations = config.explicit_paths(split)
@@ -59,7 +60,7 @@ def find_in_layouts(root: Path, split: Split) -> SplitFiles:
 
 
 def _explicit(split: Split, root: Path, images: str, annotations: str) -> SplitFiles:
-    files = SplitFiles(root / Path(images).expanduser(), root / Path(annotations).expanduser())
+    files = SplitFiles(root / user_path(images), root / user_path(annotations))
     if not files.images.is_dir():
         raise ConfigError(f"data.{split}_images: expected an existing folder, got {str(files.images)!r}")
     if not files.annotations.is_file():

@@ -17,6 +17,7 @@ import numpy as np
 from litedetr.config import ConfigError
 from litedetr.data.config import ShapesConfig
 from litedetr.data.drawing import SHAPES, Scene, draw_scene
+from litedetr.paths import user_path
 
 _DRAWING_VERSION = 4  # raise it whenever other pixels or annotations come out of the same settings
 _CATEGORY_IDS = (3, 7, 12, 20, 41)  # with gaps, as many real sets have them
@@ -29,7 +30,7 @@ def shapes_root(config: ShapesConfig) -> Path:
     A new set is drawn in a folder of its own and then renamed, so no process ever sees half of one, and of several
     that draw at once the first wins.
     """
-    cache = Path(config.cache).expanduser()
+    cache = user_path(config.cache)
     root = cache / f"shapes-{_fingerprint(config)}"
     if root.is_dir():
         return root

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from litedetr.data.errors import DataError
+from litedetr.paths import user_path
 
 SHOWN = 5
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
@@ -33,14 +34,13 @@ def find_images(source: str) -> ImageFiles:
     """The images that `source` means: a file, the image files of a folder (not of its sub-folders), or what a pattern
     finds, `photos/**/*.jpg` for all sub-folders. DataError where there are none.
     """
-    expanded = os.path.expanduser(source)
-    path = Path(expanded)
+    path = user_path(source)
     if path.is_dir():
         return ImageFiles(path, _in_order(filter(_is_image, path.iterdir()), source))
     if path.is_file():
         return ImageFiles(path.parent, _in_order([_not_a_video(path)], source))
-    if has_magic(expanded):
-        paths = _in_order(filter(_is_image, map(Path, glob(expanded, recursive=True))), source)
+    if has_magic(str(path)):
+        paths = _in_order(filter(_is_image, map(Path, glob(str(path), recursive=True))), source)
         return ImageFiles(Path(os.path.commonpath([file.parent for file in paths])), paths)
     raise DataError(f"source: expected an image, a folder or a pattern such as 'photos/*.jpg', got {source}: not there")
 

@@ -16,6 +16,7 @@ from litedetr.data import Categories
 from litedetr.engine.config import RunConfig
 from litedetr.engine.files import replacing
 from litedetr.models import Backend, Detector, build_detector
+from litedetr.paths import user_path
 
 FORMAT = "litedetr checkpoint"
 VERSION = 1
@@ -91,13 +92,13 @@ def _num_bytes(content: object) -> int:
 
 def checkpoint_file(path: Path | str) -> Path:
     """The checkpoint that `path` means: of a run folder, its best.pt."""
-    path = Path(path)
+    path = user_path(path)
     return path / "best.pt" if path.is_dir() else path
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint to the CPU; CheckpointError where that cannot be done."""
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; a run folder holds last.pt and best.pt")
     try:

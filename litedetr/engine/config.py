@@ -87,8 +87,8 @@ class TrainerConfig:
     checkpoint_every, log_every: in optimiser steps. evaluate_every: in epochs; None evaluates at the end only.
     resume: `auto` continues from the run's last checkpoint where there is one, `never` starts anew, anything else
     is the path of a checkpoint or of a run folder to continue.
-    init_from: checkpoint of the same model whose weights a new run starts from; with another number of classes, class
-    heads and label embeddings start anew.
+    init_from: checkpoint of the same model whose weights a new run starts from, a file or a run folder (its best.pt);
+    with another number of classes, class heads and label embeddings start anew.
     num_pictures: validation images drawn at each evaluation. stop_after: leave at this step, to be resumed.
     """
 

@@ -12,6 +12,7 @@ from litedetr.engine.config import RunConfig
 from litedetr.engine.run_folder import flat_settings
 from litedetr.models import DetectorConfig
 from litedetr.models.config import BackboneConfig, EncoderConfig
+from litedetr.paths import user_path
 from litedetr.weights import load_published, read_published
 
 # Where a published file was trained, it does not say: evaluation must name the data, and its error shows this.
@@ -43,11 +44,11 @@ class ConvertConfig:
 
     @property
     def target(self) -> Path:
-        return Path(self.out).expanduser()
+        return user_path(self.out)
 
     def check_files(self) -> None:
         """ConfigError where reading or writing cannot work."""
-        published = Path(self.published).expanduser()
+        published = user_path(self.published)
         require(published.is_file(), "published", "an existing file", self.published)
         require(not self.target.is_dir(), "out", "a file name, not a folder", self.out)
         if self.target.exists():
@@ -58,7 +59,7 @@ class ConvertConfig:
 def convert(config: ConvertConfig) -> str:
     """Write the checkpoint. Returns what it holds and how to go on with it, in words."""
     config.check_files()
-    names = None if config.annotations is None else _class_names(Path(config.annotations).expanduser())
+    names = None if config.annotations is None else _class_names(user_path(config.annotations))
     model = load_published(read_published(config.published), config.num_high_levels)
     run = RunConfig(DataConfig("coco", TRANSFORMS, root=NO_ROOT), model.config)
     checkpoint = Checkpoint(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from litedetr.config import from_mapping, to_mapping
 from litedetr.data import Categories
-from litedetr.engine.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from litedetr.engine.checkpoint import Checkpoint, CheckpointError, checkpoint_file, load_checkpoint
 from litedetr.engine.run_folder import SAME_MODEL, flat_settings
 from litedetr.models import Detector
 
@@ -36,9 +36,10 @@ def initialise_from(model: Detector, categories: Categories, path: Path | str) -
     """Start from the weights of a checkpoint; with another number of classes, class heads and label table stay as they
     are, and so does the label table where one of the two has none, being without denoising.
 
-    categories: those that the model is going to learn. Anything else that does not fit is a CheckpointError with the
-    tensors' names and the settings that differ.
+    path: a file, or a run folder, whose best.pt is taken. categories: those that the model is going to learn. Anything
+    else that does not fit is a CheckpointError with the tensors' names and the settings that differ.
     """
+    path = checkpoint_file(path)
     checkpoint = load_checkpoint(path)
     weights, own = checkpoint.weights, model.state_dict()
     known = from_mapping(Categories, checkpoint.categories)

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from litedetr.data import read_image, to_rgb
+from litedetr.paths import user_path
 
 Picture = Image.Image | np.ndarray | Tensor | str | Path
 
@@ -32,7 +33,7 @@ def _several(images: Picture | Sequence[Picture]) -> list[Picture]:
 def _as_picture(image: Picture, number: int) -> Image.Image:
     """`number` names it in errors."""
     if isinstance(image, (str, Path)):
-        return read_image(Path(image))
+        return read_image(user_path(image))
     if isinstance(image, Image.Image):
         return _from_pillow(image, number)
     if isinstance(image, Tensor):

@@ -20,6 +20,7 @@ from litedetr.engine.config import Device, Precision
 from litedetr.engine.drawing import draw_boxes, labelled
 from litedetr.engine.loader import Loader
 from litedetr.engine.predictor import Predictor, check_limits
+from litedetr.paths import user_path
 from litedetr.structures import Detections
 
 LOSSLESS_OR_JPEG = (".png", ".jpg", ".jpeg")  # suffixes that a picture keeps
@@ -48,7 +49,7 @@ class PredictConfig:
     @property
     def folder(self) -> Path:
         """Where results go: beside the checkpoint unless `output` says otherwise."""
-        return Path(self.output) if self.output else checkpoint_file(self.checkpoint).parent / "predictions"
+        return user_path(self.output) if self.output else checkpoint_file(self.checkpoint).parent / "predictions"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from litedetr.engine.config import RunConfig
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.files import require_writable
 from litedetr.engine.resume import find_unfinished
+from litedetr.paths import user_path
 
 LONGEST_NAME = 255  # bytes, of file systems
 # Settings of a model that change nothing of what it computes.
@@ -95,7 +96,7 @@ def _chosen(root: Path, name: str | None, config: RunConfig) -> RunFolder:
         plain = Path(name).name == name and name not in ("", "..") and len(name.encode()) <= LONGEST_NAME
         require(plain, "run", f"the name of a folder under {root}/, without slashes", name)
     if resume not in ("auto", "never"):
-        return _continue_path(Path(resume), root / name if name else None)
+        return _continue_path(user_path(resume), root / name if name else None)
     if name is None:
         return _newest_unfinished(root, config) if resume == "auto" else _new_run(root)
     folder = root / name

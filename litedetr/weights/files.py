@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from litedetr.paths import user_path
 from litedetr.weights.errors import PublishedWeightsError
 
 # Where a state dict lies in a file. Averaged weights come first, as in our own checkpoints.
@@ -24,7 +25,7 @@ def read_published(path: Path | str) -> dict[str, Tensor]:
     Only tensors, plain values and the argparse.Namespace of the training options are read; a file that holds anything
     else is refused, since reading it could run code. PublishedWeightsError names the file and what is wrong.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.is_file():
         raise PublishedWeightsError(f"{path}: no such file")
     try:

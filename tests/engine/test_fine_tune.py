@@ -59,6 +59,14 @@ def test_the_same_classes_take_everything(best: Path):
     assert all(torch.equal(model.state_dict()[name], value) for name, value in averaged(best).items())
 
 
+def test_of_a_run_folder_the_best_weights_are_taken(best: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(best.parent.parent))
+    for place in (best.parent, f"~/{best.parent.name}"):
+        model = build_detector(MODEL, 2)
+        initialise_from(model, CLASSES, place)
+        assert all(torch.equal(model.state_dict()[name], value) for name, value in averaged(best).items())
+
+
 def test_another_number_of_classes_leaves_what_counts_classes(best: Path):
     model = build_detector(MODEL, 5)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -22,6 +21,7 @@ from litedetr.engine.signals import StopRequest
 from litedetr.engine.train_step import TrainStep
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models import Detector, DetectorConfig, build_detector
+from litedetr.paths import user_path
 from litedetr.structures import ImageBatch, TargetBatch
 
 Step = Callable[[], object]
@@ -81,7 +81,7 @@ def of_checkpoint(path: str, setting: Setting) -> Contestant:
     loaded = load_detector(file)
     results = file.parent / "results.json"
     ap = json.loads(results.read_text(encoding="utf-8")).get("best_AP") if results.exists() else None
-    return _contestant(Path(path).resolve().name, loaded.model, setting, ap, "of its own validation set")
+    return _contestant(user_path(path).resolve().name, loaded.model, setting, ap, "of its own validation set")
 
 
 def _contestant(name: str, model: Detector, setting: Setting, ap: float | None, ap_source: str) -> Contestant:

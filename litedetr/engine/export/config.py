@@ -10,6 +10,7 @@ from litedetr.config import require
 from litedetr.engine.checkpoint import checkpoint_file
 from litedetr.engine.config import LARGEST_SIDE, Device, require_image_size
 from litedetr.models import Backend
+from litedetr.paths import user_path
 
 FormatName = Literal["onnx", "torch_export", "aoti"]
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "aoti": ".aoti.pt2"}
@@ -55,7 +56,7 @@ class ExportConfig:
     @property
     def target(self) -> Path:
         """The file to write."""
-        return self.path.with_suffix(SUFFIXES[self.format]) if self.output is None else Path(self.output)
+        return self.path.with_suffix(SUFFIXES[self.format]) if self.output is None else user_path(self.output)
 
     @property
     def attention(self) -> Backend:

@@ -13,6 +13,7 @@ from torch import Tensor
 from litedetr.config import require
 from litedetr.data import build_eval_dataset, find_images, read_image
 from litedetr.engine.checkpoint import LoadedDetector
+from litedetr.paths import user_path
 
 NUMBER = 16  # at most, taken in turn
 
@@ -25,7 +26,7 @@ def check_batches(source: str, loaded: LoadedDetector, sizes: list[tuple[int, in
     if source == "noise":
         generator = torch.Generator().manual_seed(0)
         return [torch.randint(256, (b, 3, h, w), dtype=torch.uint8, generator=generator) for b, h, w in sizes]
-    images = cycle(_validation_images(loaded) if source == "validation" else _images_in(Path(source)))
+    images = cycle(_validation_images(loaded) if source == "validation" else _images_in(user_path(source)))
     return [torch.stack([_resized(next(images), height, width) for _ in range(b)]) for b, height, width in sizes]
 
 

@@ -21,6 +21,7 @@ from litedetr.engine.plots.config import AttentionPlot
 from litedetr.engine.plots.samples import Reading, decoder_reading, encoder_reading
 from litedetr.engine.plots.style import save
 from litedetr.engine.predictor import Preparation
+from litedetr.paths import user_path
 from litedetr.structures import ImageBatch, Predictions
 
 KINDS = {
@@ -63,12 +64,12 @@ def draw_attention(config: AttentionPlot) -> list[Path]:
     """Write the picture, and its weights by level as JSON; returns their paths."""
     path = checkpoint_file(config.checkpoint)
     loaded = load_detector(path)
-    image = read_image(Path(config.image))
+    image = read_image(user_path(config.image))
     predictions, calls = _look(loaded, image, config)
     spot = _spot(config, image, predictions, loaded.categories)
     reading = encoder_reading(calls, spot.xy) if config.of == "encoder" else decoder_reading(calls, spot.found.query)
     picture = _picture(config, image, spot, reading, calls)
-    stem = Path(config.output or path.parent / "plots") / f"attention_{Path(config.image).stem}_{spot.file_name}"
+    stem = user_path(config.output or path.parent / "plots") / f"attention_{Path(config.image).stem}_{spot.file_name}"
     picture_path = save(draw_picture(picture), stem.with_name(f"{stem.name}_{config.of}.png"))
     weights_path = picture_path.with_suffix(".json")
     weights_path.write_text(json.dumps(_weights(picture), indent=2, ensure_ascii=False), encoding="utf-8")

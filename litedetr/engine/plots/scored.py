@@ -16,6 +16,7 @@ from litedetr.engine.plots.confusion import Confusion, MatchRule, confusion
 from litedetr.engine.plots.history import read_history
 from litedetr.engine.plots.style import run_names
 from litedetr.engine.scores import Scores, coco_scores
+from litedetr.paths import user_path
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def collect(config: ScorePlot) -> list[Scored]:
     """Empty on all ranks but the main one."""
     rule = MatchRule(config.iou, config.min_score)
     if config.runs:
-        folders = [Path(run) for run in config.runs]
+        folders = [user_path(run) for run in config.runs]
         return [_of_run(*pair, rule) for pair in zip(folders, run_names(folders), strict=True)]
     if config.checkpoint:
         evaluation, _ = evaluate_checkpoint(
@@ -39,7 +40,7 @@ def collect(config: ScorePlot) -> list[Scored]:
         )
         path = checkpoint_file(config.checkpoint).resolve()
         return [] if evaluation is None else [_of_evaluation(f"{path.parent.name}/{path.stem}", evaluation, rule)]
-    return [_of_files(Path(config.detections), Path(config.annotations), rule)]
+    return [_of_files(user_path(config.detections), user_path(config.annotations), rule)]
 
 
 def _of_run(folder: Path, name: str, rule: MatchRule) -> Scored:

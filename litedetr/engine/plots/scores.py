@@ -16,6 +16,7 @@ from litedetr.engine.plots.confusion_figure import confusion_figure
 from litedetr.engine.plots.scored import Scored, collect
 from litedetr.engine.plots.style import FONT, colour, describe, new_figure, save
 from litedetr.engine.scores import PRECISIONS, ClassScore
+from litedetr.paths import user_path
 
 LABELS = ("AP", "AP50", "AP75", "AP\nsmall", "AP\nmedium", "AP\nlarge")  # of PRECISIONS
 GROUP = 0.8  # of the place of a group, for its bars
@@ -41,10 +42,10 @@ def draw_scores(config: ScorePlot) -> list[Path]:
 
 def _output(config: ScorePlot) -> Path:
     if config.output:
-        return Path(config.output)
+        return user_path(config.output)
     if config.checkpoint:
         return checkpoint_file(config.checkpoint).parent / "plots"
-    return Path(config.runs[0]) / "plots" if config.runs else Path(config.detections).parent / "plots"
+    return user_path(config.runs[0]) / "plots" if config.runs else user_path(config.detections).parent / "plots"
 
 
 def _summary(scored: Sequence[Scored]) -> Figure:

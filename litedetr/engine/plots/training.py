@@ -13,6 +13,7 @@ from litedetr.engine.plots.curves import RunCurves, from_zero
 from litedetr.engine.plots.history import read_history
 from litedetr.engine.plots.losses import losses_figure
 from litedetr.engine.plots.style import describe, new_figure, run_names, save
+from litedetr.paths import user_path
 
 SCORES = {
     "AP": "AP",
@@ -33,10 +34,10 @@ SIZE_INCHES = (11.7, 11.3)
 
 def draw_training(config: TrainingPlot) -> list[Path]:
     """Write training.png and losses.png; returns their paths."""
-    folders = [Path(run) for run in config.runs]
+    folders = [user_path(run) for run in config.runs]
     histories = [read_history(*pair) for pair in zip(folders, run_names(folders), strict=True)]
     curves = RunCurves(histories, config.over, config.smoothing)
-    output = Path(config.output or folders[0] / "plots")
+    output = user_path(config.output or folders[0] / "plots")
     figures = {"training": _numbers_figure(curves), "losses": losses_figure(curves)}
     return [save(figure, output / f"{name}.png") for name, figure in figures.items()]
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from litedetr.config import ConfigError
 from litedetr.models.backbones.padding import FeatureMap, PaddingMask, zero_padding
+from litedetr.paths import user_path
 from litedetr.structures import ImageBatch
 
 PREFIX = "transformers:"
@@ -54,8 +55,9 @@ class TransformersBackbone(nn.Module):
 def _pretrained(name: str, features: list[str]) -> nn.Module:
     from transformers import AutoBackbone
 
+    place = str(user_path(name)) if name.startswith("~") else name
     try:
-        return AutoBackbone.from_pretrained(name, out_features=features)
+        return AutoBackbone.from_pretrained(place, out_features=features)
     except Exception as error:  # of files, the network or the library: they have no class in common
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlparse
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from litedetr.config import ConfigError
+from litedetr.paths import user_path
 
 
 def load_backbone_weights(backbone: nn.Module, weights: str) -> None:
@@ -36,11 +36,12 @@ def load_backbone_weights(backbone: nn.Module, weights: str) -> None:
 
 
 def _read(weights: str) -> dict[str, Tensor]:
+    path = user_path(weights)
     try:
         if urlparse(weights).scheme in ("http", "https"):
             state = torch.hub.load_state_dict_from_url(weights, map_location="cpu", weights_only=True)
         else:
-            state = torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ConfigError(f"backbone.weights: no such file: {weights}") from error
     except (URLError, OSError) as error:

@@ -1,0 +1,22 @@
+"""Paths as people write them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from litedetr.config import ConfigError
+
+
+def user_path(text: str | os.PathLike[str]) -> Path:
+    """The path that a setting or an argument means: `~` and `~name` at its beginning are the homes of users.
+
+    ConfigError where there is no such user. A file whose name begins with ~ is written ./~name; of that the path comes
+    back absolute, so that a second call changes nothing.
+    """
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        user = Path(expanded).parts[0]
+        raise ConfigError(f"{text}: {user} is the home of no user of this machine; a file of this name is ./{text}")
+    path = Path(expanded)
+    return path.absolute() if path.parts and path.parts[0].startswith("~") else path
