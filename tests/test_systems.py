@@ -1,5 +1,8 @@
-"""Every row of docs/systems.md composes and builds as written; at a small size it trains for a step and evaluates."""
+"""Every row of docs/systems.md composes and builds as written; at a small size it trains for a step, evaluates and is
+pickled.
+"""
 
+import pickle
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -104,6 +107,10 @@ def test_a_system_trains_for_a_step_and_evaluates(command):
     assert (output.denoising, output.one_to_many) == (None, None)
     detections = postprocess(output.predictions, [(120, 200), (80, 90)])
     assert [len(d) > 0 and d.boxes.isfinite().all().item() for d in detections] == [True, True]
+
+    travelled = pickle.loads(pickle.dumps(model, 2))  # the protocol of torch.save
+    with torch.no_grad():
+        assert torch.equal(travelled(images).predictions.boxes, output.predictions.boxes)
 
 
 @pytest.mark.parametrize("command", SYSTEMS)

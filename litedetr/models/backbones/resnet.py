@@ -133,7 +133,7 @@ class ResNet(nn.Module):
         self.layer4 = Stage(block, out[2], widths[3], depths[3], 2, make_norm)
         # The convolutions' fastest layout. With 8 channels oneDNN writes beyond its memory in it, in the backward pass
         # of a shortcut's convolution (PyTorch 2.13, seen from maps of 64x64 on).
-        self.layout = torch.channels_last if width > 8 else torch.contiguous_format
+        self.channels_last = width > 8
         self.num_outputs = num_outputs
         self.exact_padding = exact_padding
         self.out_channels = out[4 - num_outputs :]
@@ -142,7 +142,9 @@ class ResNet(nn.Module):
 
     def forward(self, images: ImageBatch) -> list[FeatureMap]:
         mask = PaddingMask.of(images) if self.exact_padding else None
-        pixels = images.pixels.contiguous(memory_format=self.layout)
+        # Made here, not kept: a torch.memory_format does not pickle with protocol 2, which torch.save uses.
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        pixels = images.pixels.contiguous(memory_format=layout)
         x, mask = zero_padding(pixels, mask), mask and mask.halved()
         x = F.relu_(convolve(x, self.conv1, self.bn1, mask))
         x = zero_padding(x, mask)  # after ReLU zero is max pooling's neutral element

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from litedetr.config import ConfigError
@@ -12,6 +14,8 @@ from litedetr.structures import ImageBatch
 PREFIX = "transformers:"
 # The norm of a last hidden state, which no stage's output comes from.
 IDLE = ("swin.layernorm.", "focalnet.layernorm.")
+# The library's hooks, and its mark of a model that has them.
+HOOKS, HOOKED = "transformers.utils.output_capturing", "_output_capturing_hooks_installed"
 
 
 class TransformersBackbone(nn.Module):
@@ -50,6 +54,18 @@ class TransformersBackbone(nn.Module):
         maps = self.body(images.pixels).feature_maps
         mask = PaddingMask.of(images)
         return [_feature_map(values, stride, mask) for values, stride in zip(maps, self.strides, strict=True)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the hooks that `transformers` sets in the first call and that do not pickle; the next call sets them
+        anew.
+        """
+        for module in self.body.modules():
+            for key, hook in list(module._forward_hooks.items()):
+                if getattr(hook, "__module__", None) == HOOKS:
+                    del module._forward_hooks[key]
+            if hasattr(module, HOOKED):
+                setattr(module, HOOKED, False)
+        return super().__getstate__()
 
 
 def _pretrained(name: str, features: list[str]) -> nn.Module:
