@@ -11,14 +11,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
+
     from litedetr.engine import Predictor
 
 
-def load(checkpoint: str | Path, device: str = "auto", precision: str = "fp32") -> Predictor:
+def load(
+    checkpoint: str | Path, device: str | int | torch.device = "auto", precision: str | torch.dtype = "fp32"
+) -> Predictor:
     """A trained detector: `load(checkpoint).predict(images)`.
 
-    checkpoint: a file, or a run folder, whose best.pt is taken. device: auto, cpu or cuda. precision: fp32, bf16 or
-    fp16. Raises CheckpointError where the file is missing, damaged or not this project's.
+    checkpoint: a file, or a run folder, whose best.pt is taken. device: auto, cpu, cuda or cuda:<n>, as text or a
+    torch.device, or the n of a GPU. precision: fp32, bf16 or fp16, or the dtype of one.
+    Raises CheckpointError where the file is missing, damaged or not this project's, ConfigError where device or
+    precision cannot be had.
     """
     from litedetr.engine import Predictor  # only here: the package's parts import the package
 

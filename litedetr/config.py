@@ -1,11 +1,17 @@
-"""From a mapping to a frozen dataclass, strictly: an unknown, missing or ill-typed entry is an error that names it."""
+"""From a mapping to a frozen dataclass, strictly: an unknown, missing or ill-typed entry is an error that names it.
+
+Dataclasses of settings are `typed`: made in Python they check their fields as those from a mapping.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
+import os
 import types
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
+from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -22,12 +28,41 @@ def require(condition: bool, name: str, expected: str, value: object) -> None:
         raise ConfigError(f"{name}: expected {expected}, got {value!r}")
 
 
+def as_type(hint: Any, value: object, name: str) -> Any:
+    """`value` as the type `hint` has it: a list becomes a tuple, an integer a float, a NumPy number one of Python.
+
+    ConfigError for the setting or argument `name` where it is of another type, a number that is not finite, or empty.
+    """
+    return _convert(hint, value, name)
+
+
+def typed(cls: type[T]) -> type[T]:
+    """Under `@dataclass(frozen=True)`: each field becomes what its type hint says, by `as_type`, before the class's own
+    `__post_init__` looks at it.
+    """
+    own = getattr(cls, "__post_init__", None)
+
+    def __post_init__(self: T) -> None:
+        for name, hint in _hints(type(self)).items():
+            object.__setattr__(self, name, as_type(hint, getattr(self, name), f"{type(self).__name__}.{name}"))
+        if own is not None:
+            own(self)
+
+    cls.__post_init__ = __post_init__
+    return cls
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
 def from_mapping(cls: type[T], mapping: Mapping[str, Any], path: str = "") -> T:
     """Build dataclass `cls` from `mapping`, descending into fields that are dataclasses themselves."""
     require(
         isinstance(mapping, Mapping), path or cls.__name__, f"a mapping with the settings of {cls.__name__}", mapping
     )
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     known = {field.name: field for field in fields(cls)}
     require_known(mapping, known, path)
     for name, field in known.items():
@@ -70,7 +105,12 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
             return None
         return _convert_union([option for option in options if option is not type(None)], value, path)
     if origin is Literal:
-        require(value in get_args(hint), path, f"one of {', '.join(map(repr, get_args(hint)))}", value)
+        require(
+            isinstance(value, str) and value in get_args(hint),
+            path,
+            f"one of {', '.join(map(repr, get_args(hint)))}",
+            value,
+        )
         return value
     if is_dataclass(hint):
         return value if isinstance(value, hint) else from_mapping(hint, value, path)
@@ -110,6 +150,10 @@ def _convert_tuple(hint: Any, value: Any, path: str) -> tuple[Any, ...]:
 def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
     if hint is float:
         value = _as_float(value)
+    elif hint is int and isinstance(value, Integral) and not isinstance(value, bool):
+        value = int(value)
+    elif hint is str and isinstance(value, os.PathLike):
+        value = os.fspath(value)
     matches = isinstance(value, hint) and not (hint in (int, float) and isinstance(value, bool))
     require(matches, path, f"a value of type {hint.__name__}", value)
     _require_usable(value, path)
@@ -117,8 +161,8 @@ def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
 
 
 def _as_float(value: Any) -> Any:
-    """Integers, and 1e-4 and the like, which YAML 1.1 reads as text, as floats; anything else as it is."""
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
+    """Real numbers, and 1e-4 and the like, which YAML 1.1 reads as text, as floats; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, (Real, str)):
         return value
     try:
         return float(value)

@@ -292,6 +292,12 @@ class Detections:
         """The first `number`."""
         return self._where(slice(number))
 
+    def within(self, size: tuple[int, int]) -> Detections:
+        """Boxes clipped to an image of (height, width) `size`, without those of which nothing lies in it."""
+        limits = self.boxes.new_tensor(size[::-1] * 2)
+        boxes = self.boxes.clamp(min=0).minimum(limits)
+        return replace(self, boxes=boxes)._where((boxes[:, 2:] > boxes[:, :2]).all(1))
+
     def _where(self, index: Tensor | slice) -> Detections:
         return Detections(self.scores[index], self.labels[index], self.boxes[index])
 

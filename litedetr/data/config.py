@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from litedetr.config import ConfigError, require
+from litedetr.config import ConfigError, require, typed
 
 LARGEST_SIDE, LONGEST_SIDE = 2**14, 2**16  # pixels: of what images are resized to, and of their cap
 MOST_WORKERS = 256  # processes, of each process that trains
@@ -18,6 +18,7 @@ def require_workers(name: str, value: int) -> None:
 
 
 @dataclass(frozen=True)
+@typed
 class TransformConfig:
     """How an image is resized and augmented; sides are in pixels.
 
@@ -61,6 +62,7 @@ class TransformConfig:
 
 
 @dataclass(frozen=True)
+@typed
 class ShapesConfig:
     """The embedded data set: what is drawn, and where it is kept.
 
@@ -90,6 +92,7 @@ class ShapesConfig:
 
 
 @dataclass(frozen=True)
+@typed
 class DataConfig:
     """A data set in COCO's format, or the embedded one.
 

@@ -145,7 +145,8 @@ class LoadedDetector:
 def load_detector(path: Path | str, backend: Backend | None = None) -> LoadedDetector:
     """The detector of a checkpoint, on the CPU; with averaged weights where there are any.
 
-    backend: what computes its attentions; None: what the checkpoint says.
+    backend: what computes its attentions; None: what the checkpoint says. CheckpointError says what is wrong with the
+    file, ConfigError that there is no such backend.
     """
     checkpoint = load_checkpoint(path)
     try:
@@ -153,7 +154,7 @@ def load_detector(path: Path | str, backend: Backend | None = None) -> LoadedDet
     except ConfigError as error:
         raise CheckpointError(f"{path}: its configuration does not fit this version of the code: {error}") from error
     categories = from_mapping(Categories, checkpoint.categories)
-    attention = replace(config.model.attention, backend=backend or config.model.attention.backend)
+    attention = config.model.attention if backend is None else replace(config.model.attention, backend=backend)
     model = build_detector(replace(config.model, attention=attention), len(categories.ids))
     load_weights(model, checkpoint.weights, path)
     return LoadedDetector(model.eval(), categories, config)

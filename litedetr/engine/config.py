@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from itertools import chain
 from typing import Any, Literal
 
-from litedetr.config import from_mapping, require, require_known
+from litedetr.config import from_mapping, require, require_known, typed
 from litedetr.data import DataConfig
 from litedetr.losses import LossConfig
 from litedetr.models import DetectorConfig
@@ -21,6 +21,7 @@ LARGEST_SIDE = 2**16  # pixels
 
 
 @dataclass(frozen=True)
+@typed
 class ScheduleConfig:
     """How long, how fast and in what batches; the defaults are the published 12-epoch recipe.
 
@@ -78,6 +79,7 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
+@typed
 class TrainerConfig:
     """How a run is carried out; none of it changes what is learned, but for `precision` and `init_from`.
 
@@ -114,6 +116,7 @@ class TrainerConfig:
 
 
 @dataclass(frozen=True)
+@typed
 class RunConfig:
     """Everything that a training run is made from."""
 

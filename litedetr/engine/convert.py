@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from litedetr.config import ConfigError, require, to_mapping
+from litedetr.config import ConfigError, require, to_mapping, typed
 from litedetr.data import COCO_CLASSES, Categories, DataConfig, TransformConfig, read_categories
 from litedetr.engine.checkpoint import Checkpoint, Progress, save_checkpoint
 from litedetr.engine.config import RunConfig
@@ -28,6 +28,7 @@ TRANSFORMS = TransformConfig(
 
 
 @dataclass(frozen=True)
+@typed
 class ConvertConfig:
     """The arguments of scripts/convert.py.
 

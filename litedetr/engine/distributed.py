@@ -71,11 +71,37 @@ class Ranks:
         return DistributedDataParallel(model, device_ids=device_ids, **{buffers: False})
 
 
-def choose_device(device: Device) -> torch.device:
-    """The device of a single process. Raises ConfigError where a GPU is asked for and there is none."""
+def choose_device(device: Device | str | int | torch.device) -> torch.device:
+    """The device of a single process.
+
+    device: auto, cpu, cuda or cuda:<n>; a torch.device of these; or the n of cuda:<n>. ConfigError for another one, and
+    for a GPU that this machine does not offer.
+    """
     has_gpu = torch.cuda.is_available()
-    require(device != "cuda" or has_gpu, "device", "auto or cpu, as this machine offers no CUDA GPU", device)
-    return torch.device("cuda" if has_gpu and device != "cpu" else "cpu")
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if has_gpu else "cpu")
+    chosen = _as_device(device)
+    known = chosen is not None and chosen.type in ("cpu", "cuda")
+    require(known, "device", "auto, cpu, cuda or cuda:<number>", device)
+    if chosen.type == "cpu":
+        return torch.device("cpu")
+    require(has_gpu, "device", "auto or cpu, as this machine offers no CUDA GPU", device)
+    last = torch.cuda.device_count() - 1
+    fits = chosen.index is None or chosen.index <= last
+    require(fits, "device", f"cuda, or cuda:0 to cuda:{last}, the GPUs of this machine", device)
+    return chosen
+
+
+def _as_device(device: object) -> torch.device | None:
+    """None where torch knows nothing of the kind; a number is a GPU's, even where torch has other accelerators."""
+    if isinstance(device, torch.device):
+        return device
+    if isinstance(device, int) and not isinstance(device, bool):
+        return torch.device("cuda", device) if device >= 0 else None
+    try:
+        return torch.device(device) if isinstance(device, str) else None
+    except RuntimeError:  # text of another form
+        return None
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litedetr.config import from_mapping, require, to_mapping
+from litedetr.config import from_mapping, require, to_mapping, typed
 from litedetr.data import CocoDetection, DataConfig, build_eval_dataset
 from litedetr.engine.batches import LoaderSettings, evaluation_batches
 from litedetr.engine.checkpoint import LoadedDetector, checkpoint_file, load_detector
@@ -17,6 +17,7 @@ from litedetr.engine.evaluator import Evaluation, Evaluator
 
 
 @dataclass(frozen=True)
+@typed
 class EvalConfig:
     """The settings of conf/eval.yaml, where they are described.
 

@@ -6,15 +6,26 @@ from dataclasses import replace
 
 import torch
 
+from litedetr.config import require
 from litedetr.engine.config import Precision
 from litedetr.structures import Predictions
 
-HALF_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+NAMES = {name: own for own, dtype in DTYPES.items() for name in (own, dtype, str(dtype).removeprefix("torch."))}
+
+
+def choose_precision(precision: Precision | str | torch.dtype) -> Precision:
+    """fp32, bf16 or fp16, of these, of a dtype or of its name, `torch.bfloat16` or "bfloat16". Else ConfigError."""
+    known = isinstance(precision, (str, torch.dtype)) and precision in NAMES
+    require(known, "precision", f"one of {', '.join(DTYPES)}, or the same dtype", precision)
+    return NAMES[precision]
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """The context of a forward pass."""
-    return torch.autocast(device.type, HALF_DTYPES.get(precision), enabled=precision in HALF_DTYPES)
+    """The context of a forward pass. ConfigError for an unknown precision, which would be fp32 otherwise."""
+    dtype = DTYPES[choose_precision(precision)]
+    half = None if dtype == torch.float32 else dtype
+    return torch.autocast(device.type, half, enabled=half is not None)
 
 
 def full_precision(predictions: Predictions) -> Predictions:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from litedetr.config import require
+from litedetr.config import require, typed
 from litedetr.data import Categories, DataError, ImageFiles, find_images, read_image, read_size, require_workers
 from litedetr.engine.checkpoint import checkpoint_file
 from litedetr.engine.config import Device, Precision
@@ -28,6 +28,7 @@ JPEG_LIMIT = 65500  # pixels of a side
 
 
 @dataclass(frozen=True)
+@typed
 class PredictConfig:
     """The settings of conf/predict.yaml, where they are described."""
 

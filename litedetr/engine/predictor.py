@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from litedetr.config import require
+from litedetr.config import as_type, require
 from litedetr.data import Categories, TransformConfig, evaluation_size, normalize
 from litedetr.engine.checkpoint import LoadedDetector, checkpoint_file, load_detector
 from litedetr.engine.config import Device, Precision
 from litedetr.engine.detect import detect
 from litedetr.engine.distributed import choose_device
-from litedetr.engine.given import Picture, as_pictures
+from litedetr.engine.given import Picture, as_given, several
+from litedetr.engine.precision import choose_precision
 from litedetr.structures import Detections, ImageBatch
+
+LOOK_AHEAD = 4  # batches: of a generator's images, those that wait for others of their size
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,19 +45,35 @@ class Preparation:
 class Predictor:
     """A detector in evaluation mode with its classes and the image size it was trained to be evaluated at.
 
-    device: where it runs. precision: fp32, or bf16 or fp16 by autocast.
+    device: where it runs: auto, cpu, cuda or cuda:<n>, as text or a torch.device, or the n of a GPU.
+    precision: fp32, or bf16 or fp16 by autocast, as text or a dtype.
     """
 
-    def __init__(self, loaded: LoadedDetector, device: torch.device, precision: Precision = "fp32") -> None:
-        self.model = loaded.model.eval().to(device)
+    def __init__(
+        self,
+        loaded: LoadedDetector,
+        device: Device | str | int | torch.device = "auto",
+        precision: Precision | str | torch.dtype = "fp32",
+    ) -> None:
+        require(isinstance(loaded, LoadedDetector), "loaded", "what load_detector gives", loaded)
+        self.device, self.precision = choose_device(device), choose_precision(precision)
+        self.model = loaded.model.eval().to(self.device)
         self.categories: Categories = loaded.categories
         self.preparation = Preparation(loaded.config.data.transforms)
-        self.device, self.precision = device, precision
 
     @classmethod
-    def load(cls, checkpoint: str | Path, device: Device = "auto", precision: Precision = "fp32") -> Predictor:
-        """checkpoint: a file, or a run folder, whose best.pt is taken. CheckpointError says what is wrong with it."""
-        return cls(load_detector(checkpoint_file(checkpoint)), choose_device(device), precision)
+    def load(
+        cls,
+        checkpoint: str | Path,
+        device: Device | str | int | torch.device = "auto",
+        precision: Precision | str | torch.dtype = "fp32",
+    ) -> Predictor:
+        """checkpoint: a file, or a run folder, whose best.pt is taken. CheckpointError says what is wrong with it,
+        ConfigError what is wrong with device or precision.
+        """
+        device, precision = choose_device(device), choose_precision(precision)  # before the file is read
+        path = checkpoint_file(as_type(str, checkpoint, "checkpoint"))
+        return cls(load_detector(path), device, precision)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -60,47 +82,76 @@ class Predictor:
 
     def predict(
         self,
-        images: Picture | Sequence[Picture],
+        images: Picture | Iterable[Picture],
         threshold: float = 0.3,
         max_detections: int = 100,
         batch_size: int = 8,
     ) -> list[Detections]:
-        """Detections of each image, best first, on the CPU, in pixels of the image as given.
+        """Detections of each image in their order, best first, on the CPU; boxes are in pixels of the image as given,
+        and clipped to it.
 
         images: one or several, in RGB: PIL images; arrays (H, W, 3) or (H, W) and tensors (3, H, W), (1, H, W) or
-        (H, W), in uint8 or as floats in [0, 1]; or paths, which are turned upright by their EXIF orientation.
-        (OpenCV's arrays are BGR: image[..., ::-1].)
+        (H, W), in uint8 or as floats in [0, 1]; or image files, which are turned upright by their EXIF orientation:
+        paths, bytes, or files opened in binary mode. (OpenCV's arrays are BGR: image[..., ::-1].)
         threshold: least score. max_detections: at most so many an image. batch_size: images at a time; images of
-        other sizes wait for the next batch. Raises ValueError where something is no image.
-        """
-        check_limits(threshold, max_detections, batch_size)
-        pictures = as_pictures(images)
-        found: list[Detections | None] = [None] * len(pictures)
-        for batch in self.batches([picture.size[::-1] for picture in pictures], batch_size):
-            sizes = [pictures[index].size[::-1] for index in batch]
-            detections = self.detect([self.preparation(pictures[index]) for index in batch], sizes)
-            for index, one in zip(batch, detections, strict=True):
-                found[index] = one.above(threshold).best(max_detections)
-        return found
+        other sizes wait for the next batch.
 
-    def batches(self, sizes: Sequence[tuple[int, int]], batch_size: int) -> list[list[int]]:
+        Files are decoded batch by batch. A sequence is looked through first, so that images of one size share batches
+        wherever they stand; of a generator at most LOOK_AHEAD batches wait.
+        Raises ValueError where something is no image, ConfigError where an argument cannot work.
+        """
+        threshold, max_detections, batch_size = check_limits(threshold, max_detections, batch_size)
+        is_sequence = isinstance(images, (Sequence, np.ndarray, Tensor))
+        pictures = (as_given(image, number) for number, image in enumerate(several(images)))
+        numbered = enumerate(list(pictures) if is_sequence else pictures)
+        most_waiting = math.inf if is_sequence else LOOK_AHEAD * batch_size
+        found: dict[int, Detections] = {}
+        for batch in of_one_key(numbered, lambda pair: self.resized(pair[1].size), batch_size, most_waiting):
+            prepared = [self.preparation(picture.read()) for _, picture in batch]
+            detections = self.detect(prepared, [picture.size for _, picture in batch])
+            for (number, _), one in zip(batch, detections, strict=True):
+                found[number] = one.above(threshold).best(max_detections)
+        return [found[number] for number in range(len(found))]
+
+    def batches(self, sizes: Iterable[tuple[int, int]], batch_size: int) -> list[list[int]]:
         """Indices of images of (height, width) `sizes`, batched where they are resized to the same size."""
-        groups: dict[tuple[int, int], list[list[int]]] = defaultdict(list)
-        for index, (height, width) in enumerate(sizes):
-            group = groups[self.preparation.size((width, height))]
-            if not group or len(group[-1]) == batch_size:
-                group.append([])
-            group[-1].append(index)
-        return sorted(batch for group in groups.values() for batch in group)
+        batches = of_one_key(enumerate(sizes), lambda pair: self.resized(pair[1]), batch_size)
+        return [[index for index, _ in batch] for batch in batches]
+
+    def resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) that an image of (height, width) `size` is resized to."""
+        return self.preparation.size(size[::-1])
 
     def detect(self, prepared: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Detections]:
-        """All detections of prepared images whose originals have the (height, width) `sizes`, on the CPU."""
+        """All detections of prepared images whose originals have the (height, width) `sizes`, clipped to them, on the
+        CPU.
+        """
         images = ImageBatch.from_images(prepared).to(self.device)
-        return [found.to("cpu") for found in detect(self.model, images, sizes, self.precision)]
+        found = detect(self.model, images, sizes, self.precision)
+        return [one.to("cpu").within(size) for one, size in zip(found, sizes, strict=True)]
 
 
-def check_limits(threshold: float, max_detections: int, batch_size: int) -> None:
-    """ConfigError unless all three can work."""
+def of_one_key(
+    items: Iterable[T], key: Callable[[T], Hashable], number: int, most_waiting: float = math.inf
+) -> Iterator[list[T]]:
+    """Lists of `number` items of the same key; of fewer at the end, or when `most_waiting` items wait for others."""
+    waiting: dict[Hashable, list[T]] = {}
+    for item in items:
+        group = waiting.setdefault(key(item), [])
+        group.append(item)
+        if len(group) == number:
+            yield waiting.pop(key(item))
+        elif sum(map(len, waiting.values())) >= most_waiting:
+            yield waiting.pop(next(iter(waiting)))  # that of the item that has waited longest
+    yield from waiting.values()
+
+
+def check_limits(threshold: float, max_detections: int, batch_size: int) -> tuple[float, int, int]:
+    """The three as Python's numbers; ConfigError unless all can work."""
+    threshold = as_type(float, threshold, "threshold")
     require(0 <= threshold <= 1, "threshold", "a score in [0, 1]", threshold)
+    max_detections = as_type(int, max_detections, "max_detections")
     require(max_detections >= 1, "max_detections", "at least 1", max_detections)
+    batch_size = as_type(int, batch_size, "batch_size")
     require(batch_size >= 1, "batch_size", "at least 1", batch_size)
+    return threshold, max_detections, batch_size

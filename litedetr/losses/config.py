@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from litedetr.config import require
+from litedetr.config import require, typed
 
 MOST = 1e6  # beyond it, sums in single precision overflow or lose the other terms
 
 
 @dataclass(frozen=True)
+@typed
 class Terms:
     """One weight each for classes, L1 distance and GIoU."""
 
@@ -19,6 +20,7 @@ class Terms:
 
 
 @dataclass(frozen=True)
+@typed
 class LossConfig:
     """cost: of the Hungarian matching. weights: of the loss. focal_alpha, focal_gamma: Lin et al., 2017.
 

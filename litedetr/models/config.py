@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from litedetr.config import require
+from litedetr.config import require, typed
 
 AttentionKind = Literal["deformable", "key_aware", "key_aware_shared"]
 Padding = Literal["exact", "published"]
@@ -18,6 +18,7 @@ MOST_LAYERS, MOST_LEVELS, MOST_POINTS = 100, 16, 256
 
 
 @dataclass(frozen=True)
+@typed
 class BackboneConfig:
     """name: resnet18|34|50|101, or `transformers:<model name or folder>`.
 
@@ -39,6 +40,7 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True)
+@typed
 class NeckConfig:
     """channels: C. num_levels: L; min(L - 1, 4) come from the backbone, the rest from stride-2 convolutions."""
 
@@ -55,6 +57,7 @@ class NeckConfig:
 
 
 @dataclass(frozen=True)
+@typed
 class AttentionConfig:
     """encoder, decoder: the score of each. num_heads: M. num_points: P. backend: what computes it, see `kernels`."""
 
@@ -70,6 +73,7 @@ class AttentionConfig:
 
 
 @dataclass(frozen=True)
+@typed
 class EncoderConfig:
     """update: `sequential` (paper, Eqs. 1-2), `joint` (published code) or `full` (every layer updates all tokens).
 
@@ -136,6 +140,7 @@ def _require_dropout(name: str, value: float) -> None:
 
 
 @dataclass(frozen=True)
+@typed
 class QuerySelectionConfig:
     """num_queries: how many tokens become queries (fewer where an image has fewer tokens).
 
@@ -151,6 +156,7 @@ class QuerySelectionConfig:
 
 
 @dataclass(frozen=True)
+@typed
 class DenoisingConfig:
     """Contrastive denoising (DINO, section 3.3). num_pairs: at most so many, groups x objects; 0: off.
 
@@ -168,6 +174,7 @@ class DenoisingConfig:
 
 
 @dataclass(frozen=True)
+@typed
 class HybridConfig:
     """One-to-many matching in training (H-DETR, section 3.2, "hybrid branch").
 
@@ -183,6 +190,7 @@ class HybridConfig:
 
 
 @dataclass(frozen=True)
+@typed
 class DecoderConfig:
     """num_layers decoder layers with feed-forwards `feedforward` wide. The defaults are DINO's.
 
@@ -208,6 +216,7 @@ class DecoderConfig:
 
 
 @dataclass(frozen=True)
+@typed
 class DetectorConfig:
     """A whole detector. padding: `exact` makes every image's result independent of the images it is batched with;
     `published` reproduces the published code, whose convolutions and group norms see the padding.

@@ -1,5 +1,7 @@
 """A trained detector on images of any kind."""
 
+import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,26 +12,29 @@ from PIL import Image
 
 import litedetr
 from litedetr.config import ConfigError
-from litedetr.data import Categories, TransformConfig, build_datasets
+from litedetr.data import Categories, DataError, TransformConfig, build_datasets
 from litedetr.engine import CheckpointError, Predictor, Ranks, evaluation_batches
 from litedetr.engine.batches import LoaderSettings
 from litedetr.engine.checkpoint import LoadedDetector
+from litedetr.engine.detect import detect
 from litedetr.engine.evaluator import Evaluator
 from litedetr.models import build_detector
+from litedetr.structures import Detections, ImageBatch
 
 THREE = Categories(("cat", "dog", "emu"), (2, 5, 9))
 
 
-def predictor_at(cache: Path, side: int | None = None) -> Predictor:
+def loaded_at(cache: Path, side: int | None = None) -> LoadedDetector:
     """With random weights; images are resized to `side`."""
     config = run_config(cache)
     transforms = TransformConfig(train_sides=(), max_side=200, eval_side=side, flip=0.0, crop=False)
-    data = config.data.__class__(**{**vars(config.data), "transforms": transforms})
     torch.manual_seed(0)
     model = build_detector(config.model, len(THREE)).eval()
-    return Predictor(
-        LoadedDetector(model, THREE, config.__class__(**{**vars(config), "data": data})), torch.device("cpu")
-    )
+    return LoadedDetector(model, THREE, replace(config, data=replace(config.data, transforms=transforms)))
+
+
+def predictor_at(cache: Path, side: int | None = None) -> Predictor:
+    return Predictor(loaded_at(cache, side), torch.device("cpu"))
 
 
 @pytest.fixture
@@ -42,6 +47,16 @@ def picture(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
     return Image.fromarray(pixels)
 
 
+class Pipe(io.BytesIO):
+    """A file that is read once and has no way back."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def seek(self, *place: int) -> int:
+        raise io.UnsupportedOperation("seek")
+
+
 def same(a, b) -> bool:
     return all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("scores", "labels", "boxes"))
 
@@ -51,13 +66,21 @@ def test_every_kind_of_image_gives_the_same(predictor: Predictor, tmp_path: Path
     array = np.asarray(image)
     image.save(tmp_path / "image.png")
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
-    kinds = [image, array, array / 255, tensor, tensor / 255, tmp_path / "image.png", str(tmp_path / "image.png")]
+    path = tmp_path / "image.png"
+    data = path.read_bytes()
+    kinds = [image, array, array / 255, tensor, tensor / 255, path, str(path)]
+    kinds += [data, bytearray(data), memoryview(data), io.BytesIO(data)]
     expected = predictor.predict(image, threshold=0)[0]
     assert len(expected) == 15  # five tokens, three classes
     for kind in kinds:
         assert same(predictor.predict([kind], threshold=0)[0], expected), type(kind)
         assert same(predictor.predict(kind, threshold=0)[0], expected), type(kind)
     assert len(predictor.predict(np.stack([array, array]))) == 2
+    at_its_end = io.BytesIO()
+    image.save(at_its_end, "png")
+    for file in (at_its_end, path.open("rb"), path.open("rb", buffering=0), Pipe(data)):
+        with file:
+            assert same(predictor.predict(file, threshold=0)[0], expected), file
 
 
 def test_grey_images_are_taken(predictor: Predictor):
@@ -108,8 +131,15 @@ def test_it_finds_what_the_evaluation_finds(cache: Path):
     for image_id in data.image_ids:
         rows = evaluation.detections[evaluation.detections["image_id"] == image_id]
         found = predictor.predict(data.image_path(image_id), threshold=0, max_detections=300)[0]
+        width, height = data.load_image(image_id).size
         assert np.allclose(rows["score"], found.scores, atol=1e-6)
-        assert np.allclose(rows["bbox"][:, :2], found.boxes[:, :2], atol=1e-3)
+        assert np.allclose(np.clip(rows["bbox"][:, :2], 0, [width, height]), found.boxes[:, :2], atol=1e-3)
+
+
+def closed() -> io.BytesIO:
+    file = io.BytesIO()
+    file.close()
+    return file
 
 
 @pytest.mark.parametrize(
@@ -125,8 +155,24 @@ def test_it_finds_what_the_evaluation_finds(cache: Path):
         (torch.zeros(3, 4, 4).to_sparse(), r"images\[0\]: expected a dense tensor of plain values, got torch.sparse"),
         (Image.new("RGB", (0, 4)), r"images\[0\]: expected at least one pixel, got the size \(0, 4\)"),
         (Image.new("F", (4, 4)), r"images\[0\]: cannot be read as an image: floating-point pixels"),
-        (7, r"images\[0\]: expected a PIL image, an array, a tensor or a path, got int"),
-        (None, r"images\[0\]: expected a PIL image, an array, a tensor or a path, got NoneType"),
+        (7, r"images\[0\]: expected a PIL image, an array, a tensor, a path, .*, got int"),
+        (None, r"images\[0\]: expected a PIL image, .*, got NoneType"),
+        ({"image": 1}, r"images\[0\]: expected a PIL image, .*, got dict"),
+        (
+            "https://example.org/a.jpg",
+            r"images\[0\]: expected a file of this machine, got the address https://.*download",
+        ),
+        (Path("s3://bucket/a.jpg"), r"images\[0\]: expected a file of this machine, got the address s3:/bucket"),
+        ("data:image/png;base64," + "A" * 10**5, r"images\[0\]: expected a file of this machine.{,150}$"),
+        ("A" * 10**5, r"images\[0\]: expected the path of an image, got .{,150}$"),
+        ("a\0b", r"images\[0\]: expected the path of an image, got 'a\\x00b'|a\0b: cannot be read"),
+        (Path(__file__).parent, r"images\[0\]: expected an image file, got the folder .*engine"),
+        ("~nobody-of-this-name/a.jpg", "~nobody-of-this-name is the home of no user"),
+        ("none.jpg", "none.jpg: cannot be read as an image: .*No such file"),
+        (b"no image", r"images\[0\]: cannot be read as an image: it is of no format"),
+        (io.StringIO("text"), r"images\[0\]: expected a file opened in binary mode"),
+        (Path(__file__).open(), r"images\[0\]: expected a file opened in binary mode"),  # noqa: SIM115
+        (closed(), r"images\[0\]: expected a file that is open to be read, .*closed file"),
     ],
 )
 def test_what_is_no_image_is_named(predictor: Predictor, image: object, message: str):
@@ -143,10 +189,62 @@ def test_an_opened_file_that_turns_out_damaged_is_named(predictor: Predictor, tm
         predictor.predict([picture(), opened])
 
 
-@pytest.mark.parametrize("limit", [{"threshold": 1.5}, {"max_detections": 0}, {"batch_size": 0}])
-def test_limits_are_checked(predictor: Predictor, limit: dict[str, float]):
-    with pytest.raises(ConfigError, match=next(iter(limit))):
-        predictor.predict(picture(), **limit)
+WRONG = (None, True, "a", "", float("nan"), float("inf"), -1, [1], torch.tensor(1.0), 10**400)
+
+
+def test_a_file_that_has_a_size_but_no_pixels_is_named(predictor: Predictor, tmp_path: Path):
+    picture().save(tmp_path / "whole.jpg")
+    data = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match=r"half.jpg: cannot be read as an image: .*truncated"):
+        predictor.predict([tmp_path / "whole.jpg", tmp_path / "half.jpg"])
+    with pytest.raises(DataError, match=r"images\[1\]: cannot be read as an image: .*truncated"):
+        predictor.predict([data, data[: len(data) // 2]])
+
+
+def test_boxes_are_clipped_to_the_image_and_what_lies_outside_is_left_out():
+    boxes = torch.tensor(
+        [[-24.0, 5, 70, 60], [10, 10, 20, 20], [-9, 3, 0, 9], [64, 0, 70, 9], [1, 1, 1, 5], [3, -1, 5, 1]]
+    )
+    found = Detections(torch.linspace(0.9, 0.4, 6), torch.arange(6), boxes).within((48, 64))
+    assert found.labels.tolist() == [0, 1, 5]
+    assert found.boxes.tolist() == [[0, 5, 64, 48], [10, 10, 20, 20], [3, 0, 5, 1]]
+    assert found.scores.tolist() == torch.linspace(0.9, 0.4, 6)[[0, 1, 5]].tolist()
+
+
+def test_detections_lie_in_their_images(cache: Path):
+    """Of a detector whose boxes are all as large as the image, so that most reach outside."""
+    predictor = predictor_at(cache, side=32)
+    for head in predictor.model.modules():
+        if isinstance(head, torch.nn.Linear) and head.out_features == 4:
+            torch.nn.init.constant_(head.bias, 0.0)
+            head.bias.data[2:] = 3.0
+    images = [picture(), picture(31, 97)]
+    unclipped = detect(predictor.model, ImageBatch.from_images([predictor.preparation(images[0])]), [(48, 64)], "fp32")[
+        0
+    ].boxes
+    assert (unclipped.min() < -1).item()
+    for image, found in zip(images, predictor.predict(images, threshold=0), strict=True):
+        x1, y1, x2, y2 = found.boxes.unbind(1)
+        assert len(found) > 0
+        assert ((x1 >= 0) & (x1 < x2) & (x2 <= image.width)).all()
+        assert ((y1 >= 0) & (y1 < y2) & (y2 <= image.height)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("threshold", 1.5), ("max_detections", 0), ("batch_size", 0), ("max_detections", 1.5), ("batch_size", "2")]
+    + [(name, value) for name in ("threshold", "max_detections", "batch_size") for value in WRONG],
+)
+def test_limits_are_checked(predictor: Predictor, name: str, value: object):
+    for given in (picture(), []):
+        with pytest.raises(ConfigError, match=f"^{name}: expected .*, got "):
+            predictor.predict(given, **{name: value})
+
+
+def test_numbers_of_numpy_are_numbers(predictor: Predictor):
+    limits = {"threshold": np.float32(0.25), "max_detections": np.int64(3), "batch_size": np.uint8(2)}
+    assert same(predictor.predict(picture(), **limits)[0], predictor.predict(picture(), 0.25, 3, 2)[0])
 
 
 def test_the_front_door_names_a_missing_file(tmp_path: Path):

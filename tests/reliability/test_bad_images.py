@@ -21,7 +21,7 @@ from litedetr.data import CocoDetection, DataError, TransformConfig, find_images
 from litedetr.data.annotations import CocoJson
 from litedetr.data.layout import SplitFiles
 from litedetr.engine import PredictConfig, Predictor, predict_files
-from litedetr.engine.given import as_pictures
+from litedetr.engine.given import as_given
 from litedetr.engine.predict import PredictionWriter, Unreadable
 from litedetr.structures import Detections
 
@@ -152,8 +152,9 @@ def check_given(thing: tuple[object, np.ndarray | None], _: Path, predictor: Pre
         with pytest.raises(ValueError, match=r"images\[1\]: expected"):
             predictor.predict([np.zeros((2, 2), np.uint8), image])
         return "refused"
-    (found,) = as_pictures(image)
-    assert np.abs(np.asarray(found).astype(int) - pixels).max() <= (image.dtype in (np.float16, torch.float16))
+    found = as_given(image, 0)
+    assert found.size == pixels.shape[:2]
+    assert np.abs(np.asarray(found.read()).astype(int) - pixels).max() <= (image.dtype in (np.float16, torch.float16))
     check_detections(predictor.predict([image], threshold=0), 1)
     return "taken"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from litedetr.config import require
+from litedetr.config import require, typed
 from litedetr.engine.checkpoint import checkpoint_file
 from litedetr.engine.config import LARGEST_SIDE, Device, require_image_size
 from litedetr.models import Backend
@@ -17,6 +17,7 @@ SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "aoti": ".aoti.pt2"}
 
 
 @dataclass(frozen=True)
+@typed
 class ExportConfig:
     """The settings of conf/export.yaml, where they are described. check_sizes: (images, height, width)."""
 

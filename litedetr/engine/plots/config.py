@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from litedetr.config import require
+from litedetr.config import require, typed
 from litedetr.engine.config import Device
 
 
 @dataclass(frozen=True)
+@typed
 class AttentionPlot:
     """The settings of conf/draw/attention.yaml."""
 
@@ -31,6 +32,7 @@ class AttentionPlot:
 
 
 @dataclass(frozen=True)
+@typed
 class TrainingPlot:
     """The settings of conf/draw/training.yaml."""
 
@@ -45,6 +47,7 @@ class TrainingPlot:
 
 
 @dataclass(frozen=True)
+@typed
 class ScorePlot:
     """The settings of conf/draw/scores.yaml."""
 
