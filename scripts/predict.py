@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> None:
     use_all_cores()
     config = from_mapping(PredictConfig, as_mapping(cfg))
     predictor, files, writer = open_prediction(config)
-    unreadable = []
+    unreadable, complete = [], False
     try:
         with closing(predict_files(predictor, files, config)) as items:
             for item in tqdm(items, total=len(files.paths), unit="image", disable=None):
@@ -33,8 +33,9 @@ def main(cfg: DictConfig) -> None:
                     unreadable.append(item)
                 else:
                     writer.add(item)
+        complete = True
     finally:  # what was found before an interruption is kept
-        writer.close()
+        writer.close(complete)
     found = ", ".join(f"{name} {number}" for name, number in writer.counts.most_common()) or "none"
     print(f"{len(files.paths) - len(unreadable)} images, objects of score >= {config.threshold:g}: {found}")
     print(f"pictures: {writer.folder}\n{writer.json}" if config.pictures else writer.json)
