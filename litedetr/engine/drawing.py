@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from litedetr.data import Categories
+from litedetr.engine.fonts import font_file, legible
 from litedetr.structures import Detections
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#800000", "#808000", "#000075")
@@ -69,27 +70,41 @@ class _Pen:
 
     def __init__(self, picture: Image.Image) -> None:
         self.size = picture.size
-        letters = max(MIN_FONT, round((picture.width * picture.height) ** 0.5 * FONT_SHARE))
+        self.letters = max(MIN_FONT, round((picture.width * picture.height) ** 0.5 * FONT_SHARE))
         self.draw = ImageDraw.Draw(picture)
-        self.font = _font(letters)
-        self.line = max(2, round(letters / 7))
-        self.margin = max(2, round(letters / 6))
+        self.line = max(2, round(self.letters / 7))
+        self.margin = max(2, round(self.letters / 6))
         self.taken: list[Box] = []
 
     def outline(self, corners: Box, colour: str) -> None:
-        self.draw.rectangle(corners, outline=colour, width=self.line)
+        """Sides beyond the picture are drawn along its edge."""
+        last = (self.size[0] - 1, self.size[1] - 1) * 2
+        inside = tuple(min(max(side, 0), most) for side, most in zip(corners, last, strict=True))
+        self.draw.rectangle(inside, outline=colour, width=self.line)
 
     def label(self, corners: Box, text: str, colour: str) -> None:
-        place = self._place(corners, text)
+        text = legible(text)
+        font = _font(font_file(text), self.letters)
+        text = self._shortened(text, font)
+        place = self._place(corners, text, font)
         self.taken.append(place)
         self.draw.rectangle(place, fill=colour)
         red, green, blue = ImageColor.getrgb(colour)[:3]
         ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > BRIGHT else "white"
-        self.draw.text((place[0] + self.margin, place[1] + self.margin), text, font=self.font, fill=ink, anchor="lt")
+        self.draw.text((place[0] + self.margin, place[1] + self.margin), text, font=font, fill=ink, anchor="lt")
 
-    def _place(self, corners: Box, text: str) -> Box:
+    def _shortened(self, text: str, font: ImageFont.FreeTypeFont) -> str:
+        """A text too long for the picture without its middle: the score at the end stays."""
+        room = self.size[0] - 1 - 2 * self.margin
+        kept = int(len(text) * room / max(font.getlength(text), 1))
+        shortened = text
+        while kept > 0 and font.getlength(shortened) > room:
+            shortened, kept = f"{text[: kept // 2]}...{text[len(text) - kept // 2 :]}", kept - 1
+        return shortened
+
+    def _place(self, corners: Box, text: str, font: ImageFont.FreeTypeFont) -> Box:
         """The first free place for a label, or the one that covers least of the others."""
-        left, top, right, bottom = self.draw.textbbox((0, 0), text, font=self.font, anchor="lt")
+        left, top, right, bottom = self.draw.textbbox((0, 0), text, font=font, anchor="lt")
         width, height = right - left + 2 * self.margin, bottom - top + 2 * self.margin
         places = [self._inside(x, y, width, height) for x, y in _candidates(corners, width, height)]
         return min(places, key=self._covered)  # the first of equals
@@ -118,8 +133,5 @@ def _overlap(a: Box, b: Box) -> float:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib and knows Latin, Greek and Cyrillic letters."""
-    from matplotlib import get_data_path  # here, for those who draw nothing
-
-    return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+def _font(file: Path, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(file), size)

@@ -15,12 +15,23 @@ HEADING, GAP = 16, 6
 
 
 def sample_picture(image: Image.Image, image_id: int, detections: np.ndarray, ground_truth: COCO) -> Image.Image:
-    """One image twice: left the detections of score >= 0.3, out of a DETECTION array; right the ground truth."""
-    mine = detections[(detections["image_id"] == image_id) & (detections["score"] >= MIN_SCORE)]
+    """One image twice: left the detections of score >= 0.3, out of a DETECTION array, or the best score if none has it;
+    right the ground truth.
+    """
+    of_image = detections[detections["image_id"] == image_id]
+    mine = of_image[of_image["score"] >= MIN_SCORE]
     found = [_box(ground_truth, row["category_id"], row["bbox"], f" {row['score']:.2f}") for row in mine[::-1]]
     annotations = ground_truth.loadAnns(ground_truth.getAnnIds(imgIds=[image_id]))
     truth = [_box(ground_truth, a["category_id"], a["bbox"], " (crowd)" if a["iscrowd"] else "") for a in annotations]
-    return _side_by_side(_panel(image, "predictions", found), _panel(image, "ground truth", truth))
+    return _side_by_side(_panel(image, _heading(of_image["score"]), found), _panel(image, "ground truth", truth))
+
+
+def _heading(scores: np.ndarray) -> str:
+    """An empty panel says why it is empty."""
+    if len(scores) and scores.max() >= MIN_SCORE:
+        return "predictions"
+    best = f"best {scores.max():.2g}" if len(scores) else "no detection"
+    return f"predictions: none of score >= {MIN_SCORE:g} ({best})"
 
 
 def _box(ground_truth: COCO, category_id: int, bbox: Iterable[float], suffix: str) -> LabelledBox:

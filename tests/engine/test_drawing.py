@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools.coco import COCO
 
 from litedetr.data import Categories
 from litedetr.engine.drawing import COLOURS, LabelledBox, _overlap, _Pen, draw_boxes, labelled
+from litedetr.engine.pictures import HEADING, _heading, sample_picture
+from litedetr.engine.scores import DETECTION
 from litedetr.structures import Detections
 
 
@@ -40,7 +43,7 @@ def test_a_strip_is_enlarged_no_further_than_memory_goes(size: tuple[int, int]):
 
 
 def test_letters_follow_the_size_of_the_picture():
-    small, large = (_Pen(Image.new("RGB", size)).font.size for size in ((640, 480), (4000, 3000)))
+    small, large = (_Pen(Image.new("RGB", size)).letters for size in ((640, 480), (4000, 3000)))
     assert large > 5 * small
     assert small >= 12
 
@@ -67,3 +70,28 @@ def test_names_scores_and_colours_of_detections():
     worst, best = labelled(found, Categories(("cat", "dog"), (3, 7)))
     assert (best.text, best.bbox, best.colour) == ("dog 0.90", (1, 2, 3, 6), COLOURS[1])
     assert worst.text == "cat 0.46"
+
+
+def test_an_outline_beyond_the_picture_runs_along_its_edge():
+    box = LabelledBox((-50, -50, 900, 900), "", "#ff0000")
+    found = pixels_of(draw_boxes(Image.new("RGB", (400, 500)), [box]), "#ff0000")
+    assert (found.min(0).tolist(), found.max(0).tolist()) == ([0, 0], [499, 399])
+
+
+def test_an_empty_panel_says_why():
+    truth = COCO()
+    truth.dataset = {"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    truth.createIndex()
+    image = Image.new("RGB", (400, 400))
+
+    def heading(*scores: float) -> np.ndarray:
+        rows = np.array([(1, 1, (0, 0, 9, 9), score) for score in scores], DETECTION)
+        return np.asarray(sample_picture(image, 1, rows, truth))[:HEADING, :400]
+
+    assert not np.array_equal(heading(0.2, 0.1), heading(0.3, 0.1))
+    assert _heading(np.array([0.1, 0.1234])) == "predictions: none of score >= 0.3 (best 0.12)"
+    assert _heading(np.array([])) == "predictions: none of score >= 0.3 (no detection)"
+    assert _heading(np.array([0.1, 0.3])) == "predictions"
+    drawn = heading(0.2)
+    assert (drawn[:, -20:] == 255).all()  # it has room
+    assert (drawn < 128).any()

@@ -15,14 +15,17 @@ from engine_helpers import metrics, run_config, train
 from PIL import Image
 
 from litedetr.config import ConfigError
+from litedetr.data import Categories
 from litedetr.engine import EvalConfig, Ranks, evaluate_checkpoint, write_detections
 from litedetr.engine.evaluator import read_detections
 from litedetr.engine.plots import AttentionPlot, ScorePlot, TrainingPlot, draw_attention, draw_scores, draw_training
+from litedetr.engine.plots.attention import find_object
 from litedetr.engine.plots.history import Curve, read_history
 from litedetr.engine.plots.losses import LAST, LossPart, loss_parts
 from litedetr.engine.plots.scored import last_scores
 from litedetr.engine.plots.style import run_names
 from litedetr.engine.scores import SUMMARY, Scores
+from litedetr.structures import Predictions
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,6 +89,37 @@ def test_a_point_outside_the_image_is_refused(finished: Path):
     config = AttentionPlot(str(finished), str(finished / "image.png"), point=(width, 0), device="cpu")
     with pytest.raises(ConfigError, match=f"point: expected .* within the image of {width}x{height} pixels"):
         draw_attention(config)
+
+
+def predictions_of(*scores: float) -> Predictions:
+    """One query for each score, of one class."""
+    return Predictions(torch.tensor(scores).logit().reshape(1, -1, 1), torch.full((1, len(scores), 4), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("rank", "message", "lower"),
+    [
+        (
+            1,
+            "min_score: expected at most the best detection's score, 0.123: min_score=0.11 shows object 1, got 0.3",
+            0.11,
+        ),
+        (3, "min_score: expected .*: min_score=0.0018 shows object 3, got 0.3", 0.0018),
+    ],
+)
+def test_without_a_detection_the_error_names_a_score_that_would_do(rank: int, message: str, lower: float):
+    predictions, categories = predictions_of(0.05, 0.123, 0.002), Categories(("cat",), (1,))
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        find_object(predictions, categories, rank, 0.3)
+    assert find_object(predictions, categories, rank, lower).rank == rank
+
+
+def test_beyond_the_last_detection_the_error_names_a_score_that_would_do():
+    predictions, categories = predictions_of(0.5, 0.2), Categories(("cat",), (1,))
+    with pytest.raises(ConfigError, match=r"^object: expected at most 1, .* min_score=0.3, or min_score=0.18, got 2"):
+        find_object(predictions, categories, 2, 0.3)
+    with pytest.raises(ConfigError, match=r"^object: expected at most 1, .* min_score=0.3, got 3"):
+        find_object(predictions, categories, 3, 0.3)
 
 
 @pytest.mark.parametrize(

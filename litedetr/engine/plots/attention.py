@@ -19,7 +19,7 @@ from litedetr.engine.distributed import choose_device
 from litedetr.engine.plots.attention_figure import AttentionPicture, draw_picture
 from litedetr.engine.plots.config import AttentionPlot
 from litedetr.engine.plots.samples import Reading, decoder_reading, encoder_reading
-from litedetr.engine.plots.style import save
+from litedetr.engine.plots.style import lettering, save
 from litedetr.engine.predictor import Preparation
 from litedetr.paths import user_path
 from litedetr.structures import ImageBatch, Predictions
@@ -70,7 +70,8 @@ def draw_attention(config: AttentionPlot) -> list[Path]:
     reading = encoder_reading(calls, spot.xy) if config.of == "encoder" else decoder_reading(calls, spot.found.query)
     picture = _picture(config, image, spot, reading, calls)
     stem = user_path(config.output or path.parent / "plots") / f"attention_{Path(config.image).stem}_{spot.file_name}"
-    picture_path = save(draw_picture(picture), stem.with_name(f"{stem.name}_{config.of}.png"))
+    with lettering([picture.title]):
+        picture_path = save(draw_picture(picture), stem.with_name(f"{stem.name}_{config.of}.png"))
     weights_path = picture_path.with_suffix(".json")
     weights_path.write_text(json.dumps(_weights(picture), indent=2, ensure_ascii=False), encoding="utf-8")
     return [picture_path, weights_path]
@@ -99,12 +100,24 @@ def find_object(predictions: Predictions, categories: Categories, rank: int, min
     """The detection of this rank among those of score >= `min_score`; ConfigError where there are fewer."""
     scores: Tensor = predictions.class_logits[0].sigmoid()
     ordered, index = scores.flatten().sort(descending=True, stable=True)
-    number, best = int((ordered >= min_score).sum()), float(ordered[0])
-    expected = f"at most {number}, the detections of score >= min_score={min_score:g} (the best has {best:.3f})"
-    require(rank <= number, "object", expected, rank)
+    _require_found(ordered, rank, min_score)
     query, label = divmod(int(index[rank - 1]), scores.shape[1])
     box = tuple(cxcywh_to_xyxy(predictions.boxes[0, query]).tolist())
     return FoundObject(rank, categories.names[label], float(ordered[rank - 1]), query, box)
+
+
+def _require_found(ordered: Tensor, rank: int, min_score: float) -> None:
+    """ConfigError unless `rank` of the scores, best first, reach `min_score`; it says which one they would reach."""
+    number = int((ordered >= min_score).sum())
+    if rank <= number:
+        return
+    shown = min(rank, len(ordered))
+    lower = f"min_score={0.9 * ordered[shown - 1]:.2g}"
+    if number == 0:
+        expected = f"at most the best detection's score, {ordered[0]:.3f}: {lower} shows object {shown}"
+        require(False, "min_score", expected, min_score)
+    reached = f"at most {number}, the detections of score >= min_score={min_score:g}"
+    require(False, "object", f"{reached}, or {lower}" if rank <= len(ordered) else reached, rank)
 
 
 def _picture(

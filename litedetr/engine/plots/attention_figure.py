@@ -13,13 +13,14 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from litedetr.engine.plots.samples import Reading, Samples
-from litedetr.engine.plots.style import FONT, describe, level_colour, new_figure, text_colour
+from litedetr.engine.plots.style import FONT, describe, level_colour, new_figure, shown, text_colour
 
 OVERALL, ON_FINEST = 100, 200  # samples drawn of all levels, and of the finest two
 PANEL_WIDTH, PANEL_HEIGHTS, BARS_HEIGHT, TITLE_HEIGHT = 6.0, (3.0, 7.5), 2.9, 1.3  # inches
 LARGEST_MARKER, SMALLEST_MARKER = 130, 18  # points squared
 FADED = 0.65  # opacity of the image
 MOST_WRITTEN, LEAST_WRITTEN = 13, 0.08  # layers, and the share, whose numbers have room in their bars
+LONGEST_LINE = 160  # letters, of the title
 MARGIN = 0.06  # around the image, of its longer side, for samples that lie outside
 
 
@@ -39,7 +40,8 @@ def draw_picture(picture: AttentionPicture) -> Figure:
     low, high = PANEL_HEIGHTS
     panel = float(np.clip(PANEL_WIDTH * picture.image.height / picture.image.width, low, high))
     figure = new_figure(2 * PANEL_WIDTH + 0.5, panel + BARS_HEIGHT + TITLE_HEIGHT)
-    figure.suptitle(picture.title, fontsize=FONT["title"], x=0.01, ha="left")
+    title = "\n".join(shown(line, LONGEST_LINE) for line in picture.title.split("\n"))
+    figure.suptitle(title, fontsize=FONT["title"], x=0.01, ha="left")
     (left, right), (overall, layers) = figure.subplots(2, 2, height_ratios=[panel, BARS_HEIGHT])
     names, samples = picture.reading.level_names, picture.reading.samples
     _draw_samples(left, picture, samples, OVERALL, "(a) all levels")

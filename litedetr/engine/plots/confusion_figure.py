@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from litedetr.engine.plots.confusion import Confusion
-from litedetr.engine.plots.style import FONT, new_figure
+from litedetr.engine.plots.style import FONT, new_figure, shown
 
 COLOURS = "Blues"
 DARK = 0.55  # share from which text is white
@@ -42,11 +42,12 @@ def confusion_figure(name: str, confusion: Confusion) -> Figure:
     image = axes.imshow(confusion.shares, cmap=COLOURS, vmin=0, vmax=1)
     bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=30, pad=0.02)
     bar.set_label("share of the row", fontsize=FONT["label"])
-    axes.set_xticks(range(number), confusion.names, fontsize=cells.tick, rotation=45 if cells.counts else 90)
+    names = [shown(name) for name in confusion.names]
+    axes.set_xticks(range(number), names, fontsize=cells.tick, rotation=45 if cells.counts else 90)
     if cells.counts:
         for label in axes.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(number), confusion.names, fontsize=cells.tick)
+    axes.set_yticks(range(number), names, fontsize=cells.tick)
     axes.set_xlabel("class of the detection", fontsize=FONT["label"])
     axes.set_ylabel("class of the object", fontsize=FONT["label"])
     for line in (axes.axhline, axes.axvline):
@@ -60,7 +61,7 @@ def confusion_figure(name: str, confusion: Confusion) -> Figure:
 def _title(name: str, confusion: Confusion) -> str:
     rule = confusion.rule
     return (
-        f"{name}: objects by row, what they were detected as by column\n"
+        f"{shown(name)}: objects by row, what they were detected as by column\n"
         f"Detections of score >= {rule.min_score:g} choose in the order of scores: each takes the free object that it\n"
         f"overlaps most, of whatever class, if by IoU >= {rule.iou:g}. Crowds are ignored as in COCO.\n"
         "Last column: objects that none took; last row: detections that took none. Colour: share of the row."

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from litedetr.engine.plots.history import Curve, History, Kind
-from litedetr.engine.plots.style import FONT, colour
+from litedetr.engine.plots.style import FONT, colour, shown
 
 LINES = {"last layer": "-", "the one before": "--", "two before": "-.", "earlier ones": ":"}
 FAINT = 0.22  # opacity of the raw curves
@@ -43,7 +43,7 @@ class RunCurves:
     def legend(self, figure: Figure, depth: int = 1) -> None:
         """Above the panels: the runs' names and, of more than one, the lines of `depth` layers."""
         entries = [
-            Line2D([], [], color=colour(number), linewidth=3, label=history.name)
+            Line2D([], [], color=colour(number), linewidth=3, label=shown(history.name))
             for number, history in enumerate(self.histories)
         ]
         layers = list(LINES.items())[:depth] if depth > 1 else []

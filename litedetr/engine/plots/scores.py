@@ -14,7 +14,7 @@ from litedetr.engine.checkpoint import checkpoint_file
 from litedetr.engine.plots.config import ScorePlot
 from litedetr.engine.plots.confusion_figure import confusion_figure
 from litedetr.engine.plots.scored import Scored, collect
-from litedetr.engine.plots.style import FONT, colour, describe, new_figure, save
+from litedetr.engine.plots.style import FONT, colour, describe, lettering, new_figure, save, shown
 from litedetr.engine.scores import PRECISIONS, ClassScore
 from litedetr.paths import user_path
 
@@ -31,6 +31,21 @@ def draw_scores(config: ScorePlot) -> list[Path]:
     output, scored = _output(config), collect(config)
     if not scored:
         return []
+    with lettering(_names(scored)):
+        return _draw(scored, output)
+
+
+def _names(scored: Sequence[Scored]) -> list[str]:
+    """All that the pictures show."""
+    classes = [name for item in scored if item.confusion for name in item.confusion.names]
+    return [
+        *(item.name for item in scored),
+        *(score.name for item in scored for score in item.scores.classes),
+        *classes,
+    ]
+
+
+def _draw(scored: Sequence[Scored], output: Path) -> list[Path]:
     written = [save(_summary(scored), output / "scores.png"), save(_classes(scored), output / "classes.png")]
     for item in scored:
         if item.confusion is not None:
@@ -56,7 +71,7 @@ def _summary(scored: Sequence[Scored]) -> Figure:
     for number, item in enumerate(scored):
         values = [item.scores.summary[name] for name in PRECISIONS]
         shift = (number - (len(scored) - 1) / 2) * width
-        bars = axes.bar(places + shift, np.nan_to_num(values), width, color=colour(number), label=item.name)
+        bars = axes.bar(places + shift, np.nan_to_num(values), width, color=colour(number), label=shown(item.name))
         if len(scored) <= WRITTEN:
             axes.bar_label(bars, [_text(value) for value in values], fontsize=FONT["tick"], padding=2)
     axes.set_xticks(places, LABELS)
@@ -104,7 +119,7 @@ def _draw_classes(
     for number, (item, classes) in enumerate(zip(scored, by_run, strict=True)):
         values = [classes[name].ap if name in classes else math.nan for name in names]
         places = middles + (number - (len(scored) - 1) / 2) * BAR_HEIGHT
-        bars = axes.barh(places, np.nan_to_num(values), BAR_HEIGHT, color=colour(number), label=item.name)
+        bars = axes.barh(places, np.nan_to_num(values), BAR_HEIGHT, color=colour(number), label=shown(item.name))
         axes.bar_label(bars, [_text(value) for value in values], fontsize=FONT["tick"] - 1, padding=3)
     axes.set_yticks(middles, [_class_label(by_run, name) for name in names])
     axes.margins(x=0.08)
@@ -117,7 +132,7 @@ def _mean_ap(by_run: Sequence[dict[str, ClassScore]], name: str) -> float:
 def _class_label(by_run: Sequence[dict[str, ClassScore]], name: str) -> str:
     """The name, and the number of objects; of runs on different data, each their own."""
     counts = dict.fromkeys(classes[name].num_objects for classes in by_run if name in classes)
-    return f"{name} ({', '.join(map(str, counts))})"
+    return f"{shown(name)} ({', '.join(map(str, counts))})"
 
 
 def _text(value: float) -> str:

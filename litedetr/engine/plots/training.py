@@ -12,7 +12,7 @@ from litedetr.engine.plots.config import TrainingPlot
 from litedetr.engine.plots.curves import RunCurves, from_zero
 from litedetr.engine.plots.history import read_history
 from litedetr.engine.plots.losses import losses_figure
-from litedetr.engine.plots.style import describe, new_figure, run_names, save
+from litedetr.engine.plots.style import describe, lettering, new_figure, run_names, save
 from litedetr.paths import user_path
 
 SCORES = {
@@ -38,8 +38,9 @@ def draw_training(config: TrainingPlot) -> list[Path]:
     histories = [read_history(*pair) for pair in zip(folders, run_names(folders), strict=True)]
     curves = RunCurves(histories, config.over, config.smoothing)
     output = user_path(config.output or folders[0] / "plots")
-    figures = {"training": _numbers_figure(curves), "losses": losses_figure(curves)}
-    return [save(figure, output / f"{name}.png") for name, figure in figures.items()]
+    with lettering(history.name for history in histories):
+        figures = {"training": _numbers_figure(curves), "losses": losses_figure(curves)}
+        return [save(figure, output / f"{name}.png") for name, figure in figures.items()]
 
 
 def _numbers_figure(curves: RunCurves) -> Figure:
