@@ -3,67 +3,90 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from litedetr.data.errors import DataError
+from litedetr.data.formats import plugin_advice, register_plugins
+from litedetr.data.metadata import QUARTER_TURNS, UPRIGHT, orientation, without_metadata
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
+# Loading a TIFF turns it; before that its size depends on Pillow's version. A PNG may tell its orientation at its end.
+LOADED_FOR_SIZE = ("TIFF", "PNG")
 
 
-def read_image(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
-    """The image at `path` as RGB, upright by its EXIF orientation.
+def read_image(source: Path | BinaryIO, size: tuple[int, int] | None = None) -> Image.Image:
+    """The image at a path, or in an open file, as RGB, upright by its EXIF orientation; of several frames the first.
 
     size: (height, width) that annotations refer to. A set annotated on unrotated pixels, whose size fits only
     before the rotation, is left unrotated. DataError if neither fits or the file cannot be decoded.
     """
-    with _opened(path) as stored:
+    with _opened(source) as stored:
         stored.load()
-        upright = ImageOps.exif_transpose(stored)
+        turn = UPRIGHT.get(orientation(stored))
+        upright = stored if turn is None else stored.transpose(turn)
         image = to_rgb(stored if size and upright.size != size[::-1] else upright)
     if size and image.size != size[::-1]:
         (height, width), (real_width, real_height) = size, image.size
-        raise DataError(f"{path}: the annotations say {width}x{height} pixels, the file has {real_width}x{real_height}")
+        raise DataError(
+            f"{source}: the annotations say {width}x{height} pixels, the file has {real_width}x{real_height}"
+        )
     return image
 
 
-def read_size(path: Path) -> tuple[int, int]:
-    """(height, width) of the upright image at `path`, of most from the header alone. DataError if it cannot be read."""
-    with _opened(path) as stored:
-        if stored.format == "TIFF":
-            stored.load()  # turns it, and forgets the orientation; before that, `size` depends on Pillow's version
+def read_size(source: Path | BinaryIO) -> tuple[int, int]:
+    """(height, width) of the upright image at a path, or in an open file, of most from the header alone. DataError if
+    it cannot be read.
+    """
+    with _opened(source, pixels=False) as stored:
+        if stored.format in LOADED_FOR_SIZE:
+            stored.load()
         width, height = stored.size
-        turned = stored.getexif().get(ExifTags.Base.Orientation, 1) in QUARTER_TURNS
+        turned = orientation(stored) in QUARTER_TURNS
     return (width, height) if turned else (height, width)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """As Image.open, with DataError for whatever goes wrong before its end."""
+def _opened(source: Path | BinaryIO, pixels: bool = True) -> Iterator[Image.Image]:
+    """As Image.open, with DataError for whatever goes wrong before its end. pixels: whether they will be needed."""
+    register_plugins()
     try:
         # Not of the path: Pillow would map an uncompressed TIFF, and mix up the pixels of one that has to be turned.
-        with path.open("rb") as file, Image.open(file) as stored:
+        opened = source.open("rb") if isinstance(source, Path) else nullcontext(source)
+        with opened as file, Image.open(without_metadata(file, pixels)) as stored:
+            if isinstance(stored, ImageFile.StubImageFile):
+                stored.load()  # Pillow knows the format but not how to decode it
+            _require_pixels(stored.size)
             yield stored
     except UnidentifiedImageError:
-        raise DataError(f"{path}: cannot be read as an image: it is of no format that Pillow knows") from None
+        reason = f"it is of no format that Pillow knows{plugin_advice(source)}"
+        raise DataError(f"{source}: cannot be read as an image: {reason}") from None
     except Exception as error:  # decoders raise errors of many types
-        raise DataError(f"{path}: cannot be read as an image: {error}") from error
+        raise DataError(f"{source}: cannot be read as an image: {error}") from error
+
+
+def _require_pixels(size: tuple[int, int]) -> None:
+    if min(size) < 1:
+        raise ValueError(f"its size is {size[0]}x{size[1]} pixels")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode to RGB; 16-bit values are scaled to 8 bits, transparency is dropped."""
+    """Any Pillow mode to RGB; 12- and 16-bit values are scaled to 8 bits, transparency is dropped."""
     if image.mode.startswith("I"):  # Pillow's own conversion clips at 255
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(f"expected 16-bit pixels, got values from {values.min()} to {values.max()}")
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+        # Files do not say that they hold 12 bits. One threshold, so that all images of a 12-bit set are scaled alike.
+        depth = 12 if values.max() < 2**12 else 16
+        return Image.fromarray((values >> (depth - 8)).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range")
     if image.mode == "P" and "transparency" in image.info:

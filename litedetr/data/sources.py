@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable
@@ -9,13 +10,13 @@ from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
 
-from PIL import Image
-
 from litedetr.data.errors import DataError
+from litedetr.data.formats import image_suffixes, left_out
 from litedetr.paths import user_path
 
 SHOWN = 5
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,16 @@ class ImageFiles:
 
 def find_images(source: str) -> ImageFiles:
     """The images that `source` means: a file, the image files of a folder (not of its sub-folders), or what a pattern
-    finds, `photos/**/*.jpg` for all sub-folders. DataError where there are none.
+    finds, `photos/**/*.jpg` for all sub-folders. DataError where there are none; a warning counts the files that need a
+    plugin of Pillow that is not there.
     """
     path = user_path(source)
     if path.is_dir():
-        return ImageFiles(path, _in_order(filter(_is_image, path.iterdir()), source))
+        return ImageFiles(path, _in_order(_images(path.iterdir()), source))
     if path.is_file():
         return ImageFiles(path.parent, _in_order([_not_a_video(path)], source))
     if has_magic(str(path)):
-        paths = _in_order(filter(_is_image, map(Path, glob(str(path), recursive=True))), source)
+        paths = _in_order(_images(map(Path, glob(str(path), recursive=True))), source)
         return ImageFiles(Path(os.path.commonpath([file.parent for file in paths])), paths)
     raise DataError(f"source: expected an image, a folder or a pattern such as 'photos/*.jpg', got {source}: not there")
 
@@ -48,7 +50,7 @@ def find_images(source: str) -> ImageFiles:
 def _in_order(paths: Iterable[Path], source: str) -> tuple[Path, ...]:
     found = tuple(sorted(paths, key=_natural))
     if not found:
-        suffixes = ", ".join(sorted(_suffixes())[:SHOWN])
+        suffixes = ", ".join(sorted(image_suffixes())[:SHOWN])
         raise DataError(f"source: expected image files ({suffixes}, ...), found none in {source}")
     return found
 
@@ -59,8 +61,13 @@ def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], str(path)
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in _suffixes() and path.is_file() and not path.name.startswith(".")
+def _images(paths: Iterable[Path]) -> list[Path]:
+    """The image files among `paths`, by their suffixes; a warning tells of those that a missing plugin would read."""
+    shown = [path for path in paths if path.is_file() and not path.name.startswith(".")]
+    for remark in left_out(shown):
+        _log.warning(remark)
+    suffixes = image_suffixes()
+    return [path for path in shown if path.suffix.lower() in suffixes]
 
 
 def _not_a_video(path: Path) -> Path:
@@ -68,8 +75,3 @@ def _not_a_video(path: Path) -> Path:
         advice = f"ffmpeg -i {path} frames/%06d.jpg makes one"
         raise DataError(f"source: expected an image or a folder of a video's frames, got the video {path}; {advice}")
     return path
-
-
-def _suffixes() -> set[str]:
-    """Of the formats that Pillow can open."""
-    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN} - {".pdf", ".mpg"}

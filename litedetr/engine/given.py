@@ -93,10 +93,6 @@ class _Encoded(io.BytesIO):
     def __str__(self) -> str:
         return self.name
 
-    def open(self, mode: str) -> _Encoded:
-        """As a path's."""
-        return self
-
 
 def _encoded(contents: Callable[[], bytes], name: str) -> Given:
     """contents: gives the bytes of the file, so that those of an open one are in memory only while they are needed."""

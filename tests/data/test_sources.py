@@ -23,6 +23,22 @@ def test_a_folder_in_natural_order_without_its_subfolders(folder: Path):
     assert [files.name(path) for path in files.paths] == ["frame_1.JPG", "frame_2.png", "frame_10.jpg"]
 
 
+def test_a_folder_gives_what_can_be_decoded_and_counts_what_a_plugin_would_read(
+    folder: Path, caplog: pytest.LogCaptureFixture
+):
+    for name in ("a.heic", "b.HEIC", "c.jxl", "features.h5", "clip.mpg", "clip.mpeg", "paper.pdf", "drawing.wmf"):
+        (folder / name).write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(9))
+    Image.new("RGB", (4, 3)).save(folder / "pair.mpo", save_all=True, append_images=[Image.new("RGB", (4, 3))])
+    names = ["frame_1.JPG", "frame_2.png", "frame_10.jpg", "pair.mpo"]
+    assert [path.name for path in find_images(str(folder)).paths] == names
+    expected = [
+        "2 .heic files left out: pip install pillow-heif",
+        "1 .jxl file left out: pip install pillow-jxl-plugin",
+    ]
+    assert caplog.messages == expected
+    assert read_size(folder / "pair.mpo") == (3, 4)
+
+
 def test_one_file(folder: Path):
     files = find_images(str(folder / "frame_2.png"))
     assert files.folder == folder

@@ -148,10 +148,11 @@ def test_another_programs_json_says_nothing_of_pictures(run: Path, tmp_path: Pat
 def test_all_that_was_readable_is_written(run: Path, tmp_path: Path):
     photos = draw(tmp_path / "photos", "a.png")
     (photos / "b.png").write_bytes(b"no image")
+    (photos / "stub.jpg").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))  # HDF5: Pillow opens it, and cannot decode it
     (photos / "c.jpg").symlink_to("nowhere.jpg")
     whole = (photos / "a.png").read_bytes()
     (photos / "d.png").write_bytes(whole[: len(whole) // 2])
-    config = PredictConfig(run, str(photos), device="cpu", pictures=False)
+    config = PredictConfig(run, f"{photos}/*", device="cpu", pictures=False)
     predictor, files, writer = open_prediction(config)
     items = list(predict_files(predictor, files, config))
     for item in items:
@@ -159,4 +160,4 @@ def test_all_that_was_readable_is_written(run: Path, tmp_path: Path):
             writer.add(item)
     writer.close()
     assert images_of(writer.folder) == ["a.png"]
-    assert {item.path.name for item in items if isinstance(item, Unreadable)} == {"b.png", "d.png"}
+    assert {item.path.name for item in items if isinstance(item, Unreadable)} == {"b.png", "d.png", "stub.jpg"}
