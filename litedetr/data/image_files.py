@@ -52,10 +52,9 @@ def find_files(folder: Path, names: Sequence[str], source: Path) -> FoundFiles:
     twice = _claimed_twice(resolved)
     if twice:
         raise DataError(f"{source}: {twice[0]!r} and {twice[1]!r} would both be {folder / resolved[twice[0]]}")
-    one, files = (
-        (missing[0], "1 file name was") if len(missing) == 1 else (missing[0], f"{len(missing)} file names were")
-    )
-    remark = f"{source}: {files} matched to files of other spelling, the first {one!r} to {resolved[one]!r}"
+    files = f"{len(missing)} file names were" if len(missing) > 1 else "1 file name was"
+    first = f"{missing[0]!r} to {resolved[missing[0]]!r}"
+    remark = f"{source}: {files} matched to files of other spelling, the first {first}"
     return FoundFiles([resolved.get(name) or name for name in names], [remark])
 
 
@@ -117,7 +116,8 @@ class _Matches:
     def __init__(self, folder: Path, names: Sequence[str], taken: set[str]) -> None:
         self.folder = folder
         self.files: dict[str, list[str]] = defaultdict(list)
-        for name in sorted(set(_walk(folder)) - {str(PurePosixPath(name)) for name in taken}):
+        own = {Path(os.path.relpath(folder / name, folder)).as_posix() for name in taken}
+        for name in sorted(set(_walk(folder)) - own):
             self.files[_plain(name)].append(name)
         self.shared = _shared_folders(names)
 

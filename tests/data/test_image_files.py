@@ -80,7 +80,9 @@ def test_of_two_files_none_is_taken(content: Content, write: Write) -> None:
         CocoJson.read(files.annotations).check_files(files.images)
 
 
-def test_a_file_that_another_name_has_is_not_taken_again(content: Content, write: Write) -> None:
+@pytest.mark.parametrize("taken", ["c.png", "./c.png", "sub/../c.png"])
+def test_a_file_that_another_name_has_is_not_taken_again(taken: str, content: Content, write: Write) -> None:
+    content["images"][2]["file_name"] = taken
     files = renamed(write, content, 0, "a.png", "C.png")
     with pytest.raises(DataError, match=r"1 of its 3 images are not in .*, the first is .*C\.png"):
         CocoJson.read(files.annotations).check_files(files.images)
