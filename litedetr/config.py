@@ -22,10 +22,10 @@ class ConfigError(ValueError):
     """A setting that cannot work; the message names it, what was expected and what came."""
 
 
-def require(condition: bool, name: str, expected: str, value: object) -> None:
-    """Raise ConfigError for the setting `name` unless `condition` holds."""
+def require(condition: bool, name: str, expected: str, value: object, advice: str = "") -> None:
+    """Raise ConfigError for the setting `name` unless `condition` holds. advice: what to set instead."""
     if not condition:
-        raise ConfigError(f"{name}: expected {expected}, got {value!r}")
+        raise ConfigError(f"{name}: expected {expected}, got {value!r}" + (f": {advice}" if advice else ""))
 
 
 def as_type(hint: Any, value: object, name: str) -> Any:
@@ -101,7 +101,8 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return value
     if origin in (Union, types.UnionType):
         options = get_args(hint)
-        if value is None and type(None) in options:
+        # YAML's false, no and off of what can be left out.
+        if type(None) in options and (value is None or (value is False and bool not in options)):
             return None
         return _convert_union([option for option in options if option is not type(None)], value, path)
     if origin is Literal:
@@ -148,6 +149,8 @@ def _convert_tuple(hint: Any, value: Any, path: str) -> tuple[Any, ...]:
 
 
 def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
+    if hint in (int, float) and value is False:  # YAML's false, no and off of a number: none of it
+        value = 0
     if hint is float:
         value = _as_float(value)
     elif hint is int and isinstance(value, Integral) and not isinstance(value, bool):
@@ -155,7 +158,8 @@ def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
     elif hint is str and isinstance(value, os.PathLike):
         value = os.fspath(value)
     matches = isinstance(value, hint) and not (hint in (int, float) and isinstance(value, bool))
-    require(matches, path, f"a value of type {hint.__name__}", value)
+    advice = "true does not say how much" if hint is float and value is True else ""
+    require(matches, path, f"a value of type {hint.__name__}", value, advice)
     _require_usable(value, path)
     return value
 

@@ -46,6 +46,15 @@ def test_a_number_that_yaml_read_as_text():
     assert from_mapping(Outer, {"count": 1, "rate": "1e-4"}).rate == 1e-4
 
 
+def test_false_switches_off_what_can_be_off():
+    """As `flip=false` and `clip_norm=off` in YAML; true says not how much."""
+    config = from_mapping(Outer, {"count": False, "rate": False, "name": False, "inner": {"rate": False}})
+    assert config == Outer(0, 0.0, None, inner=Inner(rate=None))
+    assert isinstance(config.rate, float)
+    with pytest.raises(ConfigError, match=r"^rate: .* float, got True: true does not say how much$"):
+        from_mapping(Outer, {"count": 1, "rate": True})
+
+
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [

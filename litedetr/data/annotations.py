@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 
 from litedetr.data.categories import Categories
 from litedetr.data.errors import DataError
+from litedetr.data.image_files import FoundFiles, find_files, unreadable
 
 _Entry = Mapping[str, Any]
 _INT64 = range(-(2**63), 2**63)
@@ -28,7 +29,7 @@ class ImageTable:
 
     ids: (I,) int64 image ids. file_names: (I,) str. sizes: (I, 2) int32, (height, width) as the JSON gives them.
     offsets: (I + 1,) int64; the objects of image i are offsets[i] to offsets[i + 1].
-    boxes: (N, 4) float32, xyxy in pixels, clipped to the image, none empty. labels: (N,) int64. No crowds.
+    boxes: (N, 4) float32, xyxy in pixels, clipped to the image, none empty. labels: (N,) int64. No ignored ones.
     """
 
     ids: np.ndarray
@@ -70,7 +71,7 @@ class CocoJson:
         """Arrays of all images, and of the objects that belong to `categories`."""
         position = {image["id"]: index for index, image in enumerate(self.images)}
         label_of = categories.labels
-        kept = [a for a in self.annotations if a["category_id"] in label_of and not a.get("iscrowd", 0)]
+        kept = [a for a in self.annotations if a["category_id"] in label_of and not is_ignored(a)]
         kept.sort(key=lambda a: position[a["image_id"]])  # stable: the JSON's order within an image
         owners = np.array([position[a["image_id"]] for a in kept], dtype=np.int64)
         labels = np.array([label_of[a["category_id"]] for a in kept], dtype=np.int64)
@@ -86,16 +87,17 @@ class CocoJson:
             labels=labels[solid],
         )
 
-    def check_files(self, folder: Path) -> None:
-        """DataError unless every image's file lies in `folder`; one listing for each folder, not one look a file."""
-        paths = [folder / image["file_name"] for image in self.images]
-        listings = {parent: _listing(parent) for parent in {path.parent for path in paths}}
-        missing = [path for path in paths if path.name not in listings[path.parent]]
-        if missing:
+    def check_files(self, folder: Path) -> FoundFiles:
+        """The images' files in `folder`; DataError unless all are there and begin as an image does."""
+        found = find_files(folder, [image["file_name"] for image in self.images], self.path)
+        faults = unreadable([folder / name for name in found.names])
+        if faults:
+            (index, reason), path = faults[0], folder / found.names[faults[0][0]]
             raise DataError(
-                f"{self.path}: {len(missing)} of its {len(self.images)} images are not in {folder}, "
-                f"the first is {missing[0]}"
+                f"image id {self.images[index]['id']} of {self.path}: {path}: cannot be read as an image: {reason} "
+                f"({len(faults)} of {len(self.images)} images are not readable)"
             )
+        return found
 
 
 def read_categories(path: Path) -> Categories:
@@ -107,17 +109,6 @@ def _clipped_xyxy(xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     limit = np.concatenate([sizes[:, ::-1], sizes[:, ::-1]], axis=1)
     corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
     return corners.clip(0, limit).astype(np.float32)
-
-
-def _listing(folder: Path) -> set[str]:
-    """Names of all files; none where there is no such folder, or can be none of such a name."""
-    if not os.path.isdir(folder):
-        return set()
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
-    except OSError as error:
-        raise DataError(f"{folder}: the folder cannot be listed: {error}") from error
 
 
 def _load(path: Path) -> Any:
@@ -138,33 +129,46 @@ def _entries(content: Any, name: str, path: Path) -> list[_Entry]:
     return entries
 
 
-def _check_ids(entries: list[_Entry], kind: str, path: Path) -> set[int]:
-    """The ids of all entries, each a distinct integer."""
-    seen: set[int] = set()
+def _check_ids(entries: list[_Entry], kind: str, path: Path) -> None:
+    """The ids that results carry: each a distinct int64."""
     for number, entry in enumerate(entries):
-        entry_id = _field(entry, "id", int, f"{path}: {kind} number {number}")
-        if entry_id in seen:
-            raise DataError(f"{path}: {kind} id {entry_id} occurs twice")
-        seen.add(entry_id)
-    return seen
-
-
-def _check_stored_ids(entries: list[_Entry], kind: str, path: Path) -> None:
-    """Ids that results carry: distinct, and each an int64."""
-    for entry_id in _check_ids(entries, kind, path):
+        advice = f"; results carry it: number these entries, and use the numbers as {kind}_id"
+        entry_id = _field(entry, "id", int, f"{path}: {kind} number {number}", advice)
         if entry_id not in _INT64:
             raise DataError(f"{path}: {kind} id {entry_id} does not fit 64 bits")
+    _check_distinct(entries, kind, path)
 
 
-def _field(entry: _Entry, name: str, kind: type, where: str) -> Any:
+def _check_distinct(entries: list[_Entry], kind: str, path: Path) -> None:
+    """Of ids that are integers: no other is ever used."""
+    counts = Counter(entry["id"] for entry in entries if type(entry.get("id")) is int)
+    for entry_id, count in counts.items():
+        if count > 1:
+            raise DataError(f"{path}: {kind} id {entry_id} occurs twice")
+
+
+def is_ignored(annotation: _Entry) -> bool:
+    """Whether it is a crowd, or marked by mmdetection's `ignore`: no object to learn, and none to be scored by."""
+    return bool(annotation.get("iscrowd", 0) or annotation.get("ignore", 0))
+
+
+def annotation_name(annotation: _Entry, number: int) -> str:
+    """How messages name it: by its id, which may be missing or anything, otherwise by its place in the file from 0."""
+    entry_id = annotation.get("id")
+    if type(entry_id) is int or (isinstance(entry_id, str) and entry_id):
+        return f"annotation id {shortened(entry_id)}"
+    return f"annotation number {number}"
+
+
+def _field(entry: _Entry, name: str, kind: type, where: str, advice: str = "") -> Any:
     value = entry.get(name)
     if type(value) is not kind:  # bool is an int to isinstance
-        raise DataError(f"{where}: expected {name!r} of type {kind.__name__}, got {shortened(value)}")
+        raise DataError(f"{where}: expected {name!r} of type {kind.__name__}, got {shortened(value)}{advice}")
     return value
 
 
 def _check_categories(coco: CocoJson) -> None:
-    _check_stored_ids(coco.categories, "category", coco.path)
+    _check_ids(coco.categories, "category", coco.path)
     for category in coco.categories:
         where = f"{coco.path}: category id {category['id']}"
         name = _field(category, "name", str, where)
@@ -173,7 +177,7 @@ def _check_categories(coco: CocoJson) -> None:
 
 
 def _check_images(coco: CocoJson) -> None:
-    _check_stored_ids(coco.images, "image", coco.path)
+    _check_ids(coco.images, "image", coco.path)
     for image in coco.images:
         where = f"{coco.path}: image id {image['id']}"
         _field(image, "file_name", str, where)
@@ -183,18 +187,19 @@ def _check_images(coco: CocoJson) -> None:
 
 
 def _check_annotations(coco: CocoJson) -> None:
-    _check_ids(coco.annotations, "annotation", coco.path)
+    _check_distinct(coco.annotations, "annotation", coco.path)
     known = {name: {entry["id"] for entry in getattr(coco, name)} for name in ("images", "categories")}
-    for annotation in coco.annotations:
-        where = f"{coco.path}: annotation id {annotation['id']}"
+    for number, annotation in enumerate(coco.annotations):
+        where = f"{coco.path}: {annotation_name(annotation, number)}"
         for name, ids in (("image_id", known["images"]), ("category_id", known["categories"])):
             if _field(annotation, name, int, where) not in ids:
                 raise DataError(f"{where}: there is no {name.removesuffix('_id')} with the id {annotation[name]}")
         if not _is_box(annotation.get("bbox")):
             expected = "a bbox [x, y, width, height] of numbers within 2^31, width and height at least 0"
             raise DataError(f"{where}: expected {expected}, got {shortened(annotation.get('bbox'))}")
-        if annotation.get("iscrowd", 0) not in (0, 1):
-            raise DataError(f"{where}: expected iscrowd 0 or 1, got {shortened(annotation['iscrowd'])}")
+        for flag in ("iscrowd", "ignore"):
+            if annotation.get(flag, 0) not in (0, 1):
+                raise DataError(f"{where}: expected {flag} 0 or 1, got {shortened(annotation[flag])}")
         if not _is_number(annotation.get("area", 0), 0, _TOO_LARGE**2):
             raise DataError(f"{where}: expected a number of at least 0 as area, got {shortened(annotation['area'])}")
 

@@ -22,6 +22,11 @@ class DatasetPair:
     def categories(self) -> Categories:
         return self.train.categories
 
+    @property
+    def remarks(self) -> list[str]:
+        """What the user should know of both, one line each."""
+        return [*self.train.remarks, *self.val.remarks]
+
 
 def build_datasets(config: DataConfig, seed: int) -> DatasetPair:
     """Both splits, checked; `seed` decides the augmentation. ConfigError or DataError says what is wrong."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from pycocotools.coco import COCO
 from torch.utils.data import Dataset
 
 from litedetr.boxes import xyxy_to_cxcywh
-from litedetr.data.annotations import CocoJson
+from litedetr.data.annotations import CocoJson, is_ignored
 from litedetr.data.categories import Categories
 from litedetr.data.config import TransformConfig
 from litedetr.data.errors import DataError
 from litedetr.data.images import normalize, read_image
 from litedetr.data.layout import SplitFiles
+from litedetr.data.remarks import object_remarks
 from litedetr.data.sampling import Sample, SampleKey
 from litedetr.data.transforms import LabelledImage, augment, for_evaluation
 from litedetr.structures import Target
@@ -51,8 +53,9 @@ class CocoDetection(Dataset[Sample]):
         if categories is not None:
             categories.check_covers(own, str(files.annotations))
         self.categories = own if categories is None else categories
-        coco.check_files(files.images)
-        self._table = coco.table(self.categories)
+        found = coco.check_files(files.images)
+        self.remarks = [*found.remarks, *object_remarks(coco, self.categories)]  # what the user should know of it
+        self._table = replace(coco.table(self.categories), file_names=np.array(found.names))
         self._files, self._transforms, self._training, self._seed = files, transforms, training, seed
 
     @property
@@ -120,7 +123,7 @@ def coco_ground_truth(annotations: Path, categories: Categories) -> COCO:
     """For pycocotools, of a COCO JSON: every image, the objects of `categories`, crowds included.
 
     Annotation ids are renumbered from 1: COCOeval takes a match with the id 0 for no match.
-    A missing iscrowd counts as 0, a missing area as the box's.
+    A missing iscrowd counts as 0, a missing area as the box's, and `ignore: 1` as a crowd.
     """
     source = CocoJson.read(annotations)
     known = set(categories.ids)
@@ -145,5 +148,5 @@ def _ground_truth(annotation: dict[str, Any], number: int) -> dict[str, Any]:
         "category_id": annotation["category_id"],
         "bbox": annotation["bbox"],
         "area": annotation.get("area", width * height),
-        "iscrowd": annotation.get("iscrowd", 0),
+        "iscrowd": int(is_ignored(annotation)),
     }

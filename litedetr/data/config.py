@@ -120,9 +120,10 @@ class DataConfig:
             require(distinct, "data.classes", "null or distinct category names", self.classes)
         for split in ("train", "val"):
             images, annotations = self.explicit_paths(split)
+            missing = f"data.{split}_{'images' if images is None else 'annotations'} is missing"
             paired = (images is None) == (annotations is None)
             names = f"data.{split}_images, data.{split}_annotations"
-            require(paired, names, "both or neither", (images, annotations))
+            require(paired, names, "both or neither", (images, annotations), missing)
         if self.name == "coco":
             self._require_location()
         else:
@@ -135,11 +136,15 @@ class DataConfig:
         return self.val_images, self.val_annotations
 
     def _require_location(self) -> None:
-        if self.root is None and self.val_annotations is None:
-            raise ConfigError(
-                "data.root: expected the folder of a COCO-format data set, or data.train_images, "
-                "data.train_annotations, data.val_images and data.val_annotations, got none of them"
-            )
+        if self.root is not None or self.val_annotations is not None:
+            return
+        names = ("train_images", "train_annotations", "val_images", "val_annotations")
+        missing = " and ".join(f"data.{name}" for name in names if getattr(self, name) is None)
+        given = "got none of them" if self.train_annotations is None else f"{missing} are missing"
+        raise ConfigError(
+            "data.root: expected the folder of a COCO-format data set, or data.train_images, "
+            f"data.train_annotations, data.val_images and data.val_annotations; {given}"
+        )
 
     def _require_no_location(self) -> None:
         for name in ("root", "train_images", "val_images"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +20,7 @@ PLUGINS = {
 }
 OPTIONAL = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}  # of builds of Pillow
 RECOGNISED_ONLY = ("MPEG", "PDF", "PALM")
+HEAD = 16  # bytes that tell most formats
 
 
 @cache
@@ -54,6 +55,19 @@ def plugin_advice(source: object) -> str:
     """What to install for a file of this name, in brackets; empty if nothing would help."""
     advice = _missing_plugins().get(Path(str(source)).suffix.lower())
     return f" ({advice})" if advice else ""
+
+
+def is_image_head(head: bytes) -> bool:
+    """Whether a format that can be decoded here begins with the HEAD bytes `head`; some have no fixed beginning."""
+    return any(accept(head) is True for accept in _beginnings())
+
+
+@cache
+def _beginnings() -> list[Callable[[bytes], bool | str]]:
+    """What tells by the first bytes whether a file is of a format; the usual formats first."""
+    register_plugins()
+    Image.init()
+    return [accept for kind, (_, accept) in Image.OPEN.items() if accept is not None and _decodes(kind)]
 
 
 def _missing_plugins() -> dict[str, str]:

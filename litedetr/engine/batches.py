@@ -37,8 +37,9 @@ class StepBatches:
         batch_size = settings.batch_size * ranks.world_size * accumulate
         self.accumulate = accumulate
         self.steps_per_epoch = len(dataset) // batch_size
-        enough = self.steps_per_epoch > 0
-        require(enough, "schedule.batch_size", f"at most the number of training images ({len(dataset)})", batch_size)
+        advice = _fitting(len(dataset), ranks.world_size, accumulate)
+        expected = f"at most the number of training images ({len(dataset)})"
+        require(self.steps_per_epoch > 0, "schedule.batch_size", expected, batch_size, advice)
         self.sampler = _sampler(dataset, settings, ranks, training=True)
         self.loader = Loader(dataset, self.sampler, settings.num_workers)
 
@@ -51,6 +52,15 @@ class StepBatches:
             for _ in range(first, self.steps_per_epoch):
                 yield [next(batches) for _ in range(self.accumulate)]
             epoch, first = epoch + 1, 0
+
+
+def _fitting(num_images: int, world_size: int, accumulate: int) -> str:
+    """The settings with which a step has as many images as there are."""
+    if num_images < world_size:
+        return f"fewer processes ({world_size}) are needed"
+    accumulate = accumulate if num_images >= world_size * accumulate else 1
+    largest = num_images - num_images % (world_size * accumulate)
+    return f"schedule.batch_size={largest} schedule.accumulate={accumulate} fits"
 
 
 def evaluation_batches(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks) -> Loader:

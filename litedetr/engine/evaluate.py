@@ -48,7 +48,8 @@ def evaluate_checkpoint(config: EvalConfig) -> tuple[Evaluation | None, str]:
         settings = LoaderSettings(config.batch_size, _data_config(config, loaded).num_workers, 0)
         with evaluation_batches(dataset, settings, ranks) as batches:
             evaluation = Evaluator(dataset, batches, config.precision, ranks)(loaded.model.to(ranks.device))
-    return evaluation, f"{config.path} on {len(dataset)} images of {dataset.annotations_path}"
+    what = f"{config.path} on {len(dataset)} images of {dataset.annotations_path}"
+    return evaluation, "\n".join([what, *dataset.remarks])
 
 
 def validation_set(config: EvalConfig, loaded: LoadedDetector) -> CocoDetection:

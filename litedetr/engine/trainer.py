@@ -45,7 +45,7 @@ class Trainer:
         self.evaluator = Evaluator(data.val, self.val_batches, config.trainer.precision, ranks)
         categories, steps_per_epoch = data.train.categories, self.batches.steps_per_epoch
         self.state = TrainingState.initial(config, categories, steps_per_epoch, ranks.device)
-        notes = [folder.note, self._description(), *self._crowded(), *self._restore()]
+        notes = [folder.note, self._description(), *data.remarks, *self._crowded(), *self._restore()]
         self.train_step = self._build_train_step()
         self.tracker = self._build_tracker(notes)
         self.scores: Scores | None = None
@@ -53,7 +53,8 @@ class Trainer:
     def _description(self) -> str:
         return (
             f"{self.state.num_parameters / 1e6:.1f} M trained parameters, {len(self.state.categories.ids)} classes, "
-            f"{len(self.train_set)} training and {len(self.val_set)} validation images, "
+            f"{len(self.train_set)} training and {len(self.val_set)} validation images "
+            f"with {self.train_set.object_counts.sum()} and {self.val_set.object_counts.sum()} objects, "
             f"{self.timeline.total_steps} steps of {self.config.schedule.batch_size} images, "
             f"{self.ranks.world_size} x {self.ranks.device.type}, {self.config.trainer.precision}"
         )

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litedetr.data import Categories, DataError
+from litedetr.data import Categories, DataError, coco_ground_truth
 from litedetr.data.annotations import CocoJson, ImageTable
 from litedetr.data.layout import SplitFiles
+from litedetr.engine.scores import DETECTION, coco_scores
 
 Content = dict[str, Any]
 Write = Callable[..., SplitFiles]
@@ -72,6 +73,17 @@ BROKEN = {
     "bbox that overflows": (annotation(bbox=[1e308, 2, 1e308, 4]), "annotation id 11: expected a bbox"),
     "bbox of negative size": (annotation(bbox=[9, 9, -3, 4]), "annotation id 11: expected a bbox"),
     "odd crowd": (annotation(iscrowd="yes"), "annotation id 11: expected iscrowd"),
+    "odd ignore": (annotation(ignore=2), "annotation id 11: expected ignore 0 or 1, got 2"),
+    "no annotation id": (
+        lambda c: (c["annotations"][1].pop("id"), c["annotations"][1].update(bbox=[])),
+        "annotation number 1: expected a bbox",
+    ),
+    "annotation id of text": (annotation(id="x7", bbox=[]), "annotation id 'x7': expected a bbox"),
+    "annotation id of a list": (annotation(id=[7], bbox=[]), "annotation number 1: expected a bbox"),
+    "what to do about an id of text": (
+        image(id="4"),
+        "got '4'; results carry it: number these entries, and use the numbers as image_id",
+    ),
     "odd area": (annotation(area="big"), "annotation id 11: expected a number of at least 0 as area, got 'big'"),
     "area not finite": (annotation(area=float("nan")), "annotation id 11: expected a number .* as area, got nan"),
     "negative area": (annotation(area=-1), "annotation id 11: expected a number of at least 0 as area, got -1"),
@@ -137,6 +149,35 @@ def test_boxes_are_clipped_and_empty_ones_dropped(
     assert table.objects(0)[0].tolist() == expected
     assert table.objects(1)[0].tolist() == [[3, 10, 15, 30], [1, 1, 7, 7]]
     assert table.objects(1)[1].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("ids", [[None] * 4, ["a", "b", "a", ""], [1.5, [], {}, True]])
+def test_annotation_ids_are_never_used(ids: list[Any], content: Content, write: Write) -> None:
+    expected = read_table(write(content))
+    for entry, entry_id in zip(content["annotations"], ids, strict=True):
+        entry["id"] = entry_id
+        if entry_id is None:
+            del entry["id"]
+    files = write(content)
+    assert read_table(files).boxes.tolist() == expected.boxes.tolist()
+    truth = coco_ground_truth(files.annotations, Categories(("cat", "dog"), (5, 90)))
+    assert [entry["id"] for entry in truth.dataset["annotations"]] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("mark", [1, True])
+def test_an_ignored_object_is_neither_learned_nor_missed(mark: Any, content: Content, write: Write) -> None:
+    """mmdetection's flag, which pycocotools overwrites: then it would count as missed."""
+    content["annotations"][1]["ignore"] = mark
+    files = write(content)
+    assert read_table(files).objects(0)[0].tolist() == []
+    categories = Categories(("cat", "dog"), (5, 90))
+    truth = coco_ground_truth(files.annotations, categories)
+    others = [(4, 5, (3, 10, 12, 20), 0.9), (4, 90, (1, 1, 6, 6), 0.9)]
+    both = [*others, (9, 90, (4, 5, 20, 10), 0.95)]
+    for found in (others, both):
+        scores = coco_scores(truth, np.array(found, DETECTION), categories)
+        assert scores.ap == pytest.approx(1)
+        assert [score.num_objects for score in scores.classes] == [1, 1]
 
 
 def test_a_set_without_any_object_is_a_set(content: Content, write: Write) -> None:

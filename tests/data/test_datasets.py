@@ -104,6 +104,13 @@ def test_evaluation_needs_no_training_split(
     [
         ({"name": "coco"}, r"data\.root: expected the folder"),
         ({"name": "coco", "root": "x", "val_images": "y"}, r"data\.val_images, data\.val_annotations: expected both"),
+        ({"name": "coco", "root": "x", "val_images": "y"}, r"\('y', None\): data\.val_annotations is missing$"),
+        ({"name": "coco", "train_annotations": "y"}, r"data\.train_images is missing$"),
+        ({"name": "coco"}, r"got none of them$"),
+        (
+            {"name": "coco", "train_images": "x", "train_annotations": "y"},
+            r"data\.root: .*; data\.val_images and data\.val_annotations are missing$",
+        ),
         ({"name": "shapes", "root": "x"}, r"data\.root: expected null for the data set 'shapes'"),
         ({"name": "shapes", "classes": ()}, r"data\.classes"),
         ({"name": "shapes", "classes": ("ring", "ring")}, r"data\.classes"),
@@ -137,6 +144,14 @@ def test_transform_settings_that_cannot_work_are_named(change: Content, name: st
     TransformConfig(**good)
     with pytest.raises(ConfigError, match=rf"data\.transforms\.{name}: "):
         TransformConfig(**good | change)
+
+
+def test_flip_false_is_no_flip(native: TransformConfig) -> None:
+    settings = {"train_sides": [], "max_side": 1333, "eval_side": False, "flip": False, "crop": False}
+    config = from_mapping(TransformConfig, settings, "data.transforms")
+    assert (config.flip, config.eval_side) == (0.0, None)
+    with pytest.raises(ConfigError, match=r"data\.transforms\.flip: .*got True"):
+        from_mapping(TransformConfig, settings | {"flip": True}, "data.transforms")
 
 
 @pytest.fixture

@@ -222,6 +222,10 @@ def test_a_batch_that_cannot_be_split_or_filled_is_named(cache: Path, tmp_path: 
     with pytest.raises(ConfigError, match=r"schedule.batch_size: expected at most .* \(12\), got 16"):
         train(run_config(cache, schedule={"batch_size": 16}), tmp_path, one_rank)
     three = replace(one_rank, world_size=3)
+    with pytest.raises(ConfigError, match=r"got 16: schedule\.batch_size=12 schedule\.accumulate=4 fits$"):
+        train(run_config(cache, schedule={"batch_size": 16, "accumulate": 4}), tmp_path, one_rank)
+    with pytest.raises(ConfigError, match=r"got 16: schedule\.batch_size=12 schedule\.accumulate=1 fits$"):
+        train(run_config(cache, schedule={"batch_size": 16, "accumulate": 16}), tmp_path, one_rank)
     with pytest.raises(ConfigError, match=r"schedule.batch_size: expected a multiple of processes \(3\)"):
         train(run_config(cache), tmp_path, three)
 

@@ -129,10 +129,13 @@ def legal_edits(folder: str) -> Any:
     return st.one_of(
         _edits("annotations", annotation, "bbox", st.tuples(far, far, size, size).map(list)),
         _edits("annotations", annotation, "iscrowd", st.sampled_from((0, 1, True, False, 1.0, DROP))),
+        _edits("annotations", annotation, "ignore", st.sampled_from((0, 1, True, False, DROP))),
         _edits("annotations", annotation, "area", st.floats(0, 1e6) | st.integers(0, 10**6) | st.just(DROP)),
         _edits("annotations", annotation, "image_id", st.sampled_from((9, 4))),
         _edits("annotations", annotation, "category_id", st.sampled_from((90, 5))),
-        _edits("annotations", st.just(1), "id", st.integers(min_value=14)),
+        _edits(
+            "annotations", st.just(1), "id", st.integers(min_value=14) | st.sampled_from((DROP, None, "x", "", [4]))
+        ),
         _edits("annotations", annotation, "rest", RUBBISH.filter(_is_json)),
         _edits("categories", st.integers(0, 2), "name", name),
         _edits("categories", unused, "id", free_id),

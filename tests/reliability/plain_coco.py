@@ -27,7 +27,7 @@ class PlainCoco:
     def objects(self, image: dict[str, Any]) -> list[tuple[int, Box]]:
         """(label, xyxy box in pixels) of what is to be learned, in the file's order."""
         ids = sorted(category["id"] for category in self.categories)
-        mine = [a for a in self.annotations if a["image_id"] == image["id"] and not a.get("iscrowd", 0)]
+        mine = [a for a in self.annotations if a["image_id"] == image["id"] and not _ignored(a)]
         found = [(ids.index(a["category_id"]), _clipped(a["bbox"], image)) for a in mine]
         return [(label, box) for label, box in found if box[2] > box[0] and box[3] > box[1]]
 
@@ -39,7 +39,7 @@ class PlainCoco:
                 a["category_id"],
                 a["bbox"],
                 a.get("area", a["bbox"][2] * a["bbox"][3]),
-                int(a.get("iscrowd", 0)),
+                int(_ignored(a)),
             )
             for a in self.annotations
         ]
@@ -54,6 +54,10 @@ class PlainCoco:
             for _, _, box, area, _ in counted
         )
         return usual and len(counted) > 0
+
+
+def _ignored(annotation: dict[str, Any]) -> bool:
+    return bool(annotation.get("iscrowd", 0) or annotation.get("ignore", 0))
 
 
 def _clipped(bbox: list[float], image: dict[str, Any]) -> Box:
