@@ -23,6 +23,8 @@ OURS = {
     "get_data_path()",
     "name",  # of a run: a folder's name, which is no path
     "os.path.commonpath([file.parent for file in paths])",
+    "os.path.commonpath([file.parent for file in kept])",
+    "str(source)",  # of an image that is being read, for its suffix
     "tempfile.mkdtemp(prefix='.shapes-', dir=cache)",
     "config.image",  # of the attention's picture, for its name alone
 }
@@ -49,7 +51,7 @@ def test_settings_know_homes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     (tmp_path / "run").mkdir()
     best = tmp_path / "run" / "best.pt"
     assert EvalConfig("~/run").path == EvalConfig("~/run/best.pt").path == best
-    assert PredictConfig("~/run", "a.jpg").folder == tmp_path / "run" / "predictions"
+    assert PredictConfig("~/run", "a.jpg").folder == tmp_path / "run" / "predictions" / "a.jpg"
     assert PredictConfig("~/run", "a.jpg", output="~/found").folder == tmp_path / "found"
     assert ExportConfig("~/run", output="~/a.onnx").target == tmp_path / "a.onnx"
 

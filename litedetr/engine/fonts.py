@@ -22,10 +22,10 @@ def legible(text: str) -> str:
     return "".join(letter if letter not in missing else ascii(letter)[1:-1] for letter in text)
 
 
-def font_file(text: str) -> Path:
+def font_file(text: str) -> str:
     """The file of a font for a text that is legible."""
     font = _font_with(_missing(text))
-    return usual_file() if font is None else Path(font[1])
+    return usual_file() if font is None else font[1]
 
 
 def font_families(texts: Iterable[str]) -> list[str]:
@@ -34,17 +34,17 @@ def font_families(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([USUAL, *(font[0] for font in found if font is not None)]))
 
 
-def usual_file() -> Path:
+def usual_file() -> str:
     from matplotlib import get_data_path  # here, for those who draw nothing
 
-    return Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 
 def _missing(text: str) -> frozenset[str]:
     """What the usual font has not."""
     if text.isascii() and text.isprintable():
         return frozenset()
-    return frozenset(text) - _letters(str(usual_file()))
+    return frozenset(text) - _letters(usual_file())
 
 
 @cache

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from glob import has_magic
 from pathlib import Path
 
 from litedetr.data import DataError, ImageFiles
@@ -54,8 +55,8 @@ def results_folder(parent: Path, source: str) -> Path:
     """The folder of a source below `parent`: of the source's name or, where another source of that name has its results
     there, with eight digits that belong to this source.
     """
-    path = Path(origin(source))
-    while not path.exists():  # a pattern, of which the part before it gives the name
+    path = user_path(origin(source))
+    while has_magic(str(path)) and not path.exists():  # the part before a pattern gives the name
         path = path.parent
     folder, digits = parent / (path.name or "images"), hashlib.sha256(os.fsencode(origin(source))).hexdigest()[:8]
     return folder if _is_free(folder, source) else folder.with_name(f"{folder.name}-{digits}")
@@ -92,4 +93,4 @@ def without_pictures(files: ImageFiles, output: Path) -> ImageFiles:
     if not kept:
         raise DataError(f"source: expected images, found only pictures that predictions drew in {files.folder}")
     _log.warning("source: left out %d pictures that predictions drew", number)
-    return ImageFiles(Path(os.path.commonpath([path.parent for path in kept])), kept)
+    return ImageFiles(Path(os.path.commonpath([file.parent for file in kept])), kept)

@@ -25,8 +25,8 @@ class PredictionWriter:
     """Writes pictures as they come, and at the end predictions.json: a data set in COCO's form whose annotations have
     a score, fit to be looked at, corrected or trained on.
 
-    source: what tells it from another one, see `prediction_folder.origin`. A folder that holds results of the same
-    source has the new ones afterwards: pictures that were drawn before and not again are removed at the end.
+    source: what tells it from another one, see `prediction_folder.origin`; empty: unknown. A folder that holds results
+    of the same source has the new ones afterwards; pictures that were drawn before and not again are removed then.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class PredictionWriter:
         self._drawn: set[str] = set()
         earlier = Results.of(folder)
         self._earlier = set(earlier.pictures) if earlier is not None and earlier.source == source else set()
-        if not self.json.exists():  # from now on the folder is this source's
+        if source and not self.json.exists():  # from now on the folder is this source's
             self._write_json()
 
     @property
