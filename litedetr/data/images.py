@@ -19,9 +19,6 @@ from litedetr.data.metadata import QUARTER_TURNS, UPRIGHT, orientation, without_
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Loading a TIFF turns it; before that its size depends on Pillow's version. A PNG may tell its orientation at its end.
-LOADED_FOR_SIZE = ("TIFF", "PNG")
-
 
 def read_image(source: Path | BinaryIO, size: tuple[int, int] | None = None) -> Image.Image:
     """The image at a path, or in an open file, as RGB, upright by its EXIF orientation; of several frames the first.
@@ -47,8 +44,8 @@ def read_size(source: Path | BinaryIO) -> tuple[int, int]:
     it cannot be read.
     """
     with _opened(source, pixels=False) as stored:
-        if stored.format in LOADED_FOR_SIZE:
-            stored.load()
+        if stored.format == "TIFF":
+            stored.load()  # turns it, and forgets the orientation; before that, `size` depends on Pillow's version
         width, height = stored.size
         turned = orientation(stored) in QUARTER_TURNS
     return (width, height) if turned else (height, width)

@@ -66,17 +66,24 @@ def without_metadata(file: BinaryIO, pixels: bool = True) -> BinaryIO:
 
 
 def _png_of_pixels(data: bytes) -> bytes:
-    """Chunks: length, 4 letters of which the first is small if the image can do without, content, checksum."""
-    kept, place = [data[: len(PNG)]], len(PNG)
+    """Chunks: length, 4 letters of which the first is small if the image can do without, content, checksum.
+
+    What tells the orientation is moved before the pixels, so that reading the header is enough for it.
+    """
+    header, orientations, rest, place = data[: len(PNG)], [], [], len(PNG)
     while place + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
-        end = place + 12 + length
-        if kind[0] < ord("a") or _tells_orientation(kind, data[place + 8 : end]):
-            kept.append(data[place:end])
-        place = end
+        chunk = data[place : place + 12 + length]
+        place += len(chunk)
+        if kind == b"IHDR":
+            header += chunk
+        elif _tells_orientation(kind, chunk[8:]):
+            orientations.append(chunk)
+        elif kind[0] < ord("a"):
+            rest.append(chunk)
         if kind == b"IEND":
-            return b"".join(kept)
-    return b"".join([*kept, data[place:]])  # cut short, which the decoder tells
+            return b"".join([header, *orientations, *rest])
+    return b"".join([header, *orientations, *rest, data[place:]])  # cut short, which the decoder tells
 
 
 def _tells_orientation(kind: bytes, rest: bytes) -> bool:
