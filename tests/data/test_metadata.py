@@ -96,7 +96,7 @@ def test_metadata_do_not_spoil_pixels(name: str, tmp_path: Path) -> None:
 def test_metadata_of_any_kind(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("any")
 
-    @settings(max_examples=300)
+    @settings(max_examples=200)
     @given(any_metadata())
     def run(case: tuple[bytes, int]) -> None:
         check(*case, folder)
