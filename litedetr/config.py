@@ -111,6 +111,9 @@ def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
     if hint is float:
         value = _as_float(value)
     matches = isinstance(value, hint) and not (hint in (int, float) and isinstance(value, bool))
+    if hint is str and isinstance(value, (bool, int, float)):  # a file named 1.0, say
+        quoted = f"in quotes it is one: '{path}=\"{value}\"'"
+        raise ConfigError(f"{path}: expected a value of type str, got {value!r}; {quoted}")
     require(matches, path, f"a value of type {hint.__name__}", value)
     _require_usable(value, path)
     return value

@@ -18,8 +18,8 @@ from typing import Literal
 
 import hydra
 import torch
-from _common import CONFIG_FOLDER, PAPER, as_mapping, overridden
-from _errors import clear_errors
+from _common import PAPER, as_mapping, overridden
+from _script import script
 from flops import FlopsConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -144,8 +144,7 @@ class Machine:
         return self.clock({"step": make_step()})["step"]
 
 
-@hydra.main(version_base=None, config_path=CONFIG_FOLDER, config_name="benchmark")
-@clear_errors
+@script("benchmark")
 def main(cfg: DictConfig) -> None:
     config = from_mapping(BenchmarkConfig, as_mapping(cfg))
     device = choose_device(config.device)
