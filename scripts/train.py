@@ -14,9 +14,9 @@ from litedetr.engine import (
     Trainer,
     agree_on_run_folder,
     join_ranks,
+    replacing,
     use_all_cores,
     use_deterministic_algorithms,
-    writing,
 )
 
 RUNS = Path("runs")
@@ -32,8 +32,8 @@ def main(cfg: DictConfig) -> None:
         folder = agree_on_run_folder(RUNS, text_of(cfg, "run"), config, ranks)
         trainer = Trainer(config, folder, ranks)
         if ranks.is_main:
-            with writing(folder.path / "config.yaml"):
-                OmegaConf.save(cfg, folder.path / "config.yaml", resolve=True)
+            with replacing(folder.path / "config.yaml") as file:
+                file.write(OmegaConf.to_yaml(cfg, resolve=True).encode())
         trainer.run()
 
 

@@ -62,7 +62,7 @@ class RunFolder:
 
     @property
     def results(self) -> Path:
-        """There once the run is complete."""
+        """There once the run has been complete; of which step it tells, and it stays until there are newer ones."""
         return self.path / "results.json"
 
 
@@ -103,7 +103,8 @@ def _chosen(root: Path, name: str | None, config: RunConfig) -> RunFolder:
     last = folder / "last.pt"
     if resume == "never" and last.exists():
         raise ConfigError(
-            f"run={name}: {folder} holds a run already; resume=auto continues it, another name starts anew"
+            f"run={name}: {folder} holds a run already; resume=auto continues it, another name starts anew "
+            f"(of a sweep over the seed: 'run={name}_${{seed}}')"
         )
     if last.exists():
         return RunFolder(folder, last, f"continuing {folder}")
@@ -111,10 +112,14 @@ def _chosen(root: Path, name: str | None, config: RunConfig) -> RunFolder:
 
 
 def _continue_path(path: Path, folder: Path | None) -> RunFolder:
+    """In `folder`, which must not hold another run, or where the checkpoint lies."""
     checkpoint = path / "last.pt" if path.is_dir() else path
     if not checkpoint.is_file():
         raise CheckpointError(f"resume={path}: no such checkpoint; expected auto, never, a checkpoint or a run folder")
     folder = folder or checkpoint.parent
+    is_its_own = folder.resolve() == checkpoint.parent.resolve()
+    if not is_its_own and (folder / "last.pt").exists():
+        raise ConfigError(f"run={folder.name}: {folder} holds another run already, which {path} would replace")
     return RunFolder(folder, checkpoint, f"continuing {checkpoint} in {folder}")
 
 

@@ -54,14 +54,14 @@ def _of_run(folder: Path, name: str, rule: MatchRule) -> Scored:
 
 
 def last_scores(folder: Path) -> Scores:
-    """Of results.json, which a complete run has, otherwise of the last evaluation in metrics.jsonl."""
+    """Of the latest evaluation in results.json, which a complete run has, and metrics.jsonl, which may go on."""
     results = folder / "results.json"
-    if results.is_file():
-        return Scores.from_mapping(json.loads(results.read_text(encoding="utf-8")))
-    evaluations = read_history(folder, folder.name).evaluation
-    if not evaluations:
+    found = [json.loads(results.read_text(encoding="utf-8"))] if results.is_file() else []
+    if not found or (folder / "metrics.jsonl").is_file():
+        found += read_history(folder, folder.name).evaluation.values()
+    if not found:
         raise ConfigError(f"runs: {folder} has no evaluation yet")
-    return Scores.from_mapping(evaluations[max(evaluations)])
+    return Scores.from_mapping(max(found, key=lambda evaluation: evaluation["step"]))
 
 
 def _of_evaluation(name: str, evaluation: Evaluation, rule: MatchRule) -> Scored:
