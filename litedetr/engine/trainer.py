@@ -20,7 +20,7 @@ from litedetr.engine.optim import set_learning_rate
 from litedetr.engine.pace import Pace
 from litedetr.engine.pictures import sample_picture
 from litedetr.engine.run_folder import RunFolder
-from litedetr.engine.schedule import Timeline
+from litedetr.engine.schedule import Timeline, doubts
 from litedetr.engine.scores import Scores, class_table, summary_table
 from litedetr.engine.signals import Interrupted, StopRequest
 from litedetr.engine.state import TrainingState
@@ -46,6 +46,7 @@ class Trainer:
         categories, steps_per_epoch = data.train.categories, self.batches.steps_per_epoch
         self.state = TrainingState.initial(config, categories, steps_per_epoch, ranks.device)
         notes = [folder.note, self._description(), *self._crowded(), *self._restore()]
+        notes += doubts(self.timeline, config.trainer)
         self.train_step = self._build_train_step()
         self.tracker = self._build_tracker(notes)
         self.scores: Scores | None = None

@@ -188,7 +188,8 @@ def test_a_finished_run_that_goes_on_is_unfinished(whole_run: Path, cache: Path,
 def test_the_bar_shows_the_last_evaluation(
     cache: Path, tmp_path: Path, one_rank: Ranks, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    trainer = Trainer(run_config(cache), RunFolder(tmp_path, None, "test"), one_rank)
+    config = run_config(cache, trainer={"num_pictures": 0})
+    trainer = Trainer(config, RunFolder(tmp_path, None, "test"), one_rank)
     evaluate, scores = trainer.evaluator, iter((0.25, 0.75))
 
     def scored(*arguments: object) -> Evaluation:
