@@ -7,6 +7,7 @@ torchrun --nproc-per-node=8 scripts/train.py experiment=coco_r50_36ep data.root=
 from pathlib import Path
 
 from _common import run_config, text_of
+from _fitting import fitting_settings_told
 from _script import script
 from omegaconf import DictConfig, OmegaConf
 
@@ -30,7 +31,8 @@ def main(cfg: DictConfig) -> None:
         use_deterministic_algorithms()
     with join_ranks(config.trainer.device) as ranks:
         folder = agree_on_run_folder(RUNS, text_of(cfg, "run"), config, ranks)
-        trainer = Trainer(config, folder, ranks)
+        with fitting_settings_told():
+            trainer = Trainer(config, folder, ranks)
         if ranks.is_main:
             with replacing(folder.path / "config.yaml") as file:
                 file.write(OmegaConf.to_yaml(cfg, resolve=True).encode())

@@ -26,6 +26,22 @@ class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged, foreign or does not fit; the message names the file and what to do."""
 
 
+class OtherModelError(CheckpointError):
+    """A checkpoint whose model has other settings than the one that its weights are wanted for.
+
+    model: its own settings, a DetectorConfig as a mapping.
+    """
+
+    def __init__(self, what: str, details: str, model: Mapping[str, Any], advice: str = "") -> None:
+        super().__init__(what + advice + details)
+        self.model = model
+        self._parts = what, details
+
+    def advising(self, settings: str) -> OtherModelError:
+        """The same with the settings that fit, before the details."""
+        return OtherModelError(*self._parts, self.model, f"; settings that fit it: {settings}")
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where a run stands. step: optimiser steps done. evaluated_step: the last step that was evaluated.

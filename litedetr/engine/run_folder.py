@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from litedetr.config import ConfigError, require, to_mapping
-from litedetr.engine.checkpoint import Checkpoint, CheckpointError
+from litedetr.engine.checkpoint import Checkpoint, CheckpointError, OtherModelError
 from litedetr.engine.config import RunConfig
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.files import require_writable
@@ -146,15 +146,15 @@ def _newest_unfinished(root: Path, config: RunConfig) -> RunFolder:
 def changed_settings(checkpoint: Checkpoint, config: RunConfig) -> list[str]:
     """What differs from the checkpoint's configuration, `name: old -> new`, trainer settings aside.
 
-    Raises CheckpointError where the model itself differs: then its weights do not mean the same.
+    Raises OtherModelError where the model itself differs: then its weights do not mean the same.
     """
     old, new = dict(flat_settings(checkpoint.full_config)), dict(flat_settings(to_mapping(config)))
     differing = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     lines = {name: f"{name}: {old.get(name)} -> {new.get(name)}" for name in differing}
     model = [line for name, line in lines.items() if name.startswith("model.") and name not in SAME_MODEL]
     if model:
-        advice = "take another run=... name"
-        raise CheckpointError(f"the checkpoint to continue has another model ({'; '.join(model)}): {advice}")
+        what = "the checkpoint to continue has another model: take another run=... name, or its settings"
+        raise OtherModelError(what, f"\n  settings that differ: {'; '.join(model)}", checkpoint.full_config["model"])
     return [line for name, line in lines.items() if not name.startswith("trainer.")]
 
 
