@@ -18,7 +18,7 @@ from litedetr.engine.export import ExportConfig, export_checkpoint
 def main(cfg: DictConfig) -> None:
     use_all_cores()
     config = from_mapping(ExportConfig, as_mapping(cfg))
-    exported = export_checkpoint(config)
+    exported = export_checkpoint(config, say=print)
     by_file, by_torch = exported.milliseconds
     *_, height, width = exported.agreements[0].shape
     print("", *exported.signature, sep="\n")

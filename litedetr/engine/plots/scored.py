@@ -18,6 +18,11 @@ from litedetr.engine.plots.style import run_names
 from litedetr.engine.scores import Scores, coco_scores
 from litedetr.paths import user_path
 
+ELSEWHERE = (
+    "scripts/eval.py with data=coco data.root=<folder> writes a detections.json, which detections=<it> and "
+    "annotations=<COCO JSON> draw"
+)
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -36,7 +41,7 @@ def collect(config: ScorePlot) -> list[Scored]:
         return [_of_run(*pair, rule) for pair in zip(folders, run_names(folders), strict=True)]
     if config.checkpoint:
         evaluation, _ = evaluate_checkpoint(
-            EvalConfig(config.checkpoint, batch_size=config.batch_size, device=config.device)
+            EvalConfig(config.checkpoint, batch_size=config.batch_size, device=config.device), ELSEWHERE
         )
         path = checkpoint_file(config.checkpoint).resolve()
         return [] if evaluation is None else [_of_evaluation(f"{path.parent.name}/{path.stem}", evaluation, rule)]
@@ -48,7 +53,9 @@ def _of_run(folder: Path, name: str, rule: MatchRule) -> Scored:
     detections = folder / "detections.json"
     matrix = None
     if detections.is_file():
-        truth = validation_set(EvalConfig(str(folder)), load_detector(checkpoint_file(folder))).coco_ground_truth()
+        truth = validation_set(
+            EvalConfig(str(folder)), load_detector(checkpoint_file(folder)), ELSEWHERE
+        ).coco_ground_truth()
         matrix = confusion(truth, read_detections(detections), rule)
     return Scored(name, last_scores(folder), matrix)
 
