@@ -244,7 +244,7 @@ def time_scale(config: BenchmarkConfig, machine: Machine) -> None:
 def write(path: Path, rows: Sequence[Row] | Sequence[ModelRow] | Sequence[ScaleRow], machine: Machine) -> None:
     """Rows as CSV, each with what it was measured on."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         kind = type(rows[0]) if rows else Row
         writer = csv.DictWriter(file, [*(field.name for field in fields(kind)), *machine.facts])
         writer.writeheader()
