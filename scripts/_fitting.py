@@ -47,7 +47,7 @@ def fitting_settings(model: Mapping[str, Any], given: Sequence[str]) -> list[str
     for group, decisive in GROUPS.items():
         if not missing.keys() & set(decisive):
             continue
-        for path in sorted(Path(CONFIG_FOLDER, group).glob("*.yaml")):
+        for path in sorted((Path(CONFIG_FOLDER) / group).glob("*.yaml")):
             trial = chosen | {group: path.stem}
             left = _missing(model, given, trial)
             if left is not None and len(left) < len(missing):
