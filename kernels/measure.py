@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -19,6 +23,8 @@ from kernels.peers import Attend
 Step = Callable[[], object]
 
 COPY_BYTES = 1 << 28
+STDERR = 2  # the file descriptor, which C++ writes to
+KINETO_NOTES = (b"USDT:", b"STAGE:")
 L1_BYTES_PER_CLOCK = 128  # of one multiprocessor
 
 
@@ -73,11 +79,40 @@ def _in_turns(steps: dict[str, Step], rounds: int) -> dict[str, Timing]:
 
 def _peak_on_cpu(step: Step) -> float:
     """By the profiler's record of every allocation, in MiB."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+    recorded = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+    with _without_kineto_log():
+        recorded.start()
+    try:
         step()
+    finally:
+        with _without_kineto_log():
+            recorded.stop()
     events = recorded.profiler.kineto_results.events()
     changes = [event.nbytes() for event in events if event.name() == "[memory]"]
     return max(accumulate(changes), default=0) / 2**20
+
+
+@contextmanager
+def _without_kineto_log() -> Iterator[None]:
+    """Leaves out the lines that PyTorch's profiler writes to stderr whenever it starts or stops, `USDT: ...`.
+
+    Whatever else is written meanwhile follows at the end. (KINETO_LOG_LEVEL would hide errors with them, and counts
+    only if it is set before torch is imported.)
+    """
+    sys.stderr.flush()
+    stderr = os.dup(STDERR)
+    try:
+        with tempfile.TemporaryFile() as log:
+            os.dup2(log.fileno(), STDERR)
+            try:
+                yield
+            finally:
+                os.dup2(stderr, STDERR)
+                log.seek(0)
+                others = [line for line in log if not line.startswith(KINETO_NOTES)]
+                os.write(STDERR, b"".join(others))
+    finally:
+        os.close(stderr)
 
 
 def _on_gpu(step: Step, device: torch.device, milliseconds: int) -> Timing:

@@ -158,7 +158,10 @@ def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
     elif hint is str and isinstance(value, os.PathLike):
         value = os.fspath(value)
     matches = isinstance(value, hint) and not (hint in (int, float) and isinstance(value, bool))
-    advice = "true does not say how much" if hint is float and value is True else ""
+    if hint is str and isinstance(value, (bool, int, float)):  # a file named 1.0, say
+        advice = f"in quotes it is one: '{path}=\"{value}\"'"
+    else:
+        advice = "true does not say how much" if hint is float and value is True else ""
     require(matches, path, f"a value of type {hint.__name__}", value, advice)
     _require_usable(value, path)
     return value

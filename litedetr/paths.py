@@ -12,11 +12,21 @@ def user_path(text: str | os.PathLike[str]) -> Path:
     """The path that a setting or an argument means: `~` and `~name` at its beginning are the homes of users.
 
     ConfigError where there is no such user. A file whose name begins with ~ is written ./~name; of that the path comes
-    back absolute, so that a second call changes nothing.
+    back absolute, so that a second call changes nothing. Letters that the locale lacks (LC_ALL=C) are looked for in
+    UTF-8.
     """
-    expanded = os.path.expanduser(text)
+    expanded = _encodable(os.path.expanduser(text))
     if expanded.startswith("~"):
         user = Path(expanded).parts[0]
         raise ConfigError(f"{text}: {user} is the home of no user of this machine; a file of this name is ./{text}")
     path = Path(expanded)
     return path.absolute() if path.parts and path.parts[0].startswith("~") else path
+
+
+def _encodable(path: str) -> str:
+    """As Python would have read it from this machine's file system: with its bytes in place of unknown letters."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return os.fsdecode(path.encode("utf-8", "surrogateescape"))
+    return path

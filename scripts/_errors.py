@@ -10,16 +10,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from typing import NoReturn, ParamSpec
 
 import _common  # noqa: F401  first: it lets litedetr be found
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from _sweep import leave_error
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from tqdm import tqdm
 
 from litedetr.engine import Interrupted, LoaderError, LostRanksError, NonFiniteError, loader_failures_named
 
+P = ParamSpec("P")
 USER_ERRORS = (ValueError, OSError, OmegaConfBaseException, NonFiniteError, LoaderError, LostRanksError)
 # What PyTorch says of tensors that do not fit: on a CPU, on a GPU, beyond 64 bits.
 TOO_LARGE = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "multiplication overflow")
@@ -27,15 +28,15 @@ SIGPIPE = 13  # Windows has none
 PATIENCE = 5.0  # seconds
 
 
-def clear_errors(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+def clear_errors(main: Callable[P, None]) -> Callable[P, None]:
     """End with one line on stderr and code 2 where the user can mend it; with 128 + n after signal n."""
 
     @functools.wraps(main)
-    def wrapped(cfg: DictConfig) -> None:
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         threading.excepthook = _leave_system_errors_to_main
         try:
-            with loader_failures_named():
-                main(cfg)
+            with _left_for_sweep(), loader_failures_named():
+                main(*args, **kwargs)
             sys.stdout.flush()
         except Interrupted as stop:
             _leave(128 + stop.signum, str(stop))
@@ -84,7 +85,22 @@ def memory_message(error: Exception) -> str | None:
     return None
 
 
-def _in_words(error: Exception) -> str:
+@contextlib.contextmanager
+def _left_for_sweep() -> Iterator[None]:
+    """The first line of an error, Hydra's own included, is left for the sweep that this process may be a job of."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        cause = error.__context__ if isinstance(error, SystemExit) else error  # Hydra tells its own errors and exits
+        if cause is not None and not isinstance(cause, SystemExit):
+            kind = "" if isinstance(cause, USER_ERRORS) else f"{type(cause).__name__}: "
+            leave_error(kind + _in_words(cause).strip().partition("\n")[0])
+        raise
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, InterpolationKeyError):
+        return f"{str(error).partition(chr(10))[0]}; a $ that is part of a value, and no reference, is written \\$"
     named = isinstance(error, OSError) and error.filename is not None
     return f"{error.filename}: {error.strerror}" if named else str(error)
 

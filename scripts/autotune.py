@@ -8,10 +8,9 @@ python scripts/autotune.py target=sm_90       # no GPU needed: compiles the cand
 from dataclasses import dataclass
 from itertools import product
 
-import hydra
 import torch
-from _common import CONFIG_FOLDER, as_mapping
-from _errors import clear_errors
+from _common import as_mapping
+from _script import script
 from omegaconf import DictConfig
 from tqdm import tqdm
 
@@ -50,8 +49,7 @@ class AutotuneConfig:
             require(name in DTYPES, "dtypes", f"some of {', '.join(DTYPES)}", name)
 
 
-@hydra.main(version_base=None, config_path=CONFIG_FOLDER, config_name="autotune")
-@clear_errors
+@script("autotune")
 def main(cfg: DictConfig) -> None:
     settings = as_mapping(cfg)
     (config,) = beside_model(settings, AutotuneConfig)

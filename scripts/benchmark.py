@@ -18,8 +18,8 @@ from typing import Literal
 
 import hydra
 import torch
-from _common import CONFIG_FOLDER, PAPER, as_mapping, overridden
-from _errors import clear_errors
+from _common import PAPER, as_mapping, overridden
+from _script import script
 from flops import FlopsConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -144,8 +144,7 @@ class Machine:
         return self.clock({"step": make_step()})["step"]
 
 
-@hydra.main(version_base=None, config_path=CONFIG_FOLDER, config_name="benchmark")
-@clear_errors
+@script("benchmark")
 def main(cfg: DictConfig) -> None:
     config = from_mapping(BenchmarkConfig, as_mapping(cfg))
     device = choose_device(config.device)
@@ -245,7 +244,7 @@ def time_scale(config: BenchmarkConfig, machine: Machine) -> None:
 def write(path: Path, rows: Sequence[Row] | Sequence[ModelRow] | Sequence[ScaleRow], machine: Machine) -> None:
     """Rows as CSV, each with what it was measured on."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         kind = type(rows[0]) if rows else Row
         writer = csv.DictWriter(file, [*(field.name for field in fields(kind)), *machine.facts])
         writer.writeheader()

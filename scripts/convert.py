@@ -6,20 +6,20 @@ python scripts/convert.py <published.pth> <out.pt> num_high_levels=3
 import argparse
 import sys
 
-from _common import as_mapping
-from _errors import clear_errors
-from omegaconf import DictConfig, OmegaConf
+from _script import on_command_line
 
 from litedetr.config import from_mapping
 from litedetr.engine import ConvertConfig, convert
 
-
-@clear_errors
-def main(cfg: DictConfig) -> None:
-    print(convert(from_mapping(ConvertConfig, as_mapping(cfg))))
+VALUES = {"null": None, "true": True, "false": False}
 
 
-def arguments(argv: list[str]) -> DictConfig:
+@on_command_line
+def main() -> None:
+    print(convert(arguments(sys.argv[1:])))
+
+
+def arguments(argv: list[str]) -> ConvertConfig:
     """Two paths, then settings of ConvertConfig as name=value."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("published", help="file of the published code")
@@ -35,8 +35,14 @@ def arguments(argv: list[str]) -> DictConfig:
     odd = [setting for setting in given.settings if "=" not in setting]
     if odd:
         parser.error(f"expected name=value, got {', '.join(odd)}")
-    return OmegaConf.merge({"published": given.published, "out": given.out}, OmegaConf.from_dotlist(given.settings))
+    settings = {name: value_of(text) for name, _, text in (setting.partition("=") for setting in given.settings)}
+    return from_mapping(ConvertConfig, {"published": given.published, "out": given.out} | settings)
+
+
+def value_of(text: str) -> object:
+    """A number, null, true or false; anything else is text as it stands."""
+    return int(text) if text.isdecimal() else VALUES.get(text, text)
 
 
 if __name__ == "__main__":
-    main(arguments(sys.argv[1:]))
+    main()

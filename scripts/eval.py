@@ -4,9 +4,8 @@ python scripts/eval.py checkpoint=runs/foo/best.pt
 python scripts/eval.py checkpoint=runs/foo/best.pt data=coco data.root=<coco>
 """
 
-import hydra
-from _common import CONFIG_FOLDER, as_mapping, overridden
-from _errors import clear_errors, one_voice
+from _common import as_mapping, overridden
+from _script import script
 from omegaconf import DictConfig
 
 from litedetr.config import from_mapping
@@ -22,9 +21,7 @@ from litedetr.engine import (
 from litedetr.paths import user_path
 
 
-@one_voice
-@hydra.main(version_base=None, config_path=CONFIG_FOLDER, config_name="eval")
-@clear_errors
+@script("eval")
 def main(cfg: DictConfig) -> None:
     use_all_cores()
     config = from_mapping(EvalConfig, settings(cfg))

@@ -5,9 +5,8 @@ python scripts/export.py checkpoint=runs/foo/best.pt format=torch_export backend
 python scripts/export.py checkpoint=runs/foo format=aoti device=cuda
 """
 
-import hydra
-from _common import CONFIG_FOLDER, as_mapping
-from _errors import clear_errors
+from _common import as_mapping
+from _script import script
 from omegaconf import DictConfig
 
 from litedetr.config import from_mapping
@@ -15,12 +14,11 @@ from litedetr.engine import use_all_cores
 from litedetr.engine.export import ExportConfig, export_checkpoint
 
 
-@hydra.main(version_base=None, config_path=CONFIG_FOLDER, config_name="export")
-@clear_errors
+@script("export")
 def main(cfg: DictConfig) -> None:
     use_all_cores()
     config = from_mapping(ExportConfig, as_mapping(cfg))
-    exported = export_checkpoint(config)
+    exported = export_checkpoint(config, say=print)
     by_file, by_torch = exported.milliseconds
     *_, height, width = exported.agreements[0].shape
     print("", *exported.signature, sep="\n")

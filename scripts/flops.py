@@ -10,8 +10,8 @@ from functools import cache
 from typing import Literal
 
 import hydra
-from _common import CONFIG_FOLDER, PAPER, as_mapping
-from _errors import clear_errors
+from _common import PAPER, as_mapping
+from _script import script
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
@@ -56,8 +56,7 @@ class FlopsConfig:
         require(self.num_classes >= 1, "num_classes", "at least 1", self.num_classes)
 
 
-@hydra.main(version_base=None, config_path=CONFIG_FOLDER, config_name="flops")
-@clear_errors
+@script("flops")
 def main(cfg: DictConfig) -> None:
     settings = as_mapping(cfg)
     (config,) = beside_model(settings, FlopsConfig)

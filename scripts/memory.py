@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import hydra
 import torch
-from _common import CONFIG_FOLDER, as_mapping
-from _errors import clear_errors
+from _common import as_mapping
+from _script import script
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -36,8 +36,7 @@ class MemoryConfig:
         require(len(self.options) > 0, "options", "at least one", self.options)
 
 
-@hydra.main(version_base=None, config_path=CONFIG_FOLDER, config_name="memory")
-@clear_errors
+@script("memory")
 def main(cfg: DictConfig) -> None:
     config, _ = beside_model(as_mapping(cfg), MemoryConfig, StepConfig)
     use_all_cores()

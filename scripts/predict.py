@@ -7,9 +7,8 @@ python scripts/predict.py checkpoint=runs/foo source='photos/**/*.jpg' threshold
 import sys
 from contextlib import closing
 
-import hydra
-from _common import CONFIG_FOLDER, as_mapping
-from _errors import clear_errors
+from _common import as_mapping
+from _script import script
 from omegaconf import DictConfig
 from tqdm import tqdm
 
@@ -19,8 +18,7 @@ from litedetr.engine import PredictConfig, Unreadable, open_prediction, predict_
 FAILED = 2
 
 
-@hydra.main(version_base=None, config_path=CONFIG_FOLDER, config_name="predict")
-@clear_errors
+@script("predict")
 def main(cfg: DictConfig) -> None:
     use_all_cores()
     config = from_mapping(PredictConfig, as_mapping(cfg))

@@ -6,9 +6,8 @@ python scripts/visualize.py draw=training runs=[runs/foo,runs/bar]
 python scripts/visualize.py draw=scores checkpoint=runs/foo
 """
 
-import hydra
-from _common import CONFIG_FOLDER, as_mapping
-from _errors import clear_errors
+from _common import as_mapping
+from _script import script
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -30,8 +29,7 @@ DRAWINGS = {
 }
 
 
-@hydra.main(version_base=None, config_path=CONFIG_FOLDER, config_name="visualize")
-@clear_errors
+@script("visualize")
 def main(cfg: DictConfig) -> None:
     use_all_cores()
     settings, draw = DRAWINGS[HydraConfig.get().runtime.choices["draw"]]

@@ -56,6 +56,16 @@ def test_settings_know_homes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     assert ExportConfig("~/run", output="~/a.onnx").target == tmp_path / "a.onnx"
 
 
+def test_letters_that_the_locale_lacks_are_read_as_the_file_system_has_them(monkeypatch: pytest.MonkeyPatch):
+    """As with LC_ALL=C PYTHONUTF8=0; a path that came from there is found anywhere else."""
+    monkeypatch.setattr("os.fsencode", lambda path: path.encode("ascii", "surrogateescape"))
+    monkeypatch.setattr("os.fsdecode", lambda path: path.decode("ascii", "surrogateescape"))
+    found = user_path("bäume/a.jpg")
+    assert str(found) == "b\udcc3\udca4ume/a.jpg"
+    assert user_path(found) == found
+    assert str(found).encode("utf-8", "surrogateescape").decode() == "bäume/a.jpg"
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_nothing_else_makes_paths_of_settings(path: Path):
     if path == OWNER:

@@ -109,7 +109,7 @@ def read_entries(path: Path) -> dict[Shape, dict[str, Any]]:
     """The entries of a file of tuned launches by shape; none where there is no file, or of another Triton version."""
     if not path.exists():
         return {}
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     if content["triton"] != triton.__version__:
         return {}
     return {Shape(**entry["shape"]): entry for entry in content["entries"]}

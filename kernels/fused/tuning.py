@@ -135,7 +135,7 @@ def save(results: Iterable[Tuned], gpu: str, folder: Path | None = None) -> Path
     content = {"gpu": gpu, "triton": triton.__version__, "torch": torch.__version__, "entries": list(entries.values())}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, path)
     launch.tuned.cache_clear()
     return path

@@ -30,7 +30,7 @@ def object_remarks(coco: CocoJson, categories: Categories) -> list[str]:
     mine = [(number, a) for number, a in enumerate(coco.annotations) if a["category_id"] in known]
     learned = [(number, a) for number, a in mine if not is_ignored(a)]
     if not learned:
-        return [f"{coco.path}: {_why_none(coco, mine, categories)}: nothing can be learned or scored"]
+        return [f"warning: {coco.path}: {_why_none(coco, mine, categories)}: nothing can be learned or scored"]
     size_of = {image["id"]: (image["width"], image["height"]) for image in coco.images}
     objects = _Objects(
         [annotation_name(a, number) for number, a in learned],
@@ -39,7 +39,7 @@ def object_remarks(coco: CocoJson, categories: Categories) -> list[str]:
     )
     counts = Counter(a["category_id"] for _, a in learned)
     lines = [*_box_remarks(objects), *_class_remarks(counts, categories)]
-    return [f"{coco.path}: {line}" for line in lines]
+    return [f"warning: {coco.path}: {line}" for line in lines]
 
 
 def _why_none(coco: CocoJson, mine: list, categories: Categories) -> str:

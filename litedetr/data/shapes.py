@@ -87,7 +87,7 @@ def _write_split(root: Path, split: str, stream: int, num_images: int, config: S
         annotations += _annotations(scene, image_id, first_id=len(annotations) + 1)
     content = {"images": images, "annotations": annotations, "categories": _categories()}
     (root / "annotations").mkdir(exist_ok=True)
-    (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def _annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, Any]]:

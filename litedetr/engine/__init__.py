@@ -5,6 +5,7 @@ from litedetr.engine.checkpoint import (
     Checkpoint,
     CheckpointError,
     LoadedDetector,
+    OtherModelError,
     load_checkpoint,
     load_detector,
     save_checkpoint,
@@ -29,7 +30,7 @@ from litedetr.engine.distributed import (
 )
 from litedetr.engine.evaluate import EvalConfig, evaluate_checkpoint
 from litedetr.engine.evaluator import Evaluation, Evaluator, write_detections
-from litedetr.engine.files import StorageError, require_writable, writing
+from litedetr.engine.files import StorageError, replacing, require_writable
 from litedetr.engine.loader import LoaderError, loader_failures_named
 from litedetr.engine.predict import (
     PredictConfig,
@@ -59,6 +60,7 @@ __all__ = [
     "LoaderSettings",
     "LostRanksError",
     "NonFiniteError",
+    "OtherModelError",
     "Precision",
     "PredictConfig",
     "Prediction",
@@ -89,6 +91,7 @@ __all__ = [
     "loader_failures_named",
     "open_prediction",
     "predict_files",
+    "replacing",
     "require_image_size",
     "require_writable",
     "save_checkpoint",
@@ -96,5 +99,4 @@ __all__ = [
     "use_all_cores",
     "use_deterministic_algorithms",
     "write_detections",
-    "writing",
 ]

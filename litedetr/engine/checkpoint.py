@@ -26,6 +26,22 @@ class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged, foreign or does not fit; the message names the file and what to do."""
 
 
+class OtherModelError(CheckpointError):
+    """A checkpoint whose model has other settings than the one that its weights are wanted for.
+
+    model: its own settings, a DetectorConfig as a mapping.
+    """
+
+    def __init__(self, what: str, details: str, model: Mapping[str, Any], advice: str = "") -> None:
+        super().__init__(what + advice + details)
+        self.model = model
+        self._parts = what, details
+
+    def advising(self, settings: str) -> OtherModelError:
+        """The same with the settings that fit, before the details."""
+        return OtherModelError(*self._parts, self.model, f"; settings that fit it: {settings}")
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where a run stands. step: optimiser steps done. evaluated_step: the last step that was evaluated.
@@ -99,22 +115,34 @@ def checkpoint_file(path: Path | str) -> Path:
 def load_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint to the CPU; CheckpointError where that cannot be done."""
     path = user_path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; a run folder holds last.pt and best.pt")
-    try:
-        _check_sums(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen types for a damaged file
-        reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
-        advice = "it is damaged or no PyTorch file; take the run's other checkpoint (last.pt, best.pt)"
-        raise CheckpointError(f"{path}: cannot be read: {advice} ({reason})") from error
-    _check_format(path, content)
+    content = _content(path)
     known = {field.name: content[field.name] for field in fields(Checkpoint) if field.name in content}
     try:
         return from_mapping(Checkpoint, known)
     except ValueError as error:
         what = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: not a whole checkpoint; take another one ({what})") from error
+
+
+def load_progress(path: Path) -> Progress:
+    """Where the run of a checkpoint stands; reads no tensors, and does not see whether they are damaged."""
+    return from_mapping(Progress, _content(path, tensors=False).get("progress"), "progress")
+
+
+def _content(path: Path, tensors: bool = True) -> Mapping[str, Any]:
+    """What the file holds; CheckpointError where it is none of ours. Without `tensors` they stay on the disk."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; a run folder holds last.pt and best.pt")
+    try:
+        if tensors:
+            _check_sums(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=not tensors)
+    except Exception as error:  # torch raises half a dozen types for a damaged file
+        reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
+        advice = "it is damaged or no PyTorch file; take the run's other checkpoint (last.pt, best.pt)"
+        raise CheckpointError(f"{path}: cannot be read: {advice} ({reason})") from error
+    _check_format(path, content)
+    return content
 
 
 def _check_sums(path: Path) -> None:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litedetr.config import from_mapping, require, to_mapping, typed
-from litedetr.data import CocoDetection, DataConfig, build_eval_dataset
+from litedetr.config import ConfigError, from_mapping, require, to_mapping, typed
+from litedetr.data import CocoDetection, DataConfig, DataError, build_eval_dataset
 from litedetr.engine.batches import LoaderSettings, evaluation_batches
 from litedetr.engine.checkpoint import LoadedDetector, checkpoint_file, load_detector
 from litedetr.engine.config import Device, Precision
 from litedetr.engine.distributed import join_ranks
 from litedetr.engine.evaluator import Evaluation, Evaluator
+
+OTHER_DATA = "data=coco data.root=<folder> evaluates on another one"
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,14 @@ class EvalConfig:
         return checkpoint_file(self.checkpoint)
 
 
-def evaluate_checkpoint(config: EvalConfig) -> tuple[Evaluation | None, str]:
-    """The evaluation (None on all ranks but the main one), and what was evaluated, in words."""
+def evaluate_checkpoint(config: EvalConfig, otherwise: str = OTHER_DATA) -> tuple[Evaluation | None, str]:
+    """The evaluation (None on all ranks but the main one), and what was evaluated, in words.
+
+    otherwise: what to do without the data that the checkpoint was trained beside, for the ConfigError.
+    """
     loaded = load_detector(config.path)
     with join_ranks(config.device) as ranks:
-        dataset = validation_set(config, loaded)
+        dataset = validation_set(config, loaded, otherwise)
         settings = LoaderSettings(config.batch_size, _data_config(config, loaded).num_workers, 0)
         with evaluation_batches(dataset, settings, ranks) as batches:
             evaluation = Evaluator(dataset, batches, config.precision, ranks)(loaded.model.to(ranks.device))
@@ -52,9 +57,15 @@ def evaluate_checkpoint(config: EvalConfig) -> tuple[Evaluation | None, str]:
     return evaluation, "\n".join([what, *dataset.remarks])
 
 
-def validation_set(config: EvalConfig, loaded: LoadedDetector) -> CocoDetection:
+def validation_set(config: EvalConfig, loaded: LoadedDetector, otherwise: str = OTHER_DATA) -> CocoDetection:
     """What `evaluate_checkpoint` evaluates on."""
-    return build_eval_dataset(_data_config(config, loaded), loaded.config.seed, loaded.categories)
+    try:
+        return build_eval_dataset(_data_config(config, loaded), loaded.config.seed, loaded.categories)
+    except (ConfigError, DataError) as error:
+        if config.data is not None:
+            raise
+        what = f"{config.path}: the validation set that it was trained beside cannot be read"
+        raise ConfigError(f"{what} ({error}); {otherwise}") from error
 
 
 def _data_config(config: EvalConfig, loaded: LoadedDetector) -> DataConfig:

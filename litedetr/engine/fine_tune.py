@@ -10,14 +10,14 @@ from torch import Tensor
 
 from litedetr.config import from_mapping, to_mapping
 from litedetr.data import Categories
-from litedetr.engine.checkpoint import Checkpoint, CheckpointError, checkpoint_file, load_checkpoint
+from litedetr.engine.checkpoint import Checkpoint, CheckpointError, OtherModelError, checkpoint_file, load_checkpoint
 from litedetr.engine.run_folder import SAME_MODEL, flat_settings
 from litedetr.models import Detector
 
 LABEL_TABLE = re.compile(r"denoising\.labels\.")
 # Whose rows are classes: what another number of classes cannot take over.
 CLASS_PARTS = re.compile(r"(query_selection\.head|decoder\.head|decoder\.heads\.\d+)\.classes\.|denoising\.labels\.")
-NUM_SHOWN = 5
+NUM_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def initialise_from(model: Detector, categories: Categories, path: Path | str) -
     are, and so does the label table where one of the two has none, being without denoising.
 
     path: a file, or a run folder, whose best.pt is taken. categories: those that the model is going to learn. Anything
-    else that does not fit is a CheckpointError with the tensors' names and the settings that differ.
+    else that does not fit is a CheckpointError with the tensors' names, an OtherModelError where settings differ.
     """
     path = checkpoint_file(path)
     checkpoint = load_checkpoint(path)
@@ -45,7 +45,13 @@ def initialise_from(model: Detector, categories: Categories, path: Path | str) -
     known = from_mapping(Categories, checkpoint.categories)
     changed = _changed_settings(checkpoint, model)
     free = LABEL_TABLE if len(known) == len(categories) else CLASS_PARTS
-    _check(weights, own, free, changed, path)
+    misfits = _misfits(weights, own, free)
+    if misfits and changed:
+        details = f"\n  settings that differ: {_some(changed, '; ')}{misfits}"
+        model_there = checkpoint.full_config["model"]
+        raise OtherModelError(f"trainer.init_from: {path} holds weights of another model", details, model_there)
+    if misfits:
+        raise CheckpointError(f"trainer.init_from: {path} does not hold the weights of this model{misfits}")
     fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
     model.load_state_dict(fitting, strict=False)
     left = tuple(name for name in own if name not in fitting)
@@ -55,10 +61,8 @@ def initialise_from(model: Detector, categories: Categories, path: Path | str) -
     return Initialisation(len(fitting), left, tuple(remarks))
 
 
-def _check(
-    weights: dict[str, Tensor], own: dict[str, Tensor], free: re.Pattern[str], changed: list[str], path: Path | str
-) -> None:
-    """CheckpointError unless all but the names that begin with `free` are on both sides, in shape."""
+def _misfits(weights: dict[str, Tensor], own: dict[str, Tensor], free: re.Pattern[str]) -> str:
+    """Lines about the tensors that are not on both sides, or of another shape, but for those that begin with `free`."""
     names = [name for name in own | weights if not free.match(name)]
     problems = {
         "only in the model": [name for name in names if name not in weights],
@@ -69,14 +73,11 @@ def _check(
             if name in weights and name in own and weights[name].shape != own[name].shape
         ],
     }
-    found = [f"\n  {what}: {_some(tensors)}" for what, tensors in problems.items() if tensors]
-    if found:
-        settings = f"\n  settings that differ: {'; '.join(changed)}" if changed else ""
-        raise CheckpointError(f"trainer.init_from: {path} holds weights of another model{settings}{''.join(found)}")
+    return "".join(f"\n  {what}: {_some(tensors)}" for what, tensors in problems.items() if tensors)
 
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:NUM_SHOWN])
+def _some(names: list[str], separator: str = ", ") -> str:
+    shown = separator.join(names[:NUM_SHOWN])
     return f"{shown} and {len(names) - NUM_SHOWN} more" if len(names) > NUM_SHOWN else shown
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from litedetr.config import to_mapping
-from litedetr.engine.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from litedetr.engine.checkpoint import Checkpoint, CheckpointError, load_checkpoint, load_progress
 from litedetr.engine.config import RunConfig
 
 
@@ -26,7 +27,7 @@ def find_unfinished(root: Path, config: RunConfig) -> Unfinished:
     checkpoints = sorted(root.glob("*/last.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
     damaged: list[Path] = []
     for path in checkpoints:
-        if (path.parent / "results.json").exists():
+        if _is_finished(path):
             continue
         last = _readable(path)
         known = last or _readable(path.with_name("best.pt"))
@@ -35,6 +36,22 @@ def find_unfinished(root: Path, config: RunConfig) -> Unfinished:
         if last is None:
             damaged.append(path)
     return Unfinished(None, tuple(damaged))
+
+
+def _is_finished(last: Path) -> bool:
+    """Whether the results beside `last` are those of its step: a run that was begun again has gone beyond its old ones.
+
+    Results whose step cannot be compared count.
+    """
+    results = last.with_name("results.json")
+    if not results.exists():
+        return False
+    try:
+        progress = load_progress(last)
+        step = json.loads(results.read_bytes()).get("step", progress.step)
+    except ValueError:  # one of both is damaged
+        return True
+    return step == progress.step == progress.evaluated_step
 
 
 def checkpoint_to_continue(path: Path) -> Checkpoint:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from litedetr.config import ConfigError, require, to_mapping
-from litedetr.engine.checkpoint import Checkpoint, CheckpointError
+from litedetr.engine.checkpoint import Checkpoint, CheckpointError, OtherModelError
 from litedetr.engine.config import RunConfig
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.files import require_writable
@@ -62,7 +62,7 @@ class RunFolder:
 
     @property
     def results(self) -> Path:
-        """There once the run is complete."""
+        """There once the run has been complete; of which step it tells, and it stays until there are newer ones."""
         return self.path / "results.json"
 
 
@@ -103,7 +103,8 @@ def _chosen(root: Path, name: str | None, config: RunConfig) -> RunFolder:
     last = folder / "last.pt"
     if resume == "never" and last.exists():
         raise ConfigError(
-            f"run={name}: {folder} holds a run already; resume=auto continues it, another name starts anew"
+            f"run={name}: {folder} holds a run already; resume=auto continues it, another name starts anew "
+            f"(of a sweep over the seed: 'run={name}_${{seed}}')"
         )
     if last.exists():
         return RunFolder(folder, last, f"continuing {folder}")
@@ -111,10 +112,14 @@ def _chosen(root: Path, name: str | None, config: RunConfig) -> RunFolder:
 
 
 def _continue_path(path: Path, folder: Path | None) -> RunFolder:
+    """In `folder`, which must not hold another run, or where the checkpoint lies."""
     checkpoint = path / "last.pt" if path.is_dir() else path
     if not checkpoint.is_file():
         raise CheckpointError(f"resume={path}: no such checkpoint; expected auto, never, a checkpoint or a run folder")
     folder = folder or checkpoint.parent
+    is_its_own = folder.resolve() == checkpoint.parent.resolve()
+    if not is_its_own and (folder / "last.pt").exists():
+        raise ConfigError(f"run={folder.name}: {folder} holds another run already, which {path} would replace")
     return RunFolder(folder, checkpoint, f"continuing {checkpoint} in {folder}")
 
 
@@ -141,15 +146,15 @@ def _newest_unfinished(root: Path, config: RunConfig) -> RunFolder:
 def changed_settings(checkpoint: Checkpoint, config: RunConfig) -> list[str]:
     """What differs from the checkpoint's configuration, `name: old -> new`, trainer settings aside.
 
-    Raises CheckpointError where the model itself differs: then its weights do not mean the same.
+    Raises OtherModelError where the model itself differs: then its weights do not mean the same.
     """
     old, new = dict(flat_settings(checkpoint.full_config)), dict(flat_settings(to_mapping(config)))
     differing = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     lines = {name: f"{name}: {old.get(name)} -> {new.get(name)}" for name in differing}
     model = [line for name, line in lines.items() if name.startswith("model.") and name not in SAME_MODEL]
     if model:
-        advice = "take another run=... name"
-        raise CheckpointError(f"the checkpoint to continue has another model ({'; '.join(model)}): {advice}")
+        what = "the checkpoint to continue has another model: take another run=... name, or its settings"
+        raise OtherModelError(what, f"\n  settings that differ: {'; '.join(model)}", checkpoint.full_config["model"])
     return [line for name, line in lines.items() if not name.startswith("trainer.")]
 
 

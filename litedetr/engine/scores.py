@@ -22,6 +22,7 @@ DETECTION = np.dtype([("image_id", "i8"), ("category_id", "i8"), ("bbox", "f8", 
 PRECISIONS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 RECALLS = ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
 SUMMARY = PRECISIONS + RECALLS
+HEADING = "COCO box scores, 0 to 1 (what they are: docs/results.md#ap-and-ar)"
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def summary_table(scores: Scores) -> str:
         f"  {precision:<10}{_cell(summary[precision])}    {recall:<10}{_cell(summary[recall])}"
         for precision, recall in zip(PRECISIONS, RECALLS, strict=True)
     ]
-    return "\n".join(["COCO box scores", *lines])
+    return "\n".join([HEADING, *lines])
 
 
 def class_table(scores: Scores) -> str:

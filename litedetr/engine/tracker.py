@@ -6,8 +6,9 @@ import json
 import math
 import sys
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -17,6 +18,9 @@ from litedetr.engine.checkpoint import Progress
 from litedetr.engine.files import StorageError, replacing, writing
 from litedetr.engine.run_folder import RunFolder
 from litedetr.engine.scores import SUMMARY, Scores, json_numbers
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class SilentTracker:
@@ -45,17 +49,18 @@ class SilentTracker:
 
 
 class Tracker(SilentTracker):
-    """Writes into `folder`, going on from `progress`; what was written after it is dropped: no step is there twice."""
+    """Writes into `folder`, going on from `progress`. What was written after it is dropped with the first new record:
+    no step is there twice, and a run that ends before it has recorded anything leaves all as it was.
+    """
 
     def __init__(self, folder: RunFolder, progress: Progress, total_steps: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # here, for those who train nothing
 
-        self._folder = folder
-        drop_metrics_after(folder.metrics, progress)
-        with writing(folder.tensorboard):
-            self._board = SummaryWriter(str(folder.tensorboard), purge_step=progress.step + 1)
+        self._folder, self._progress = folder, progress
+        self._open_board = partial(SummaryWriter, str(folder.tensorboard), purge_step=progress.step + 1)
+        self._board: SummaryWriter | None = None
         self._bar = tqdm(
-            total=total_steps,
+            total=max(total_steps, progress.step),  # of a schedule that has become shorter
             initial=progress.step,
             unit="step",
             dynamic_ncols=True,
@@ -64,8 +69,9 @@ class Tracker(SilentTracker):
         self._shown: dict[str, str] = {}
 
     def say(self, text: str) -> None:
+        encoding = sys.stdout.encoding or "utf-8"  # which may lack the letters of a class or a folder
         with _whoever_reads_it():
-            self._bar.write(text)
+            self._bar.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
     def advance(self, loss: float, rate: float) -> None:
         self._shown |= {"loss": f"{loss:.3f}", "lr": f"{rate:.1e}"}
@@ -80,6 +86,8 @@ class Tracker(SilentTracker):
 
     def evaluation(self, step: int, epoch: int, scores: Scores) -> None:
         self._shown["AP"] = f"{scores.ap:.3f}"
+        with _whoever_reads_it():
+            self._bar.set_postfix(self._shown)
         self._write({"kind": "evaluation", "step": step, "epoch": epoch, **scores.to_mapping()})
         curves = {f"evaluation/{name}": scores.summary[name] for name in SUMMARY}
         curves |= {f"evaluation_AP_by_class/{score.name}": score.ap for score in scores.classes}
@@ -98,13 +106,18 @@ class Tracker(SilentTracker):
             self._bar.close()
         try:
             with writing(self._folder.tensorboard):
-                self._board.close()
+                if self._board is not None:
+                    self._board.close()
         except StorageError:
             if kind is None:  # otherwise the first error is the one to tell
                 raise
 
     def _write(self, record: dict[str, Any]) -> None:
         """Opened anew each time: nothing waits in a buffer that a full disk would refuse once more at the end."""
+        if self._board is None:
+            drop_metrics_after(self._folder.metrics, self._progress)
+            with writing(self._folder.tensorboard):
+                self._board = self._open_board()
         with writing(self._folder.metrics), self._folder.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 

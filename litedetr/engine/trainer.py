@@ -20,7 +20,7 @@ from litedetr.engine.optim import set_learning_rate
 from litedetr.engine.pace import Pace
 from litedetr.engine.pictures import sample_picture
 from litedetr.engine.run_folder import RunFolder
-from litedetr.engine.schedule import Timeline
+from litedetr.engine.schedule import Timeline, doubts
 from litedetr.engine.scores import Scores, class_table, summary_table
 from litedetr.engine.signals import Interrupted, StopRequest
 from litedetr.engine.state import TrainingState
@@ -46,6 +46,7 @@ class Trainer:
         categories, steps_per_epoch = data.train.categories, self.batches.steps_per_epoch
         self.state = TrainingState.initial(config, categories, steps_per_epoch, ranks.device)
         notes = [folder.note, self._description(), *data.remarks, *self._crowded(), *self._restore()]
+        notes += doubts(self.timeline, config.trainer)
         self.train_step = self._build_train_step()
         self.tracker = self._build_tracker(notes)
         self.scores: Scores | None = None
@@ -76,9 +77,11 @@ class Trainer:
             if not self.folder.best.exists():  # in another folder: the best weights to come shall be kept there
                 self.state.progress = replace(self.state.progress, best_score=None)
             step, total = self.state.progress.step, self.timeline.total_steps
-            if step == total:  # nothing is left to train: only the last evaluation is done once more
+            where = f"at step {step} of {total}"
+            if step >= total:  # the schedule may be shorter now
                 self.state.progress = replace(self.state.progress, evaluated_step=step - 1)
-            return [f"at step {step} of {total}", *(f"changed since the checkpoint: {line}" for line in changed)]
+                where += f": nothing is left to train, the weights of step {step} are evaluated once more"
+            return [where, *(f"changed since the checkpoint: {line}" for line in changed)]
         return self.state.begin()
 
     def _build_train_step(self) -> TrainStep:
@@ -102,7 +105,6 @@ class Trainer:
             return SilentTracker()
         self.folder.path.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder.path)
-        self.folder.results.unlink(missing_ok=True)
         tracker = Tracker(self.folder, self.state.progress, self.timeline.total_steps)
         for note in notes:
             tracker.say(note)
@@ -192,7 +194,7 @@ class Trainer:
         if step == self.state.progress.evaluated_step:
             return False
         periodic = every is not None and step % (every * self.timeline.steps_per_epoch) == 0
-        return periodic or step == self.timeline.total_steps
+        return periodic or step >= self.timeline.total_steps
 
     def _evaluate(self) -> None:
         evaluation = self.evaluator(self.state.evaluated_model, self._leave_evaluation_if_asked)

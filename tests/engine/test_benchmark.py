@@ -119,6 +119,7 @@ def test_a_trained_detector_by_the_script(tmp_path: Path, cache: Path):
         "device=cpu", "rounds=1", "output=out",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
     found = list(csv.DictReader((tmp_path / "out" / "models.csv").open()))
     assert [(row["name"], row["run"]) for row in found] == [("foo", "forward"), ("foo", "training")]
     assert all(float(row["milliseconds"]) > 0 and float(row["peak_mib"]) > 0 for row in found)

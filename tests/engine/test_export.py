@@ -14,9 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from litedetr.config import ConfigError, to_mapping
-from litedetr.data import Categories, normalize
+from litedetr.data import Categories, DataConfig, TransformConfig, normalize
 from litedetr.engine import Checkpoint, load_detector, save_checkpoint
 from litedetr.engine.checkpoint import Progress
+from litedetr.engine.convert import NO_ROOT
 from litedetr.engine.export import (
     AotInductor,
     DeployedDetector,
@@ -30,7 +31,9 @@ from litedetr.engine.export import (
     formats,
     smallest_side,
 )
+from litedetr.engine.export.export import image_sides
 from litedetr.engine.export.group_norm import translations
+from litedetr.engine.export.images import check_batches, images_to_check_on
 from litedetr.models import build_detector, level_shapes
 from litedetr.postprocess import postprocess
 from litedetr.structures import ImageBatch
@@ -282,6 +285,37 @@ def test_a_missing_compiler_is_named(checkpoint: Path, monkeypatch: pytest.Monke
 def test_settings_that_cannot_work_are_named(checkpoint: Path, others: dict, message: str):
     with pytest.raises(ConfigError, match=f"^{message}"):
         export_checkpoint(settings(checkpoint, "onnx", **others), say=lambda _: None)
+
+
+def test_a_file_asks_for_no_smaller_images_than_it_takes():
+    said = []
+    usual = TransformConfig(train_sides=(), max_side=1333, eval_side=800, flip=0.5, crop=False)
+    assert image_sides(usual, 65, said.append) == {"eval_side": 800, "max_side": 1333, "smallest_side": 65}
+    native = image_sides(replace(usual, eval_side=None), 65, said.append)
+    assert native == {"eval_side": None, "max_side": 1333, "smallest_side": 65}
+    assert said == []
+    small = image_sides(replace(usual, eval_side=64, max_side=64), 65, said.append)
+    assert small == {"eval_side": 65, "max_side": 65, "smallest_side": 65}
+    assert said == ["the file says eval_side: 65 instead of 64, as it takes no smaller images"]
+
+
+def test_a_converted_checkpoint_is_checked_on_noise(checkpoint: Path):
+    said, loaded = [], load_detector(checkpoint)
+    assert images_to_check_on("validation", loaded, said.append) == "validation"
+    assert said == []
+    config = replace(loaded.config, data=DataConfig("coco", loaded.config.data.transforms, root=NO_ROOT))
+    converted = replace(loaded, config=config)
+    assert images_to_check_on("photos", converted, said.append) == "photos"
+    assert images_to_check_on("validation", converted, said.append) == "noise"
+    assert said == ["a converted checkpoint knows no images: checked on noise; check_images=<folder> takes some"]
+
+
+def test_validation_images_that_have_moved_want_others(checkpoint: Path):
+    loaded = load_detector(checkpoint)
+    config = replace(loaded.config, data=DataConfig("coco", loaded.config.data.transforms, root="/moved"))
+    message = r"^check_images: expected noise or a folder of images, .*data\.root: expected an existing folder"
+    with pytest.raises(ConfigError, match=message):
+        check_batches("validation", replace(loaded, config=config), [(1, 65, 65)])
 
 
 @pytest.mark.parametrize(("queries", "levels", "side"), [(8, 2, 65), (900, 4, 201), (300, 4, 113)])

@@ -24,6 +24,7 @@ def test_benchmark_prints_and_writes_checked_rows(tmp_path):
         f"output={tmp_path}",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
     rows = list(csv.DictReader((tmp_path / "kernels.csv").open()))
     # (high, all) x (grid, random) and the decoder, forward and training, ours and two peers
     assert len(rows) == 2 * 5 * 2 * 3

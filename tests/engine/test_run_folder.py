@@ -1,3 +1,4 @@
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +78,27 @@ def test_auto_without_a_name_takes_the_newest_unfinished_run_of_the_same_configu
     wanted = add_run(tmp_path, "wanted", config_with(tmp_path, log_every=7), age=3)
     add_run(tmp_path, "older", config, age=4)
     assert choose_run_folder(tmp_path, None, config).path == wanted
+
+
+@pytest.mark.parametrize(
+    ("results", "finished"),
+    [({"step": 4}, True), ({"step": 2}, False), ({"step": 6}, False), ({}, True), ("damaged", True)],
+)
+def test_a_run_is_finished_where_its_results_are_of_its_last_step(tmp_path: Path, results: object, finished: bool):
+    """It may have been begun again, with a longer schedule or from a checkpoint before its last."""
+    config = config_with(tmp_path, resume="auto")
+    folder = add_run(tmp_path, "foo", config, age=0)
+    save_checkpoint(folder / "last.pt", replace(checkpoint_of(config), progress=Progress(4, evaluated_step=4)))
+    (folder / "results.json").write_text(json.dumps(results)[:-1] if results == "damaged" else json.dumps(results))
+    assert (choose_run_folder(tmp_path, None, config).resume_from is None) == finished
+
+
+def test_no_other_run_is_replaced_by_the_one_to_continue(tmp_path: Path):
+    folder = add_run(tmp_path, "foo", config_with(tmp_path), age=0)
+    add_run(tmp_path, "bar", config_with(tmp_path), age=1)
+    with pytest.raises(ConfigError, match=r"run=bar: .*bar holds another run already, which .*foo would replace"):
+        choose_run_folder(tmp_path, "bar", config_with(tmp_path, resume=str(folder)))
+    assert choose_run_folder(tmp_path, "foo", config_with(tmp_path, resume=str(folder))).path == folder
 
 
 def test_auto_without_a_name_says_when_there_is_nothing_to_continue(tmp_path: Path):

@@ -1,8 +1,8 @@
 import pytest
 
 from litedetr.config import ConfigError
-from litedetr.engine import ScheduleConfig
-from litedetr.engine.schedule import Timeline
+from litedetr.engine import ScheduleConfig, TrainerConfig
+from litedetr.engine.schedule import Timeline, doubts
 
 
 def factors(steps_per_epoch: int = 10, **settings: object) -> list[float]:
@@ -54,3 +54,41 @@ def test_constant_decay_stays():
 def test_a_setting_that_cannot_work_is_named(settings: dict, named: str):
     with pytest.raises(ConfigError, match=named):
         ScheduleConfig(**settings)
+
+
+def told(length: int = 6, warmup: int = 0, steps_per_epoch: int = 250, **trainer: object) -> list[str]:
+    schedule = ScheduleConfig(length=length, decay="cosine", drops=(), warmup=warmup)
+    return doubts(Timeline(schedule, steps_per_epoch), TrainerConfig(**trainer))
+
+
+def test_a_warmup_longer_than_the_run_is_told_with_what_to_set():
+    (line,) = told(warmup=150, steps_per_epoch=1)
+    assert line == (
+        "warning: schedule.warmup=150 is not over within this run of 6 steps (1 an epoch), whose rates end at 4% of "
+        "their peak: schedule.warmup=0 is a tenth of it, a larger schedule.length makes it longer"
+    )
+    (line,) = told(warmup=80, steps_per_epoch=20)
+    assert "schedule.warmup=80 is 67% of this run of 120 steps (20 an epoch): schedule.warmup=12" in line
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"evaluate_every": 7}, "trainer.evaluate_every=7 is longer than this run of 1500 steps"),
+        ({"evaluate_every": None, "checkpoint_every": 1500}, "trainer.checkpoint_every=1500 is not below this run"),
+        ({"stop_after": 1501}, "trainer.stop_after=1501 is beyond the end of this run of 1500 steps (250 an epoch)"),
+    ],
+)
+def test_what_lies_beyond_the_end_is_told(settings: dict, line: str):
+    (found,) = told(**settings)
+    assert found.startswith(f"warning: {line}")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"warmup": 150}, {"warmup": 750}, {"checkpoint_every": 5000}, {"evaluate_every": None}, {"stop_after": 1500}],
+)
+def test_what_fits_is_not_told(settings: dict):
+    """The default run's warm-up, and half of a run; what is evaluated is saved too."""
+    assert told(**settings) == []
+    assert told(length=1, steps_per_epoch=2) == []

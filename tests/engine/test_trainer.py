@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,18 @@ import torch
 from engine_helpers import metrics, run_config, train
 
 from litedetr.config import ConfigError
-from litedetr.engine import CheckpointError, Interrupted, NonFiniteError, Ranks, RunFolder, Trainer, load_checkpoint
+from litedetr.engine import (
+    CheckpointError,
+    Evaluation,
+    Interrupted,
+    NonFiniteError,
+    Ranks,
+    RunFolder,
+    Trainer,
+    load_checkpoint,
+)
 from litedetr.engine.checkpoint import Progress
+from litedetr.engine.resume import find_unfinished
 from litedetr.engine.tracker import drop_metrics_after
 
 TIMES = ("images_per_second", "data_share")
@@ -124,6 +135,72 @@ def test_a_finished_run_is_only_evaluated_once_more(whole_run: Path, cache: Path
     assert again.scores is not None
     assert (tmp_path / "best.pt").stat().st_mtime_ns == written
     assert_same_end(tmp_path, whole_run)
+
+
+def test_a_schedule_that_has_become_shorter_evaluates_what_is_there(
+    whole_run: Path, cache: Path, tmp_path: Path, one_rank: Ranks, capsys: pytest.CaptureFixture[str]
+):
+    """Its results are written anew, those of before stay until then."""
+    folder = shutil.copytree(whole_run, tmp_path / "run")
+    before = json.loads((folder / "results.json").read_text())
+    shorter = run_config(cache, schedule={"unit": "iterations", "length": 2})
+    trainer = Trainer(shorter, RunFolder(folder, folder / "last.pt", "test"), one_rank)
+    assert json.loads((folder / "results.json").read_text()) == before
+    assert (
+        "at step 6 of 2: nothing is left to train, the weights of step 6 are evaluated once more"
+        in capsys.readouterr().out
+    )
+    (folder / "results.json").unlink()
+    assert trainer.run() is not None
+    assert json.loads((folder / "results.json").read_text()) == before
+    assert numbers(folder) == numbers(whole_run)
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_all_as_it_was(
+    whole_run: Path, cache: Path, tmp_path: Path, one_rank: Ranks, monkeypatch: pytest.MonkeyPatch
+):
+    folder = shutil.copytree(whole_run, tmp_path / "run")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for schedule in ({"length": 4}, {"length": 2}, {"unit": "iterations", "length": 1, "drops": ()}):
+        config = run_config(cache, schedule=schedule)
+        trainer = Trainer(config, RunFolder(folder, folder / "last.pt", "test"), one_rank)
+        monkeypatch.setattr(trainer, "_step", lambda *arguments: 1 / 0)
+        monkeypatch.setattr(trainer, "evaluator", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            trainer.run()
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_run_that_goes_on_is_unfinished(whole_run: Path, cache: Path, tmp_path: Path, one_rank: Ranks):
+    """Its old results are still there."""
+    folder = shutil.copytree(whole_run, tmp_path / "runs" / "foo")
+    longer = run_config(cache, schedule={"length": 4}, trainer={"resume": "auto", "stop_after": 8})
+    assert find_unfinished(folder.parent, run_config(cache)).checkpoint is None
+    assert find_unfinished(folder.parent, longer).checkpoint is None
+    train(longer, folder, one_rank)
+    assert json.loads((folder / "results.json").read_text())["step"] == 6
+    assert find_unfinished(folder.parent, longer).checkpoint == folder / "last.pt"
+    train(replace(longer, trainer=replace(longer.trainer, stop_after=None)), folder, one_rank)
+    assert json.loads((folder / "results.json").read_text())["step"] == 12
+    assert find_unfinished(folder.parent, longer).checkpoint is None
+
+
+def test_the_bar_shows_the_last_evaluation(
+    cache: Path, tmp_path: Path, one_rank: Ranks, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    config = run_config(cache, trainer={"num_pictures": 0})
+    trainer = Trainer(config, RunFolder(tmp_path, None, "test"), one_rank)
+    evaluate, scores = trainer.evaluator, iter((0.25, 0.75))
+
+    def scored(*arguments: object) -> Evaluation:
+        found = evaluate(*arguments)
+        return replace(found, scores=replace(found.scores, summary=found.scores.summary | {"AP": next(scores)}))
+
+    monkeypatch.setattr(trainer, "evaluator", scored)
+    trainer.run()
+    last = capsys.readouterr().err.replace("\r", "\n").strip().splitlines()[-1]
+    assert "6/6" in last
+    assert "AP=0.750" in last
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

@@ -234,6 +234,28 @@ def test_a_run_scores_what_its_results_or_its_last_evaluation_say(finished: Path
         last_scores(write_metrics(tmp_path / "young", trained(1, loss=1.0)))
 
 
+def test_a_run_that_goes_on_scores_what_it_evaluated_last(finished: Path, tmp_path: Path):
+    """The results of its first end are still there."""
+    last = max(metrics(finished, "evaluation"), key=lambda record: record["step"])
+    folder = write_metrics(tmp_path / "run", last, last | {"step": last["step"] + 9, "AP": 0.625})
+    (folder / "results.json").write_text((finished / "results.json").read_text())
+    assert last_scores(folder).ap == 0.625
+
+
+def test_a_checkpoint_whose_data_have_moved_says_what_draws_instead(finished: Path, tmp_path: Path):
+    content = torch.load(finished / "best.pt", weights_only=True)
+    data = {"name": "coco", "root": "/moved", "transforms": content["config"]["data"]["transforms"]}
+    content["config"]["data"] = data
+    torch.save(content, tmp_path / "best.pt")
+    message = (
+        r"best\.pt: the validation set .* cannot be read \(data\.root: .*'/moved'\); scripts/eval\.py .* detections="
+    )
+    with pytest.raises(ConfigError, match=message):
+        draw_scores(ScorePlot(checkpoint=str(tmp_path / "best.pt")))
+    with pytest.raises(ConfigError, match=r"cannot be read .*; data=coco data\.root=<folder> evaluates on another one"):
+        evaluate_checkpoint(EvalConfig(str(tmp_path / "best.pt"), device="cpu"))
+
+
 def test_undefined_scores_survive_the_file():
     summary = dict.fromkeys(SUMMARY, None)
     entry = {"a": {"AP": None, "AP50": 0.5, "objects": 3}}

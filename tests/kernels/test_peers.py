@@ -1,5 +1,7 @@
 """What the benchmark compares with, and how it measures."""
 
+import os
+
 import pytest
 import torch
 from kernel_helpers import make_problem
@@ -7,7 +9,14 @@ from kernel_helpers import make_problem
 from kernels import peers, reference
 from kernels.check import reference_results, relative_error, worst_error
 from kernels.inputs import Inputs
-from kernels.measure import Ceilings, floor_milliseconds, forward_step, side_by_side, training_step
+from kernels.measure import (
+    Ceilings,
+    _without_kineto_log,
+    floor_milliseconds,
+    forward_step,
+    side_by_side,
+    training_step,
+)
 from kernels.workloads import Workload
 
 SCORES = ["logits", "shared", "own"]
@@ -69,6 +78,14 @@ def test_turns_are_medians_of_the_rounds_after_the_first(monkeypatch):
     assert timing.milliseconds == 2000
     assert timing.peak_mib == 4
     assert len(calls) == 4  # the first warms up
+
+
+def test_what_the_profiler_notes_is_left_out_and_nothing_else(capfd: pytest.CaptureFixture[str]):
+    side_by_side({"x": lambda: os.write(2, b"of the step\n")}, CPU, rounds=1)
+    assert capfd.readouterr().err == 2 * "of the step\n"
+    with _without_kineto_log():
+        os.write(2, b"USDT:2026 profiler_start\nan error\nSTAGE:2026 done\n")
+    assert capfd.readouterr().err == "an error\n"
 
 
 def test_forward_steps_keep_no_graph():

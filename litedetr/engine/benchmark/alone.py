@@ -45,5 +45,6 @@ def _mib(name: str) -> float | None:
     """VmRSS, what the process holds now, or VmHWM, the most that it ever held."""
     if not STATUS.exists():
         return None
-    (line,) = (line for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
+    lines = STATUS.read_text(encoding="utf-8", errors="replace").splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{name}:"))
     return int(line.split()[1]) / 1024

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from litedetr.config import require
-from litedetr.engine.checkpoint import checkpoint_file, load_detector
+from litedetr.engine.checkpoint import checkpoint_file, load_detector, load_progress
 from litedetr.engine.config import Precision, ScheduleConfig, require_image_size
 from litedetr.engine.detect import detect
 from litedetr.engine.distributed import Ranks
@@ -76,12 +75,11 @@ def of_config(
 
 
 def of_checkpoint(path: str, setting: Setting) -> Contestant:
-    """A trained detector, with the best AP that its run noted; named by its run folder."""
+    """A trained detector, with the best AP that its run had so far; named by its run folder."""
     file = checkpoint_file(path)
     loaded = load_detector(file)
-    results = file.parent / "results.json"
-    ap = json.loads(results.read_text(encoding="utf-8")).get("best_AP") if results.exists() else None
-    return _contestant(user_path(path).resolve().name, loaded.model, setting, ap, "of its own validation set")
+    best = load_progress(file).best_score
+    return _contestant(user_path(path).resolve().name, loaded.model, setting, best, "of its own validation set")
 
 
 def _contestant(name: str, model: Detector, setting: Setting, ap: float | None, ap_source: str) -> Contestant:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from litedetr.config import require, to_mapping
+from litedetr.data import TransformConfig
 from litedetr.engine.checkpoint import LoadedDetector, load_detector
 from litedetr.engine.distributed import join_ranks
 from litedetr.engine.export.check import Agreement, compare
@@ -21,7 +22,7 @@ from litedetr.engine.export.config import ExportConfig
 from litedetr.engine.export.errors import ExportError
 from litedetr.engine.export.formats import Run, file_format, require_torch
 from litedetr.engine.export.graph import INPUT, DeployedDetector, smallest_side, trace
-from litedetr.engine.export.images import check_batches
+from litedetr.engine.export.images import check_batches, images_to_check_on
 
 REPEATS = 5
 
@@ -41,8 +42,10 @@ class Exported:
     milliseconds: tuple[float, float]
 
 
-def export_checkpoint(config: ExportConfig, say: Callable[[str], None] = print) -> Exported:
+def export_checkpoint(config: ExportConfig, say: Callable[[str], None] = lambda text: None) -> Exported:
     """Write the file under another name, check it, and give it its name once it has passed.
+
+    say: takes a line on each thing that is done or remarkable.
 
     ExportError where torch is too old, a package is missing, or the file disagrees with PyTorch and so stays unchecked.
     """
@@ -52,14 +55,15 @@ def export_checkpoint(config: ExportConfig, say: Callable[[str], None] = print) 
     loaded = load_detector(config.path, config.attention)
     with join_ranks(config.device) as ranks:
         graph = DeployedDetector(loaded.model, config.postprocess).to(ranks.device)
-        batches = check_batches(config.check_images, loaded, check_sizes(config, graph))
+        source = images_to_check_on(config.check_images, loaded, say)
+        batches = check_batches(source, loaded, check_sizes(config, graph))
         require_size("image_size", config.image_size, graph)
         start = time.perf_counter()
         say(f"{config.path}: tracing at {config.image_size[0]}x{config.image_size[1]}")
         program = trace(graph, config.image_size)
         unchecked = config.target.with_name(f"unchecked-{config.target.name}")
         say(f"writing {unchecked}")
-        kind.write(program, unchecked, describe(config, loaded, graph))
+        kind.write(program, unchecked, describe(config, loaded, graph, say))
         seconds = time.perf_counter() - start
         run = kind.load(unchecked)
         agreements = tuple(_checked(graph, run, batch.to(ranks.device), config, unchecked, say) for batch in batches)
@@ -85,9 +89,20 @@ def require_size(name: str, size: tuple[int, int], graph: DeployedDetector) -> N
     require(min(size) >= least, name, f"a height and width of at least {least}, as this detector needs", list(size))
 
 
-def describe(config: ExportConfig, loaded: LoadedDetector, graph: DeployedDetector) -> dict[str, Any]:
+def image_sides(transforms: TransformConfig, least: int, say: Callable[[str], None]) -> dict[str, int | None]:
+    """How images are resized for a file that takes no side below `least`: as in evaluation, or a bit larger."""
+    side, longest = transforms.eval_side, transforms.max_side
+    if side is not None and side < least:
+        say(f"the file says eval_side: {least} instead of {side}, as it takes no smaller images")
+        side = least
+    return {"eval_side": side, "max_side": max(longest, least), "smallest_side": least}
+
+
+def describe(
+    config: ExportConfig, loaded: LoadedDetector, graph: DeployedDetector, say: Callable[[str], None]
+) -> dict[str, Any]:
     """What travels with the file."""
-    transforms = loaded.config.data.transforms
+    sides = image_sides(loaded.config.data.transforms, smallest_side(graph.detector.config), say)
     return {
         "format": config.format,
         "outputs": list(graph.output_names),
@@ -97,10 +112,8 @@ def describe(config: ExportConfig, loaded: LoadedDetector, graph: DeployedDetect
             "range": [0, 255],
             "dtype": "uint8",
             "normalisation": "inside",
-            "eval_side": transforms.eval_side,
-            "max_side": transforms.max_side,
-            "smallest_side": smallest_side(graph.detector.config),
-        },
+        }
+        | sides,
         "attention_backend": config.attention,
         "device": graph.mean.device.type,
         "model": to_mapping(loaded.config.model),

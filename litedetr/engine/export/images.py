@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 
@@ -10,12 +11,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from litedetr.config import require
-from litedetr.data import build_eval_dataset, find_images, read_image
+from litedetr.config import ConfigError, require
+from litedetr.data import DataError, build_eval_dataset, find_images, read_image
 from litedetr.engine.checkpoint import LoadedDetector
+from litedetr.engine.convert import NO_ROOT
 from litedetr.paths import user_path
 
 NUMBER = 16  # at most, taken in turn
+
+
+def images_to_check_on(source: str, loaded: LoadedDetector, say: Callable[[str], None]) -> str:
+    """`source`, the setting check_images, but noise in place of the validation images that a converted checkpoint has
+    never had.
+    """
+    if source == "validation" and loaded.config.data.root == NO_ROOT:
+        say("a converted checkpoint knows no images: checked on noise; check_images=<folder> takes some")
+        return "noise"
+    return source
 
 
 def check_batches(source: str, loaded: LoadedDetector, sizes: list[tuple[int, int, int]]) -> list[Tensor]:
@@ -31,7 +43,11 @@ def check_batches(source: str, loaded: LoadedDetector, sizes: list[tuple[int, in
 
 
 def _validation_images(loaded: LoadedDetector) -> list[Image.Image]:
-    dataset = build_eval_dataset(loaded.config.data, loaded.config.seed, loaded.categories)
+    try:
+        dataset = build_eval_dataset(loaded.config.data, loaded.config.seed, loaded.categories)
+    except (ConfigError, DataError) as error:
+        expected = "noise or a folder of images, as the validation images of the checkpoint cannot be read"
+        raise ConfigError(f"check_images: expected {expected} ({error})") from error
     return [dataset.load_image(image_id) for image_id in dataset.image_ids[:NUMBER]]
 
 

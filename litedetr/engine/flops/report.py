@@ -62,7 +62,7 @@ def write_csv(path: Path, tables: Iterable[Table], image_size: Sequence[int]) ->
     """A line for each row of each table; empty cells where a figure is not known."""
     records = [_record(table, row, image_size) for table in tables for row in table.rows]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(records[0]))
         writer.writeheader()
         writer.writerows(records)

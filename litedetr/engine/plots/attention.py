@@ -73,7 +73,7 @@ def draw_attention(config: AttentionPlot) -> list[Path]:
     with lettering([picture.title]):
         picture_path = save(draw_picture(picture), stem.with_name(f"{stem.name}_{config.of}.png"))
     weights_path = picture_path.with_suffix(".json")
-    weights_path.write_text(json.dumps(_weights(picture), indent=2, ensure_ascii=False), encoding="utf-8")
+    weights_path.write_text(json.dumps(_weights(picture), indent=2), encoding="utf-8")
     return [picture_path, weights_path]
 
 

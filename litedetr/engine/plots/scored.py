@@ -18,6 +18,11 @@ from litedetr.engine.plots.style import run_names
 from litedetr.engine.scores import Scores, coco_scores
 from litedetr.paths import user_path
 
+ELSEWHERE = (
+    "scripts/eval.py with data=coco data.root=<folder> writes a detections.json, which detections=<it> and "
+    "annotations=<COCO JSON> draw"
+)
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -36,7 +41,7 @@ def collect(config: ScorePlot) -> list[Scored]:
         return [_of_run(*pair, rule) for pair in zip(folders, run_names(folders), strict=True)]
     if config.checkpoint:
         evaluation, _ = evaluate_checkpoint(
-            EvalConfig(config.checkpoint, batch_size=config.batch_size, device=config.device)
+            EvalConfig(config.checkpoint, batch_size=config.batch_size, device=config.device), ELSEWHERE
         )
         path = checkpoint_file(config.checkpoint).resolve()
         return [] if evaluation is None else [_of_evaluation(f"{path.parent.name}/{path.stem}", evaluation, rule)]
@@ -48,20 +53,22 @@ def _of_run(folder: Path, name: str, rule: MatchRule) -> Scored:
     detections = folder / "detections.json"
     matrix = None
     if detections.is_file():
-        truth = validation_set(EvalConfig(str(folder)), load_detector(checkpoint_file(folder))).coco_ground_truth()
+        truth = validation_set(
+            EvalConfig(str(folder)), load_detector(checkpoint_file(folder)), ELSEWHERE
+        ).coco_ground_truth()
         matrix = confusion(truth, read_detections(detections), rule)
     return Scored(name, last_scores(folder), matrix)
 
 
 def last_scores(folder: Path) -> Scores:
-    """Of results.json, which a complete run has, otherwise of the last evaluation in metrics.jsonl."""
+    """Of the latest evaluation in results.json, which a complete run has, and metrics.jsonl, which may go on."""
     results = folder / "results.json"
-    if results.is_file():
-        return Scores.from_mapping(json.loads(results.read_text(encoding="utf-8")))
-    evaluations = read_history(folder, folder.name).evaluation
-    if not evaluations:
+    found = [json.loads(results.read_text(encoding="utf-8"))] if results.is_file() else []
+    if not found or (folder / "metrics.jsonl").is_file():
+        found += read_history(folder, folder.name).evaluation.values()
+    if not found:
         raise ConfigError(f"runs: {folder} has no evaluation yet")
-    return Scores.from_mapping(evaluations[max(evaluations)])
+    return Scores.from_mapping(max(found, key=lambda evaluation: evaluation["step"]))
 
 
 def _of_evaluation(name: str, evaluation: Evaluation, rule: MatchRule) -> Scored:

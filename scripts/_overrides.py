@@ -1,0 +1,59 @@
+"""The command line's overrides, read before Hydra reads them: what it cannot take is told with the quotes that help."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException
+
+from litedetr.config import ConfigError
+
+
+def parse_overrides(texts: Sequence[str], is_sweep: bool) -> list[Override]:
+    """ConfigError for the first that Hydra cannot read, or that means several values where there is no sweep."""
+    return [_parse(number, texts, is_sweep) for number in range(len(texts))]
+
+
+def _parse(number: int, texts: Sequence[str], is_sweep: bool) -> Override:
+    text = texts[number]
+    try:
+        override = _read(text)
+    except HydraException as error:
+        raise ConfigError(f"{text}: {_advice(number, texts)}") from error
+    if override.is_sweep_override() and not is_sweep:
+        raise ConfigError(
+            f"{text}: several values want a sweep, -m; one value that looks so wants quotes: {_quoted(text)}"
+        )
+    return override
+
+
+def _read(text: str) -> Override:
+    return OverridesParser.create().parse_override(text)
+
+
+def _advice(number: int, texts: Sequence[str]) -> str:
+    """What to write instead, as a POSIX shell takes it."""
+    text = texts[number]
+    if "=" not in text:
+        return "expected name=value; a value with spaces wants quotes: 'name=\"two words\"'"
+    for end in range(number + 2, len(texts) + 1):  # a list whose spaces the shell has cut at
+        joined = " ".join(texts[number:end])
+        if _can_be_read(joined):
+            return f"spaces end an argument; quotes keep it together: {shlex.quote(joined)}"
+    return f"its value has characters that mean something to Hydra; in quotes they don't: {_quoted(text)}"
+
+
+def _can_be_read(text: str) -> bool:
+    try:
+        _read(text)
+    except HydraException:
+        return False
+    return True
+
+
+def _quoted(text: str) -> str:
+    name, _, value = text.partition("=")
+    return shlex.quote(f"{name}={QuotedString(value, Quote.double).with_quotes()}")

@@ -1,0 +1,46 @@
+"""What Hydra cannot read is told with the quotes that make it text."""
+
+import shlex
+
+import pytest
+from _overrides import parse_overrides
+
+from litedetr.config import ConfigError
+
+AWKWARD = [
+    *("a=b.jpg", "a,b.jpg", "a(1).jpg", "[x].jpg", "{x}.jpg", "猫.jpg", "é.jpg", "a~b", "~/a.jpg", "a#b.jpg"),
+    *("it's.jpg", 'say "hi", twice.jpg', "back\\slash,a.jpg", "end,\\", 'both \' and ", then \\" .jpg', "new\nline"),
+    *("$HOME,x", "a < b > c", "a]", "b)", "./a,", "\udce7x", "a;b&c.jpg"),
+]
+
+
+def refused(*texts: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        parse_overrides(texts, is_sweep=False)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("value", AWKWARD)
+def test_the_quotes_that_are_told_work(value: str):
+    """In a POSIX shell, and then in Hydra."""
+    message = refused("checkpoint=a", f"source={value}")
+    assert message.startswith(f"source={value}: ")
+    advice = message[message.index(": '", len(f"source={value}")) + 2 :]
+    (argument,) = shlex.split(advice)
+    _, override = parse_overrides(["checkpoint=a", argument], is_sweep=False)
+    assert (override.get_key_element(), override.value()) == ("source", value)
+
+
+def test_a_list_that_the_shell_took_apart_is_put_together():
+    assert refused("a=1", "data.classes=[RBC,", "WBC]", "b=2").endswith("'data.classes=[RBC, WBC]'")
+
+
+def test_an_argument_without_a_name():
+    advice = "expected name=value; a value with spaces wants quotes: 'name=\"two words\"'"
+    assert refused("photo.jpg") == f"photo.jpg: {advice}"
+
+
+def test_what_hydra_reads_is_left_alone():
+    texts = ["a=1", "~schedule.lr", "+a=6", "source=a/**/*.jpg", "source=a b.jpg", "run=${schedule.lr}", "x=[1, 2]"]
+    assert len(parse_overrides(texts, is_sweep=False)) == len(texts)
+    assert len(parse_overrides(["a=1,2"], is_sweep=True)) == 1
