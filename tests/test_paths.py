@@ -24,6 +24,8 @@ OURS = {
     "name",  # of a run: a folder's name, which is no path
     "os.path.commonpath([file.parent for file in paths])",
     "os.path.commonpath([file.parent for file in kept])",
+    "os.path.relpath(folder / name, folder)",
+    "parent, file",  # of a listing
     "str(source)",  # of an image that is being read, for its suffix
     "tempfile.mkdtemp(prefix='.shapes-', dir=cache)",
     "config.image",  # of the attention's picture, for its name alone

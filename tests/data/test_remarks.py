@@ -73,7 +73,7 @@ def test_what_is_odd_is_told_with_counts_and_an_example(
     files = write(content)
     (remark,) = CocoDetection(files, native, training=True).remarks
     end = ": nothing can be learned or scored" if expected.startswith(("all", "its")) else ""
-    assert remark == f"{files.annotations}: {expected}{end}"
+    assert remark == f"warning: {files.annotations}: {expected}{end}"
 
 
 def test_objects_of_other_classes_do_not_count(content: Content, write: Write, native: TransformConfig) -> None:
@@ -81,7 +81,7 @@ def test_objects_of_other_classes_do_not_count(content: Content, write: Write, n
     files = write(content)
     (remark,) = CocoDetection(files, native, training=True, classes=("dog",)).remarks
     why = "none of 1 objects is of the classes dog, the first is annotation id 21"
-    assert remark == f"{files.annotations}: {why}: nothing can be learned or scored"
+    assert remark == f"warning: {files.annotations}: {why}: nothing can be learned or scored"
 
 
 def test_a_proper_set_needs_no_remark(content: Content, write: Write, native: TransformConfig, cache: Path) -> None:
