@@ -6,9 +6,8 @@ import json
 import math
 import sys
 from contextlib import AbstractContextManager, suppress
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,9 +17,6 @@ from litedetr.engine.checkpoint import Progress
 from litedetr.engine.files import StorageError, replacing, writing
 from litedetr.engine.run_folder import RunFolder
 from litedetr.engine.scores import SUMMARY, Scores, json_numbers
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 
 class SilentTracker:
@@ -57,8 +53,9 @@ class Tracker(SilentTracker):
         from torch.utils.tensorboard import SummaryWriter  # here, for those who train nothing
 
         self._folder, self._progress = folder, progress
-        self._open_board = partial(SummaryWriter, str(folder.tensorboard), purge_step=progress.step + 1)
-        self._board: SummaryWriter | None = None
+        self._has_earlier_lines = folder.metrics.exists()
+        with writing(folder.tensorboard):
+            self._board = SummaryWriter(str(folder.tensorboard), purge_step=progress.step + 1)
         self._bar = tqdm(
             total=max(total_steps, progress.step),  # of a schedule that has become shorter
             initial=progress.step,
@@ -106,18 +103,16 @@ class Tracker(SilentTracker):
             self._bar.close()
         try:
             with writing(self._folder.tensorboard):
-                if self._board is not None:
-                    self._board.close()
+                self._board.close()
         except StorageError:
             if kind is None:  # otherwise the first error is the one to tell
                 raise
 
     def _write(self, record: dict[str, Any]) -> None:
         """Opened anew each time: nothing waits in a buffer that a full disk would refuse once more at the end."""
-        if self._board is None:
+        if self._has_earlier_lines:
             drop_metrics_after(self._folder.metrics, self._progress)
-            with writing(self._folder.tensorboard):
-                self._board = self._open_board()
+            self._has_earlier_lines = False
         with writing(self._folder.metrics), self._folder.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
@@ -134,8 +129,6 @@ def _whoever_reads_it() -> AbstractContextManager[None]:
 
 def drop_metrics_after(path: Path, progress: Progress) -> None:
     """Remove the lines that a run continued at `progress` writes again, and a last line cut short by a kill."""
-    if not path.exists():
-        return
     kept = [line + "\n" for line in path.read_text(encoding="utf-8").splitlines() if _is_before(line, progress)]
     with replacing(path) as file:
         file.write("".join(kept).encode())
