@@ -62,7 +62,9 @@ def _autograd_function(operator: torch._ops.OpOverload, save: Save, differentiat
         def jvp(ctx, *tangents):
             raise RuntimeError(NO_FORWARD_MODE)
 
-    return Differentiated
+    return type(
+        operator._schema.name.partition("::")[2], (Differentiated,), {}
+    )  # the name that grad_fn and errors show
 
 
 def _below_autograd(operator: torch._ops.OpOverload, keyset, arguments):
