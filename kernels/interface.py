@@ -1,6 +1,7 @@
 """The seam: one call for each attention, whatever computes it.
 
-backend "reference" is plain PyTorch (kernels/reference.py), which also differentiates twice and exports; "triton" the
+backend "reference" is plain PyTorch (kernels/reference.py), which also differentiates twice and in forward mode, and
+exports; the others have first derivatives in reverse mode and raise RuntimeError for more. "triton" takes the
 fused kernels (kernels/fused); "auto" takes the fastest one for the tensors' device: kernels/cpu on a CPU and on meta,
 elsewhere the fused kernels, or the reference where Triton is not installed.
 """
@@ -34,7 +35,7 @@ def deformable_attention(
     value: (B, S, M, D). logits: (B, Q, M, L * P), before the softmax. Returns (B, Q, M * D).
     deterministic: whether gradients have the same bits on every run; None follows
     torch.use_deterministic_algorithms. Under autocast, value and logits are taken in its dtype.
-    Raises ValueError where shapes, dtypes, devices or the backend do not fit, TypeError for what is no tensor.
+    Raises ValueError where shapes, layouts, dtypes, devices or the backend do not fit, TypeError for what is no tensor.
     """
     value, logits = _autocast("value", value), _autocast("logits", logits)
     points.check(value)
@@ -55,7 +56,7 @@ def key_aware_attention(
 
     query: (B, Q, M, D). value, key: (B, S, M, D); without key the values serve as keys. Returns (B, Q, M * D).
     deterministic: as in `deformable_attention`. Under autocast, query, key and value are taken in its dtype.
-    Raises ValueError where shapes, dtypes, devices or the backend do not fit, TypeError for what is no tensor.
+    Raises ValueError where shapes, layouts, dtypes, devices or the backend do not fit, TypeError for what is no tensor.
     """
     query, value = _autocast("query", query), _autocast("value", value)
     key = None if key is None else _autocast("key", key)

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.masked import MaskedTensor
+from torch.nn.parameter import UninitializedTensorMixin
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+NOT_DENSE = (MaskedTensor, UninitializedTensorMixin)
 MOST_SIDE = 2**24  # pixels of a level's side; single precision counts no further
 
 
@@ -98,12 +101,23 @@ class SamplingPoints:
 
 
 def check_dtype(name: str, tensor: Tensor, expected: tuple[torch.dtype, ...]) -> None:
-    """Raise TypeError unless it is a tensor, ValueError unless it has one of the dtypes."""
+    """Raise TypeError unless it is a tensor, ValueError unless it is dense and has one of the dtypes."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+    if kind := _kind_not_dense(tensor):
+        raise ValueError(f"{name}: expected a dense tensor (layout torch.strided), got {kind}")
     if tensor.dtype not in expected:
         names = " or ".join(str(dtype).removeprefix("torch.") for dtype in expected)
         raise ValueError(f"{name}: expected {names}, got {tensor.dtype}")
+
+
+def _kind_not_dense(tensor: Tensor) -> str | None:
+    """What it is if it has no strided memory that holds all elements."""
+    if tensor.is_nested:
+        return "a nested tensor"
+    if tensor.layout != torch.strided:
+        return f"layout {tensor.layout}"
+    return type(tensor).__name__ if isinstance(tensor, NOT_DENSE) else None
 
 
 def check_tensor(name: str, tensor: Tensor, expected: tuple[int, ...], value: Tensor) -> None:
@@ -134,7 +148,7 @@ def as_tensor(numbers: Sequence[int], like: Tensor) -> Tensor:
     """(N,) in the dtype and on the device of `like`; symbols stay symbols, which `new_tensor` would freeze."""
     if any(isinstance(number, torch.SymInt) for number in numbers):
         return torch.stack([like.new_full((), number) for number in numbers])
-    return like.new_tensor(numbers)
+    return torch.tensor(numbers, dtype=like.dtype, device=like.device)  # new_tensor takes no negated view
 
 
 def level_starts(shapes: tuple[tuple[int, int], ...]) -> list[int]:

@@ -1,7 +1,7 @@
 """A backend's forward and backward pass as operators of torch.library.
 
 So torch.compile, torch.export, FLOP counters and activation checkpointing take an attention as one step. The backward
-pass is an operator of its own, and refuses to be differentiated.
+pass is an operator of its own, and refuses to be differentiated (kernels/derivatives.py).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from kernels.derivatives import refuse_second, register_derivatives, save_nothing
 from kernels.flops import register_formulas
 from kernels.inputs import Gradients, Inputs, Saved, full_precision
 from kernels.points import SamplingPoints
@@ -23,51 +24,59 @@ INPUTS = (
 )
 FORWARD_SCHEMA = f"({INPUTS}) -> (Tensor out, Tensor log_sum_exp)"
 BACKWARD_SCHEMA = (
-    f"(Tensor grad_out, Tensor out, Tensor log_sum_exp, bool reference_grad, {INPUTS}) "
+    f"(Tensor grad_out, Tensor? out, Tensor? log_sum_exp, bool reference_grad, {INPUTS}) "
     "-> (Tensor query, Tensor key, Tensor value, Tensor logits, Tensor reference, Tensor offsets)"
 )
 NUM_INPUTS = 10
+LIBRARY = torch.library.Library("litedetr", "FRAGMENT")  # operators live as long as it does
 
 Attend = Callable[[Inputs, bool], Tensor]
+Kernel = Callable[..., tuple[Tensor, ...]]
 
 
 class Backend(Protocol):
     """What computes an attention. `deterministic` asks for the same bits on every run.
 
-    saves_log_sum_exp: False where the backward pass does without, and `Saved.log_sum_exp` is empty.
+    reads_results: whether the backward pass reads what the forward pass gave. If not, `Saved.log_sum_exp` is empty.
     """
 
-    saves_log_sum_exp: bool
+    reads_results: bool
 
     def forward(self, inputs: Inputs, deterministic: bool) -> Saved:
         """Output and what else the backward pass needs."""
 
     def backward(
-        self, inputs: Inputs, saved: Saved, grad_out: Tensor, deterministic: bool, reference_grad: bool
+        self, inputs: Inputs, saved: Saved | None, grad_out: Tensor, deterministic: bool, reference_grad: bool
     ) -> Gradients:
-        """reference_grad: whether the gradient of the reference is wanted; it may be None otherwise."""
+        """saved: None unless `reads_results`.
+
+        reference_grad: whether the gradient of the reference is wanted; it may be None otherwise.
+        """
 
 
 def register(name: str, backend: Backend) -> Attend:
     """Define litedetr::<name> and litedetr::<name>_backward; returns (inputs, deterministic) -> (B, Q, M * D)."""
-    forward = _define_forward(f"litedetr::{name}", backend)
-    backward = _define_backward(f"litedetr::{name}_backward", backend)
+    forward = _define(name, FORWARD_SCHEMA, *_forward(backend))
+    backward = _define(f"{name}_backward", BACKWARD_SCHEMA, *_backward(backend))
 
-    def save(ctx, inputs, output) -> None:
-        *tensors, ctx.shapes, ctx.query_shapes, ctx.deterministic = inputs
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(*output, *tensors)
+    def save(ctx, arguments, results) -> None:
+        *tensors, ctx.shapes, ctx.query_shapes, ctx.deterministic = arguments
+        out, log_sum_exp = results
+        ctx.mark_non_differentiable(log_sum_exp)
+        # a copy: the caller owns `out` and may overwrite it
+        read = (out.clone(), log_sum_exp) if backend.reads_results else (None, None)
+        ctx.save_for_backward(*read, *tensors)
 
     def differentiate(ctx, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         out, log_sum_exp, *tensors = ctx.saved_tensors  # once: activation checkpointing recomputes on each access
-        wanted = ctx.needs_input_grad
+        wanted = ctx.needs_input_grad[-NUM_INPUTS:]
         sizes = ctx.shapes, ctx.query_shapes
         grads = backward(grad_out, out, log_sum_exp, wanted[4], *tensors, *sizes, ctx.deterministic)
         kept = [grad if is_wanted else None for grad, is_wanted in zip(grads, wanted, strict=False)]
         return *kept, *[None] * (NUM_INPUTS - len(kept))
 
-    forward.register_autograd(differentiate, setup_context=save)
-    backward.register_autograd(_refuse)
+    register_derivatives(LIBRARY, forward, save, differentiate)
+    register_derivatives(LIBRARY, backward, save_nothing, refuse_second)
     register_formulas(getattr(torch.ops.litedetr, name), getattr(torch.ops.litedetr, f"{name}_backward"))
 
     def attend(inputs: Inputs, deterministic: bool) -> Tensor:
@@ -77,7 +86,17 @@ def register(name: str, backend: Backend) -> Attend:
     return attend
 
 
-def _define_forward(name: str, backend: Backend) -> torch.library.CustomOpDef:
+def _define(name: str, schema: str, kernel: Kernel, fake: Kernel) -> torch._ops.OpOverload:
+    """An operator with the kernel of all devices and that of fake and meta tensors."""
+    LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
+    LIBRARY.impl(name, torch._disable_dynamo(kernel), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"litedetr::{name}", fake, lib=LIBRARY)
+    return getattr(torch.ops.litedetr, name).default
+
+
+def _forward(backend: Backend) -> tuple[Kernel, Kernel]:
+    """The forward pass and its fake."""
+
     def forward(*arguments):
         *flat, deterministic = arguments
         inputs = _unflatten(flat)
@@ -88,19 +107,19 @@ def _define_forward(name: str, backend: Backend) -> torch.library.CustomOpDef:
     def fake(*arguments):
         value, offsets = arguments[2], arguments[5]
         out = value.new_empty(*offsets.shape[:3], value.shape[3])
-        shape = offsets.shape[:3] if backend.saves_log_sum_exp else (0,)
+        shape = offsets.shape[:3] if backend.reads_results else (0,)
         return out, value.new_empty(shape, dtype=torch.promote_types(value.dtype, torch.float32))
 
-    op = torch.library.custom_op(name, forward, mutates_args=(), schema=FORWARD_SCHEMA)
-    op.register_fake(fake)
-    return op
+    return forward, fake
 
 
-def _define_backward(name: str, backend: Backend) -> torch.library.CustomOpDef:
+def _backward(backend: Backend) -> tuple[Kernel, Kernel]:
+    """The backward pass and its fake."""
+
     def backward(grad_out, out, log_sum_exp, reference_grad, *arguments):
         *flat, deterministic = arguments
         inputs = _unflatten(flat)
-        saved = Saved(out, log_sum_exp)
+        saved = None if out is None else Saved(out, log_sum_exp)
         with full_precision(inputs.value):
             grads = backend.backward(inputs, saved, grad_out.contiguous(), deterministic, reference_grad)
         return tuple(inputs.value.new_empty(0) if grad is None else grad for grad in grads.tensors)
@@ -114,13 +133,7 @@ def _define_backward(name: str, backend: Backend) -> torch.library.CustomOpDef:
             for x, is_absent in zip(inputs.tensors, absent, strict=True)
         )
 
-    op = torch.library.custom_op(name, backward, mutates_args=(), schema=BACKWARD_SCHEMA)
-    op.register_fake(fake)
-    return op
-
-
-def _refuse(ctx, *grads: Tensor) -> None:
-    raise RuntimeError("this backend differentiates once; use backend='reference' for second derivatives")
+    return backward, fake
 
 
 def _flatten(inputs: Inputs) -> tuple[object, ...]:

@@ -25,13 +25,13 @@ from kernels.registration import register
 class CpuBackend:
     """See kernels.registration.Backend; deterministic always."""
 
-    saves_log_sum_exp = False
+    reads_results = False
 
     def forward(self, inputs: Inputs, deterministic: bool) -> Saved:
         return forward(inputs)
 
     def backward(
-        self, inputs: Inputs, saved: Saved, grad_out: Tensor, deterministic: bool, reference_grad: bool
+        self, inputs: Inputs, saved: Saved | None, grad_out: Tensor, deterministic: bool, reference_grad: bool
     ) -> Gradients:
         return backward(inputs, grad_out, reference_grad)
 

@@ -11,10 +11,11 @@ from kernels.inputs import Inputs
 MOST_INT32 = 2**31 - 1
 MOST_GRID = 2**16 - 1  # programs along the second and third axis
 MOST_TILE = 2**20  # elements, Triton's own limit
+MOST_BLOCK = 2**14  # elements of several queries, 32 for each thread of 16 warps: beyond, compilers take minutes
 
 
 def check_limits(inputs: Inputs, blocks: Launch) -> None:
-    """Raise ValueError with the count that is too large; from sizes alone, before anything is copied."""
+    """Raise ValueError with the count that is too large; from sizes alone, before anything is copied or compiled."""
     batch, queries, heads, _, num_points, _ = inputs.points.offsets.shape
     tile = triton.next_power_of_2(num_points) * triton.next_power_of_2(inputs.value.shape[3])
     limits = (
@@ -27,3 +28,8 @@ def check_limits(inputs: Inputs, blocks: Launch) -> None:
     for name, what, count, most in limits:
         if count > most:
             raise ValueError(f"{name}: expected at most {most} {what}, got {count}")
+    most_queries = max(1, MOST_BLOCK // tile)
+    if blocks.block_queries > most_queries:
+        raise ValueError(
+            f"block_queries: expected at most {most_queries} of {tile} elements, got {blocks.block_queries}"
+        )

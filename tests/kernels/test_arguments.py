@@ -50,9 +50,16 @@ WRONG_TENSORS = {
     "turned": lambda x: x.transpose(0, 1),
     "on another device": lambda x: x.to("meta"),
     "without the last": lambda x: x[..., :0],
+    "sparse": lambda x: x.detach().to_sparse(),
+    "compressed": lambda x: x.detach().flatten(0, -2).to_sparse_csr(),
+    "nested": lambda x: torch.nested.nested_tensor(list(x.detach())),
+    "jagged": lambda x: torch.nested.nested_tensor(list(x.detach()), layout=torch.jagged),
+    "masked": lambda x: torch.masked.masked_tensor(x.detach(), torch.ones_like(x, dtype=torch.bool)),
+    "without a shape yet": lambda x: torch.nn.UninitializedBuffer(dtype=x.dtype, device=x.device),
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*(prototype stage|beta state)")
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("change", WRONG_TENSORS)
 @pytest.mark.parametrize("name", TENSORS)
@@ -61,6 +68,29 @@ def test_wrong_tensors_are_named(name, change, backend):
     blamed = "(value|offsets)" if name == "value" else name
     with pytest.raises((ValueError, TypeError), match=f"^{blamed}: expected .*, got "):
         attend(backend, "deformable" if name == "logits" else "own", **{name: WRONG_TENSORS[change]})
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.filterwarnings("ignore:.*(prototype stage|beta state)")
+def test_what_is_not_dense_is_told_as_such(backend):
+    for kind in ("sparse", "compressed", "nested", "jagged", "masked", "without a shape yet"):
+        with pytest.raises(ValueError, match="^value: expected a dense tensor .*, got (layout|a nested|[MU])"):
+            attend(backend, value=WRONG_TENSORS[kind])
+    for lowered in (torch.Tensor.to_mkldnn, lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8)):
+        with pytest.raises(ValueError, match="^value: expected .*, got (layout torch._mkldnn|torch.qint8)"):
+            attend(backend, value=lambda x, lowered=lowered: lowered(x.detach().cpu()))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dense_tensors_of_other_kinds_are_taken(backend):
+    expected = attend("reference")
+    for kind in (torch.nn.Parameter, lambda x: torch._neg_view(-x), lambda x: x.detach().as_subclass(Subclass)):
+        changes = dict.fromkeys(("query", "key", "value", "reference", "offsets"), kind)
+        torch.testing.assert_close(attend(backend, **changes).as_subclass(torch.Tensor), expected)
+
+
+class Subclass(torch.Tensor):
+    pass
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

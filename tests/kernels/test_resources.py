@@ -12,6 +12,7 @@ triton = pytest.importorskip("triton")
 # The launch rule was fitted with the assembler of Triton 3.9; that of 3.6 puts two predicates of some kernels into
 # memory, nothing of a tile.
 TRITON = tuple(map(int, triton.__version__.split(".")[:2]))
+MOST_SECONDS = 400  # some ten times what it takes: a tile of a wrong size compiles without end
 MOST_BYTES = 0 if TRITON >= (3, 9) else 8
 TOO_NEW_FOR_3_2 = {"gfx942": "its AMD backend wants ROCm's linker", "sm_100": "its assembler does not know sm_100"}
 
@@ -49,7 +50,8 @@ def test_nothing_spills(target):
     if TRITON < (3, 3) and target in TOO_NEW_FOR_3_2:
         pytest.skip(f"Triton 3.2: {TOO_NEW_FOR_3_2[target]}")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    result = subprocess.run([sys.executable, "-c", PROGRAM, target], env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", PROGRAM, target]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=MOST_SECONDS)
     assert result.returncode == 0, result.stderr
     rows = json.loads(result.stdout)
     kernels = {row["kernel"] for found in rows.values() for row in found}

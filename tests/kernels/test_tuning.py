@@ -8,6 +8,7 @@ import torch
 
 from kernels.fused import backend, launch, tuning
 from kernels.fused.launch import Launch, Shape, choose, rule
+from kernels.fused.limits import MOST_BLOCK, check_limits
 from kernels.workloads import Workload
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -129,7 +130,45 @@ def test_the_rule_holds_few_elements_a_thread(run, points, channels):
     found = rule(shape)
     per_query = 2 ** ((points - 1).bit_length() + (channels - 1).bit_length())
     per_thread = found.block_queries * per_query / (32 * found.num_warps)
-    assert per_thread <= launch.ELEMENTS_PER_THREAD[run] or found.block_queries == 1
+    assert per_thread <= {"forward": 16, "backward": 8}[run] or found.block_queries == 1
+
+
+@pytest.mark.parametrize(
+    ("run", "score", "dtype", "expected"),
+    [
+        ("forward", "shared", "bfloat16", Launch(16, 4)),
+        ("backward", "shared", "float32", Launch(8, 4)),
+        ("backward", "own", "bfloat16", Launch(8, 4, max_registers=144)),
+        ("forward", "logits", "float64", Launch(8, 4)),
+    ],
+)
+def test_what_the_rule_gives(run, score, dtype, expected):
+    assert rule(replace(SHAPE, run=run, score=score, dtype=dtype)) == expected
+
+
+def test_no_candidate_is_larger_than_a_launch_may_be():
+    inputs = SMALL.inputs("meta")
+    tile = 2 * 8  # P * D of SMALL
+    for queries in (1, 64, 8192):
+        for candidate in tuning.candidates(replace(SHAPE, points=2, channels=8, queries=queries)):
+            assert candidate.block_queries * tile <= MOST_BLOCK
+            check_limits(inputs, candidate)
+
+
+@pytest.mark.parametrize("run", ["forward", "backward"])
+def test_a_rule_without_bounds_is_an_error_before_anything_is_compiled(run, monkeypatch):
+    """A constant set wrongly: compilers would not come to an end."""
+    monkeypatch.setitem(launch.ELEMENTS_PER_THREAD, run, 4096)
+    workload = replace(SMALL, query_levels=None, num_queries=2048)
+    inputs = workload.inputs("meta")
+    found = rule(Shape.of(run, inputs))
+    saved = backend.Saved(*(torch.empty(0, device="meta") for _ in range(2)))
+    passes = {
+        "forward": lambda: backend.forward(inputs, found),
+        "backward": lambda: backend.backward(inputs, saved, saved.out, found, False, False),
+    }
+    with pytest.raises(ValueError, match="^block_queries: expected at most 1024 of 16 elements, got 2048"):
+        passes[run]()
 
 
 @pytest.mark.parametrize("bad", [{"block_queries": 3}, {"num_warps": 0}, {"tile_height": 32}])
