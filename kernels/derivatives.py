@@ -62,9 +62,8 @@ def _autograd_function(operator: torch._ops.OpOverload, save: Save, differentiat
         def jvp(ctx, *tangents):
             raise RuntimeError(NO_FORWARD_MODE)
 
-    return type(
-        operator._schema.name.partition("::")[2], (Differentiated,), {}
-    )  # the name that grad_fn and errors show
+    name = operator._schema.name.partition("::")[2]
+    return type(name, (Differentiated,), {})  # grad_fn and errors show the name
 
 
 def _below_autograd(operator: torch._ops.OpOverload, keyset, arguments):
