@@ -23,6 +23,8 @@ def load(
 
     checkpoint: a file, or a run folder, whose best.pt is taken. device: auto, cpu, cuda or cuda:<n>, as text or a
     torch.device, or the n of a GPU. precision: fp32, bf16 or fp16, or the dtype of one.
+    A CPU that other programs use too is used better after `litedetr.threads.limit_spinning()`, to be called before
+    anything imports torch; the scripts do it.
     Raises CheckpointError where the file is missing, damaged or not this project's, ConfigError where device or
     precision cannot be had.
     """

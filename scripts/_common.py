@@ -1,4 +1,7 @@
-"""What the scripts share: from Hydra's configuration to ours."""
+"""What the scripts share: how threads wait, and the way from Hydra's configuration to ours.
+
+To be imported before torch.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 
 CONFIG_FOLDER = str(Path(__file__).resolve().parent.parent / "conf")
 PAPER = Path(CONFIG_FOLDER) / "paper.yaml"
+
 # The scripts run from a clone too, without an installation.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from litedetr.threads import limit_spinning  # noqa: E402
+
+limit_spinning()
 
 from litedetr.engine import RunConfig  # noqa: E402
 

@@ -15,6 +15,7 @@ from typing import NoReturn, ParamSpec
 
 import _common  # noqa: F401  first: it lets litedetr be found
 from _sweep import leave_error
+
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from tqdm import tqdm
 

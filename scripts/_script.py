@@ -7,11 +7,12 @@ import io
 import sys
 from collections.abc import Callable
 
-import hydra
 from _common import CONFIG_FOLDER
 from _errors import clear_errors, one_voice
 from _overrides import parse_overrides
 from _sweep import is_wanted, sweep
+
+import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 

@@ -8,9 +8,10 @@ python scripts/autotune.py target=sm_90       # no GPU needed: compiles the cand
 from dataclasses import dataclass
 from itertools import product
 
-import torch
 from _common import as_mapping
 from _script import script
+
+import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
 

@@ -16,10 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import hydra
-import torch
 from _common import PAPER, as_mapping, overridden
 from _script import script
+
+import hydra
+import torch
 from flops import FlopsConfig
 from omegaconf import DictConfig, OmegaConf
 

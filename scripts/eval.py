@@ -6,6 +6,7 @@ python scripts/eval.py checkpoint=runs/foo/best.pt data=coco data.root=<coco>
 
 from _common import as_mapping, overridden
 from _script import script
+
 from omegaconf import DictConfig
 
 from litedetr.config import from_mapping

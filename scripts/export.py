@@ -7,6 +7,7 @@ python scripts/export.py checkpoint=runs/foo format=aoti device=cuda
 
 from _common import as_mapping
 from _script import script
+
 from omegaconf import DictConfig
 
 from litedetr.config import from_mapping

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-import hydra
 from _common import PAPER, as_mapping
 from _script import script
+
+import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf

@@ -6,10 +6,11 @@ python scripts/memory.py rounds=0 'image_size=[800,1333]' batch_size=2 precision
 
 from dataclasses import dataclass
 
-import hydra
-import torch
 from _common import as_mapping
 from _script import script
+
+import hydra
+import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 

@@ -9,6 +9,7 @@ from contextlib import closing
 
 from _common import as_mapping
 from _script import script
+
 from omegaconf import DictConfig
 from tqdm import tqdm
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from _common import run_config, text_of
 from _fitting import fitting_settings_told
 from _script import script
+
 from omegaconf import DictConfig, OmegaConf
 
 from litedetr.engine import (

@@ -8,6 +8,7 @@ python scripts/visualize.py draw=scores checkpoint=runs/foo
 
 from _common import as_mapping
 from _script import script
+
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 

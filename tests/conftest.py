@@ -1,11 +1,16 @@
-"""Settings that must stand before anything imports Triton, and fixtures of several folders."""
+"""Settings that must stand before anything imports torch or Triton, and fixtures of several folders."""
 
 import os
 import signal
 from pathlib import Path
 
 import pytest
-import torch
+
+from litedetr.threads import limit_spinning
+
+limit_spinning()
+
+import torch  # noqa: E402
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")

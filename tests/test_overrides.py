@@ -2,8 +2,9 @@
 
 import shlex
 
-import pytest
 from _overrides import parse_overrides
+
+import pytest
 
 from litedetr.config import ConfigError
 

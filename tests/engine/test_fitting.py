@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import pytest
 from _fitting import fitting_settings
+
+import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf

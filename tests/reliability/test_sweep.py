@@ -7,10 +7,11 @@ import threading
 from argparse import Namespace
 from pathlib import Path
 
-import pytest
 from _errors import _left_for_sweep
 from _overrides import parse_overrides
 from _sweep import ERROR_FILE, SweepError, is_wanted, jobs_of, sweep
+
+import pytest
 from fault_helpers import Script
 from hydra._internal.utils import get_args_parser
 
