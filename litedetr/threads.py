@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-SPIN_COUNT = "3000"
+SPIN_COUNT = "4000"
 WAIT_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 

@@ -2,9 +2,12 @@
 
 import shlex
 
+from _common import text_of
 from _overrides import parse_overrides
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from litedetr.config import ConfigError
 
@@ -45,3 +48,14 @@ def test_what_hydra_reads_is_left_alone():
     texts = ["a=1", "~schedule.lr", "+a=6", "source=a/**/*.jpg", "source=a b.jpg", "run=${schedule.lr}", "x=[1, 2]"]
     assert len(parse_overrides(texts, is_sweep=False)) == len(texts)
     assert len(parse_overrides(["a=1,2"], is_sweep=True)) == 1
+
+
+@pytest.mark.parametrize("name", ["1e5", "1_000", "true", "7", "[x]", "inf"])
+def test_a_run_is_named_as_it_was_typed(name: str, monkeypatch: pytest.MonkeyPatch):
+    """Hydra makes 100000.0 of 1e5."""
+    (override,) = parse_overrides([f"run={name}"], is_sweep=False)
+    chosen = OmegaConf.create({"overrides": {"task": ["seed=1", f"run={name}"]}})
+    monkeypatch.setattr(HydraConfig, "get", lambda: chosen)
+    assert text_of(OmegaConf.create({"run": override.value()}), "run") == name
+    assert text_of(OmegaConf.create({"run": None}), "run") is None
+    assert text_of(OmegaConf.create({"run": "lr_1"}), "run") == "lr_1"

@@ -1,7 +1,7 @@
 """A step of the default run, idle and beside a busy loop, with several ways for threads to wait.
 
 python tests/reliability/neighbour.py                                             # torch's own way and ours
-python tests/reliability/neighbour.py 10 default GOMP_SPINCOUNT=3000 OMP_WAIT_POLICY=passive
+python tests/reliability/neighbour.py 10 default GOMP_SPINCOUNT=4000 OMP_WAIT_POLICY=passive
 
 One process for each way. They take turns within seconds, so that what else happens on the machine meets all of them.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TURN, WARM_UP = 3, 3  # steps
-USUAL = ("default", "GOMP_SPINCOUNT=3000")
+USUAL = ("default", "GOMP_SPINCOUNT=4000")
 
 
 def main(rounds: int, settings: tuple[str, ...]) -> None:

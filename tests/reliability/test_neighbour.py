@@ -33,7 +33,7 @@ def settings_when_torch_loads(name: str, **environment: str) -> dict[str, str | 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_script_limits_spinning_before_torch_is_loaded(name: str):
-    assert settings_when_torch_loads(name) == {"GOMP_SPINCOUNT": "3000", "OMP_WAIT_POLICY": None}
+    assert settings_when_torch_loads(name) == {"GOMP_SPINCOUNT": "4000", "OMP_WAIT_POLICY": None}
 
 
 @pytest.mark.parametrize(("setting", "value"), [("OMP_WAIT_POLICY", "active"), ("GOMP_SPINCOUNT", "infinity")])
@@ -55,4 +55,4 @@ def test_libgomp_takes_it():
         text=True,
         check=True,
     ).stderr
-    assert "GOMP_SPINCOUNT = '3000'" in told
+    assert "GOMP_SPINCOUNT = '4000'" in told
