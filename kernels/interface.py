@@ -71,6 +71,8 @@ def attend(inputs: Inputs, backend: str = "auto", deterministic: bool | None = N
     """Either attention on inputs that were checked: (B, Q, M * D)."""
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+    if not (deterministic is None or isinstance(deterministic, bool)):
+        raise ValueError(f"deterministic: expected True, False or None, got {deterministic!r}")
     if deterministic is None:
         deterministic = torch.are_deterministic_algorithms_enabled()
     # on meta nothing is computed: the CPU path's operator gives the shapes, and needs no Triton

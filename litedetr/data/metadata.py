@@ -30,15 +30,25 @@ XMP, TIFF_METADATA = 700, (282, 283, 296, 34665, 34853, 40965)
 # Bytes of a value, by its type.
 VALUE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
 BYTES, NO_TYPE, NO_TAG = (1, 7), 0, 65000
+AVIF = (b"ftypavif", b"ftypavis", b"ftypmif1", b"ftypmsf1")  # behind four bytes
+# An entry of an AVIF's list of items up to its type, if that is EXIF or XMP.
+AVIF_METADATA = re.compile(rb"(infe(?:\x02.{7}|\x03.{9}))(?:Exif|mime)", re.DOTALL)
 
 
 def orientation(image: Image.Image) -> int:
     """The EXIF orientation of an opened image, 1 to 8; without EXIF that of XMP. 1 if none makes sense."""
     try:
-        value = _from_exif(image.info.get("exif", b"")) or image.getexif().get(ExifTags.Base.Orientation)
+        value = _from_exif(image.info.get("exif", b"")) or _exif_or_xmp(image).get(ExifTags.Base.Orientation)
     except Exception:  # broken in any way, with errors of many types: it then says nothing of the orientation
         return 1
     return int(value) if value in UPRIGHT else 1
+
+
+def _exif_or_xmp(image: Image.Image) -> Image.Exif:
+    """Without decoding: a PNG's own method reads its pixels for what may stand behind them, which is moved to the front
+    here.
+    """
+    return Image.Image.getexif(image)
 
 
 def _from_exif(block: bytes) -> object:
@@ -49,19 +59,21 @@ def _from_exif(block: bytes) -> object:
 
 
 def without_metadata(file: BinaryIO, pixels: bool = True) -> BinaryIO:
-    """`file`, at its beginning; a PNG, JPEG or TIFF without the parts that concern neither pixels nor orientation.
+    """`file`, at its beginning; a PNG, JPEG, TIFF or AVIF without what concerns neither pixels nor orientation.
 
     Pillow refuses a whole file for one such part that is broken or large. pixels: False leaves them out too if they
     need not be read, as of a JPEG.
     """
-    start = file.read(len(PNG))
+    start = file.read(12)
     file.seek(0)
-    if start == PNG:
+    if start.startswith(PNG):
         return io.BytesIO(_png_of_pixels(file.read()))
     if start.startswith(JPEG):
         return io.BytesIO(_jpeg_of_pixels(file, pixels))
     if start[:4] in TIFF:
         return io.BytesIO(_tiff_of_pixels(bytearray(file.read()), TIFF[start[:4]]))
+    if start[4:12] in AVIF:  # its own properties tell how it is turned
+        return io.BytesIO(AVIF_METADATA.sub(rb"\1free", file.read()))
     return file
 
 
@@ -104,7 +116,9 @@ def _jpeg_of_pixels(file: BinaryIO, pixels: bool) -> bytes:
     kept = [file.read(len(JPEG))]
     while True:
         head = file.read(4)
-        if len(head) < 4 or head[0] != 0xFF or head[1] == 0xFF:  # no segment: the decoder's to make something of
+        while head.startswith(b"\xff\xff") and len(head) == 4:  # the first one fills up
+            head = head[1:] + file.read(1)
+        if len(head) < 4 or head[0] != 0xFF:  # no segment: the decoder's to make something of
             return b"".join([*kept, head, file.read()])
         content = file.read(max(int.from_bytes(head[2:], "big") - 2, 0))
         if _concerns_pixels(head[1], content):

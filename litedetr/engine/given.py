@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.masked import MaskedTensor
 
 from litedetr.data import read_image, read_size, to_rgb
 from litedetr.paths import user_path
@@ -67,9 +68,9 @@ def as_given(image: Picture, number: int) -> Given:
 
 
 def _path(image: str | os.PathLike, name: str) -> Path:
-    text = os.fspath(image)
+    text = os.fsdecode(image)
     shown = text if len(text) <= 200 else f"{text[:60]}... of {len(text)} characters"
-    if isinstance(text, str) and ADDRESS.match(text):
+    if ADDRESS.match(text):
         raise ValueError(f"{name}: expected a file of this machine, got the address {shown}; download it first")
     path = user_path(text)
     try:
@@ -136,14 +137,16 @@ def _from_pillow(image: Image.Image, name: str) -> Given:
 
 
 def _from_tensor(image: Tensor, name: str) -> Given:
-    if image.layout != torch.strided or image.is_meta or image.is_quantized:
-        got = f"{image.layout}, {image.dtype} on {image.device}"
+    if image.layout != torch.strided or image.is_meta or image.is_quantized or isinstance(image, MaskedTensor):
+        got = (
+            "a MaskedTensor" if isinstance(image, MaskedTensor) else f"{image.layout}, {image.dtype} on {image.device}"
+        )
         raise ValueError(f"{name}: expected a dense tensor of plain values, got {got}")
     channels_last = image.detach().movedim(0, -1) if image.ndim == 3 else image.detach()
     size = _size(channels_last.shape, name, "a tensor (3, H, W), (1, H, W) or (H, W)", tuple(image.shape))
 
     def read() -> Image.Image:
-        pixels = channels_last.cpu()
+        pixels = channels_last.cpu().resolve_neg()
         return _pixels((pixels.float() if pixels.is_floating_point() else pixels).numpy(), name)
 
     return Given(size, read)

@@ -12,6 +12,7 @@ from functools import cache
 from glob import has_magic
 from pathlib import Path
 
+from litedetr.config import require
 from litedetr.data import DataError, ImageFiles
 from litedetr.paths import user_path
 
@@ -70,11 +71,13 @@ def _is_free(folder: Path, source: str) -> bool:
 
 
 def without_pictures(files: ImageFiles, output: Path) -> ImageFiles:
-    """`files` without the pictures of predictions: those below `output`, and those that a predictions.json in a folder
-    above them names. A warning gives their number; DataError where nothing else is left.
+    """`files` without the pictures of predictions: those that a predictions.json in a folder above them names, and all
+    below `output` if it holds such a file. A warning gives their number; DataError where nothing else is left,
+    ConfigError where pictures would be drawn among other files of the source.
     """
     output = output.resolve()
     output_is_inside = files.folder.resolve() in output.parents
+    output_is_ours = Results.of(output) is not None
 
     @cache
     def drawn(folder: Path) -> set[Path]:
@@ -83,8 +86,12 @@ def without_pictures(files: ImageFiles, output: Path) -> ImageFiles:
 
     def is_picture(path: Path) -> bool:
         path = path.resolve()
+        if any(path in drawn(folder) for folder in path.parents):
+            return True
         below_output = output_is_inside and output in path.parents
-        return below_output or any(path in drawn(folder) for folder in path.parents)
+        expected = "a folder without images of the source, which pictures of others could overwrite"
+        require(output_is_ours or not below_output, "output", expected, f"{output}, which holds {path.name}")
+        return below_output  # as a run that was killed leaves them: nothing names them
 
     kept = tuple(path for path in files.paths if not is_picture(path))
     number = len(files.paths) - len(kept)

@@ -23,7 +23,7 @@ from litedetr.engine.given import Picture, as_given, several
 from litedetr.engine.precision import choose_precision
 from litedetr.structures import Detections, ImageBatch
 
-LOOK_AHEAD = 4  # batches: of a generator's images, those that wait for others of their size
+LOOK_AHEAD = 4  # batches: of images that are taken as they come, those that wait for others of their size
 T = TypeVar("T")
 
 
@@ -96,15 +96,16 @@ class Predictor:
         threshold: least score. max_detections: at most so many an image. batch_size: images at a time; images of
         other sizes wait for the next batch.
 
-        Files are decoded batch by batch. A sequence is looked through first, so that images of one size share batches
-        wherever they stand; of a generator at most LOOK_AHEAD batches wait.
+        Files are decoded batch by batch. A list, a tuple or a batch is looked through first, so that images of one size
+        share batches wherever they stand; of anything else, which may make its images as they are asked for, at most
+        LOOK_AHEAD batches wait.
         Raises ValueError where something is no image, ConfigError where an argument cannot work.
         """
         threshold, max_detections, batch_size = check_limits(threshold, max_detections, batch_size)
-        is_sequence = isinstance(images, (Sequence, np.ndarray, Tensor))
+        is_there = isinstance(images, (list, tuple, np.ndarray, Tensor))
         pictures = (as_given(image, number) for number, image in enumerate(several(images)))
-        numbered = enumerate(list(pictures) if is_sequence else pictures)
-        most_waiting = math.inf if is_sequence else LOOK_AHEAD * batch_size
+        numbered = enumerate(list(pictures) if is_there else pictures)
+        most_waiting = math.inf if is_there else LOOK_AHEAD * batch_size
         found: dict[int, Detections] = {}
         for batch in of_one_key(numbered, lambda pair: self.resized(pair[1].size), batch_size, most_waiting):
             prepared = [self.preparation(picture.read()) for _, picture in batch]

@@ -24,7 +24,7 @@ from file_metadata import (
     webp,
 )
 from hypothesis import given, settings
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from litedetr.data import read_image, read_size
 
@@ -62,6 +62,10 @@ FILES = {
     "png, a colour profile that is none": (png(chunk(b"iCCP", b"name\0\0rubbish")), 1),
     "jpeg, short JFIF": (jpeg(segment(0xE0, b"JFIF")), 1),
     "jpeg, short colour profile": (jpeg(segment(0xE2, b"ICC_PROFILE\0")), 1),
+    "jpeg, bytes that fill up": (
+        jpeg(b"\xff\xff" + segment(0xE2, b"MPF\0II*\0rubbish") + b"\xff" + segment(0xE2, b"ICC_PROFILE\0")),
+        1,
+    ),
     "jpeg, short Adobe": (jpeg(segment(0xEE, b"Adobe")), 1),
     "jpeg, broken list of further pictures": (jpeg(segment(0xE2, b"MPF\0II*\0rubbish")), 1),
     "png, XMP": (png(chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP % 6)), 6),
@@ -72,6 +76,25 @@ FILES = {
     "bytes behind the end": (stored("PNG") + b"rubbish", 1),
     "mpo": (stored("MPO", quality=100, subsampling=0, save_all=True, append_images=[Image.new("RGB", (6, 4))]), 1),
 }
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="a build of Pillow without AVIF")
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("spoil", [b"hell", b""], ids=["words for EXIF", "unit as float"])
+def test_metadata_of_an_avif_do_not_spoil_pixels(spoil: bytes, orientation: int, tmp_path: Path) -> None:
+    """Its own properties tell how it is turned."""
+    image = Image.fromarray(PIXELS)
+    image.save(tmp_path / "image", "AVIF", exif=exif(turned(orientation), entry(RESOLUTION_UNIT, 3, 1, b"\2\0")))
+    data = (tmp_path / "image").read_bytes()
+    unit = struct.pack("<HH", RESOLUTION_UNIT, 3)
+    bad = data.replace(b"II*\0", spoil) if spoil else data.replace(unit, struct.pack("<HH", RESOLUTION_UNIT, FLOAT))
+    assert bad != data
+    found = []
+    for content in (data, bad):
+        (tmp_path / "image").write_bytes(content)
+        found.append(np.asarray(read_image(tmp_path / "image")))
+        assert read_size(tmp_path / "image") == found[-1].shape[:2] == ((6, 4) if orientation == 6 else (4, 6))
+    assert np.array_equal(*found)
 
 
 def check(data: bytes, orientation: int, folder: Path) -> None:

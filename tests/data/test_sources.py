@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from litedetr.data import DataError, find_images, read_image, read_size
 
@@ -80,3 +80,11 @@ def test_the_size_of_what_is_no_image(tmp_path: Path):
     (tmp_path / "broken.jpg").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"broken\.jpg: cannot be read as an image"):
         read_size(tmp_path / "broken.jpg")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_the_size_is_read_without_decoding(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / f"image.{suffix}"
+    Image.new("RGB", (5, 3)).save(path)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("the pixels were decoded"))
+    assert read_size(path) == (3, 5)

@@ -2,6 +2,7 @@
 
 import csv
 import sys
+import warnings
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,6 +76,16 @@ def test_a_table_and_a_picture(tmp_path: Path):
     assert all(len(line) == len(table.splitlines()[0]) for line in table.splitlines())
     draw_models([replace(row, ap=50.0) for row in rows()], "a machine", tmp_path / "models.png")
     assert (tmp_path / "models.png").stat().st_size > 10_000
+
+
+def test_names_of_runs_are_drawn_as_they_are(tmp_path: Path):
+    """No formula, and no letter without a shape, of which matplotlib would warn."""
+    names = {"base": "$x$", "lite": "猫", "other": r"$\frac$"}
+    named = [replace(row, name=names[row.name], gflops=None if row.name == "lite" else row.gflops) for row in rows()]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        draw_models(named, "a machine", tmp_path / "models.png")
+    assert caught == []
 
 
 def test_steps_do_what_they_say():

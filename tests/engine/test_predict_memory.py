@@ -2,7 +2,7 @@
 
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -80,6 +80,22 @@ def test_a_generator_is_taken_as_it_comes(predictor: Predictor, batch_size: int)
     assert counter.most <= 2 * batch_size + 1
     assert len(predictor.predict(frames([(64 + seed, 48) for seed in range(30)]), batch_size=batch_size)) == 30
     assert counter.most <= (LOOK_AHEAD + 1) * batch_size + 1
+
+
+def test_a_sequence_that_makes_its_images_is_taken_as_it_comes(predictor: Predictor):
+    counter = Alive()
+
+    class Frames(Sequence):
+        def __len__(self) -> int:
+            return 30
+
+        def __getitem__(self, index: int) -> Image.Image:
+            image = picture(64, 48, range(30)[index])
+            counter.add(image)
+            return image
+
+    assert len(predictor.predict(Frames(), batch_size=2)) == 30
+    assert counter.most <= 5
 
 
 def test_items_of_one_key_go_together():

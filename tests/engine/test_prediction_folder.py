@@ -8,8 +8,10 @@ import torch
 from engine_helpers import run_config, train
 from test_predictor import picture
 
+from litedetr.config import ConfigError
 from litedetr.data import DataError
 from litedetr.engine import PredictConfig, Ranks, Unreadable, open_prediction, predict_files
+from litedetr.engine.prediction_folder import DESCRIPTION
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +123,20 @@ def test_a_pattern_leaves_out_the_pictures_of_predictions(
         folder = predict(run, source, output=str(photos / name))
         assert images_of(folder) == ["a.png", "inner/b.png"]
     assert "source: left out 4 pictures that predictions drew" in caplog.text
-    (photos / "found" / "predictions.json").unlink()  # a killed run: what lies below the output is its own all the same
+    killed = {"info": {"description": DESCRIPTION}}  # before it could say which pictures it has drawn
+    (photos / "found" / "predictions.json").write_text(json.dumps(killed))
     assert images_of(predict(run, source, output=str(photos / "found"))) == ["a.png", "inner/b.png"]
     assert images_of(predict(run, f"{photos}/inner", output=str(photos / "found" / "x"))) == ["b.png"]
+
+
+def test_pictures_are_not_drawn_among_other_images_of_the_source(run: Path, tmp_path: Path):
+    photos = draw(tmp_path / "photos", "a.png", "best/a.png")
+    before = (photos / "best" / "a.png").read_bytes()
+    with pytest.raises(ConfigError, match=r"^output: expected a folder without images of the source.*best.*a\.png"):
+        predict(run, f"{photos}/**", output=str(photos / "best"))
+    assert (photos / "best" / "a.png").read_bytes() == before
+    assert files_of(photos) == {"a.png", "best/a.png"}
+    assert images_of(predict(run, f"{photos}/*", output=str(photos / "best" / "found"))) == ["a.png"]
 
 
 def test_pictures_that_are_asked_for_are_predicted_on(run: Path, tmp_path: Path):

@@ -1,6 +1,7 @@
 """A trained detector on images of any kind."""
 
 import io
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from engine_helpers import run_config
 from PIL import Image
+from torch.masked import masked_tensor
 
 import litedetr
 from litedetr.config import ConfigError
@@ -83,6 +85,17 @@ def test_every_kind_of_image_gives_the_same(predictor: Predictor, tmp_path: Path
             assert same(predictor.predict(file, threshold=0)[0], expected), file
 
 
+def test_paths_of_bytes_and_negated_tensors_are_taken(predictor: Predictor, tmp_path: Path):
+    picture().save(tmp_path / "image.png")
+    expected = predictor.predict(picture(), threshold=0)[0]
+    with os.scandir(os.fsencode(tmp_path)) as entries:
+        assert same(predictor.predict(list(entries), threshold=0)[0], expected)
+    values = torch.from_numpy(np.asarray(picture(), np.float32) / 255).movedim(-1, 0)
+    negated = torch.complex(values, -values).conj().imag
+    assert negated.is_neg()
+    assert same(predictor.predict(negated, threshold=0)[0], expected)
+
+
 def test_grey_images_are_taken(predictor: Predictor):
     grey = picture().convert("L")
     expected = predictor.predict(grey, threshold=0)[0]
@@ -153,6 +166,10 @@ def closed() -> io.BytesIO:
         (np.zeros((4, 4, 3), np.int64), "expected uint8 or floats .*, got int64"),
         (torch.zeros(3, 4, 4, device="meta"), r"images\[0\]: expected a dense tensor of plain values, got .* on meta"),
         (torch.zeros(3, 4, 4).to_sparse(), r"images\[0\]: expected a dense tensor of plain values, got torch.sparse"),
+        (
+            masked_tensor(torch.zeros(3, 4, 4), torch.ones(3, 4, 4) > 0),
+            r"images\[0\]: expected a dense .* got a MaskedTensor",
+        ),
         (Image.new("RGB", (0, 4)), r"images\[0\]: expected at least one pixel, got the size \(0, 4\)"),
         (Image.new("F", (4, 4)), r"images\[0\]: cannot be read as an image: floating-point pixels"),
         (7, r"images\[0\]: expected a PIL image, an array, a tensor, a path, .*, got int"),

@@ -57,6 +57,13 @@ def test_float_valid_sizes_are_refused():
         attend(make_problem(padded=True), points)
 
 
+@pytest.mark.parametrize("given", ["false", 2, 1.5, [True]])
+def test_deterministic_is_a_bool_or_none(given):
+    t, points = make_problem().tensors, make_problem().points
+    with pytest.raises(ValueError, match="^deterministic: expected True, False or None, got "):
+        kernels.key_aware_attention(t["query"], t["value"], points, deterministic=given)
+
+
 def test_unknown_backend_is_named():
     with pytest.raises(ValueError, match="^backend: expected one of"):
         attend(make_problem(), backend="cuda")

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from litedetr.engine.benchmark.report import ModelRow
+from litedetr.engine.plots.style import lettering, shown
 
 PANEL_INCHES, DPI = (6.5, 5), 130
 COLOURS = ("#1d3557", "#c1121f", "#2a9d8f", "#e07a1f", "#4361ee", "#b5179e", "#6c757d")
@@ -20,6 +21,12 @@ def draw_models(rows: Sequence[ModelRow], machine: str, path: Path) -> None:
     The dashed line is where a detector would lie whose time is in proportion to its FLOPs, taken from the first one:
     left of it, time was saved beyond the FLOPs; right of it, FLOPs were saved that time was not.
     """
+    with lettering(row.name for row in rows):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _figure(rows, machine).savefig(path)
+
+
+def _figure(rows: Sequence[ModelRow], machine: str) -> Figure:
     forward = [row for row in rows if row.run == "forward"]
     training = [row for row in rows if row.run == "training"]
     panels = [(_flops_panel, part) for part in (forward, training) if any(row.gflops for row in part)]
@@ -32,8 +39,7 @@ def draw_models(rows: Sequence[ModelRow], machine: str, path: Path) -> None:
     first = rows[0]
     size = f"{first.height}x{first.width}, batch {first.batch_size}, {first.precision}"
     figure.suptitle(f"{size}; {machine}", fontsize=10)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    return figure
 
 
 def _flops_panel(axes: Axes, rows: Sequence[ModelRow]) -> None:
@@ -46,7 +52,7 @@ def _flops_panel(axes: Axes, rows: Sequence[ModelRow]) -> None:
         if not row.gflops:  # a peer that nobody counted: its time alone
             axes.axvline(row.milliseconds, color=COLOURS[-1], linewidth=1.2, linestyle=":")
             place = (row.milliseconds, highest * 0.03)
-            axes.annotate(row.name, place, rotation=90, fontsize=8, ha="right", va="bottom")
+            axes.annotate(shown(row.name), place, rotation=90, fontsize=8, ha="right", va="bottom")
     axes.set_ylim(0, highest)
     axes.set_ylabel("GFLOPs (multiply-adds)")
 
@@ -59,11 +65,11 @@ def _ap_panel(axes: Axes, rows: Sequence[ModelRow]) -> None:
     axes.set_ylabel(f"box AP ({'; '.join(sources)})")
 
 
-def _points(axes: Axes, rows: Sequence[ModelRow], shown: Sequence[ModelRow], field: str) -> None:
+def _points(axes: Axes, rows: Sequence[ModelRow], known: Sequence[ModelRow], field: str) -> None:
     run = rows[0].run
-    for row in shown:
+    for row in known:
         colour = COLOURS[rows.index(row) % len(COLOURS)]
-        axes.scatter(row.milliseconds, getattr(row, field), s=60, color=colour, zorder=2, label=row.name)
+        axes.scatter(row.milliseconds, getattr(row, field), s=60, color=colour, zorder=2, label=shown(row.name))
     axes.set_xlim(0, max(row.milliseconds for row in rows) * 1.1)
     axes.set_xlabel(f"milliseconds, {'training step' if run == 'training' else 'forward pass'}")
     axes.legend(loc="upper left", fontsize=8)
