@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from functools import cache
 
+from _common import CONFIG_FOLDER
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
@@ -32,7 +37,14 @@ def _parse(number: int, texts: Sequence[str], is_sweep: bool) -> Override:
 
 
 def _read(text: str) -> Override:
-    return OverridesParser.create().parse_override(text)
+    (override,) = OverridesParser.create(_config_loader()).parse_overrides([text])
+    return override
+
+
+@cache
+def _config_loader() -> ConfigLoaderImpl:
+    """Which knows the choices that glob(*) means."""
+    return ConfigLoaderImpl(create_config_search_path(CONFIG_FOLDER))
 
 
 def _advice(number: int, texts: Sequence[str]) -> str:
