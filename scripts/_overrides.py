@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from functools import cache
 
+from _common import CONFIG_FOLDER
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
@@ -25,13 +30,21 @@ def _parse(number: int, texts: Sequence[str], is_sweep: bool) -> Override:
         raise ConfigError(f"{text}: {_advice(number, texts)}") from error
     if override.is_sweep_override() and not is_sweep:
         raise ConfigError(
-            f"{text}: several values want a sweep, -m; one value that looks so wants quotes: {_quoted(text)}"
+            f"{text}: several values want a sweep, -m, or brackets where they are a list; "
+            f"one value that looks so wants quotes: {_quoted(text)}"
         )
     return override
 
 
 def _read(text: str) -> Override:
-    return OverridesParser.create().parse_override(text)
+    (override,) = OverridesParser.create(_config_loader()).parse_overrides([text])
+    return override
+
+
+@cache
+def _config_loader() -> ConfigLoaderImpl:
+    """Which knows the choices that glob(*) means."""
+    return ConfigLoaderImpl(create_config_search_path(CONFIG_FOLDER))
 
 
 def _advice(number: int, texts: Sequence[str]) -> str:
@@ -43,6 +56,8 @@ def _advice(number: int, texts: Sequence[str]) -> str:
         joined = " ".join(texts[number:end])
         if _can_be_read(joined):
             return f"spaces end an argument; quotes keep it together: {shlex.quote(joined)}"
+        if _is_list(text.partition("=")[2]) and joined.endswith("]"):
+            return f"spaces end an argument; quotes keep it together: {_quoted(joined)}"
     return f"its value has characters that mean something to Hydra; in quotes they don't: {_quoted(text)}"
 
 
@@ -56,4 +71,21 @@ def _can_be_read(text: str) -> bool:
 
 def _quoted(text: str) -> str:
     name, _, value = text.partition("=")
-    return shlex.quote(f"{name}={QuotedString(value, Quote.double).with_quotes()}")
+    return shlex.quote(f"{name}={_list_as_text(value) or _as_text(value)}")
+
+
+def _as_text(value: str) -> str:
+    return QuotedString(value, Quote.double).with_quotes()
+
+
+def _list_as_text(value: str) -> str | None:
+    """A list whose items are in quotes where they need them; None if `value` is no list that can be so written."""
+    if not (_is_list(value) and value.endswith("]")):
+        return None
+    items = [item.strip() for item in value[1:-1].split(",")]
+    written = f"[{', '.join(item if _can_be_read(f'x={item}') else _as_text(item) for item in items)}]"
+    return written if _can_be_read(f"x={written}") else None
+
+
+def _is_list(value: str) -> bool:
+    return value.startswith("[")

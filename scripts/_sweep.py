@@ -20,6 +20,7 @@ from types import FrameType
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
+from litedetr.engine.distributed import SWEEP_JOB
 from litedetr.engine.signals import Interrupted, StopRequest
 
 ERROR_FILE = "LITEDETR_JOB_ERROR"  # names the file in which a job leaves what went wrong, in one line
@@ -45,10 +46,10 @@ class _PassedOn(StopRequest):
 
     job: subprocess.Popen | None = None
 
-    def start(self, command: Sequence[str], error_file: str) -> int:
+    def start(self, command: Sequence[str], number: int, error_file: str) -> int:
         """The exit code, -n after signal n."""
         # A session of its own: what a terminal sends to all its processes would reach the job twice.
-        environment = os.environ | {ERROR_FILE: error_file}
+        environment = os.environ | {ERROR_FILE: error_file, SWEEP_JOB: str(number)}
         self.job = subprocess.Popen(command, env=environment, start_new_session=True)
         if self.signum:
             self.job.send_signal(self.signum)
@@ -78,7 +79,7 @@ def sweep(args: Namespace, overrides: Sequence[Override]) -> None:
                 print(f"job {job.number} of {len(jobs)}: {job.name}", flush=True)
             command = [sys.executable, sys.argv[0], *options, *job.overrides, f"hydra.job.num={job.number - 1}"]
             error_file = os.path.join(folder, str(job.number))
-            code = signals.start(command, error_file)
+            code = signals.start(command, job.number, error_file)
             if signals.signum:
                 name = signal.Signals(signals.signum).name
                 raise Interrupted(signals.signum, f"{name}: the sweep ends with job {job.number} of {len(jobs)}")

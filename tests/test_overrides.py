@@ -39,6 +39,24 @@ def test_a_list_that_the_shell_took_apart_is_put_together():
     assert refused("a=1", "data.classes=[RBC,", "WBC]", "b=2").endswith("'data.classes=[RBC, WBC]'")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "items"),
+    [
+        (["[猫, 犬]"], ["猫", "犬"]),
+        (["[cat,Straße]"], ["cat", "Straße"]),
+        (["[runs/a=1,runs/b]"], ["runs/a=1", "runs/b"]),
+        (["[person (adult), dog]"], ["person (adult)", "dog"]),
+        (["[猫,", "犬]"], ["猫", "犬"]),
+        (["[a=1,", "b,", "c d]"], ["a=1", "b", "c d"]),
+    ],
+)
+def test_the_items_of_a_list_are_quoted_and_not_the_list(arguments: list[str], items: list[str]):
+    message = refused(f"data.classes={arguments[0]}", *arguments[1:])
+    (argument,) = shlex.split(message[message.rindex(": 'data.classes=") + 2 :])
+    (override,) = parse_overrides([argument], is_sweep=False)
+    assert [str(item) for item in override.value()] == items
+
+
 def test_an_argument_without_a_name():
     advice = "expected name=value; a value with spaces wants quotes: 'name=\"two words\"'"
     assert refused("photo.jpg") == f"photo.jpg: {advice}"

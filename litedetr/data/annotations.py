@@ -198,7 +198,7 @@ def _check_annotations(coco: CocoJson) -> None:
             expected = "a bbox [x, y, width, height] of numbers within 2^31, width and height at least 0"
             raise DataError(f"{where}: expected {expected}, got {shortened(annotation.get('bbox'))}")
         for flag in ("iscrowd", "ignore"):
-            if annotation.get(flag, 0) not in (0, 1):
+            if annotation.get(flag) not in (None, 0, 1):
                 raise DataError(f"{where}: expected {flag} 0 or 1, got {shortened(annotation[flag])}")
         if not _is_number(annotation.get("area", 0), 0, _TOO_LARGE**2):
             raise DataError(f"{where}: expected a number of at least 0 as area, got {shortened(annotation['area'])}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -59,7 +60,14 @@ def plugin_advice(source: object) -> str:
 
 def is_image_head(head: bytes) -> bool:
     """Whether a format that can be decoded here begins with the HEAD bytes `head`; some have no fixed beginning."""
-    return any(accept(head) is True for accept in _beginnings())
+    return any(_accepts(accept, head) for accept in _beginnings())
+
+
+def _accepts(accept: Callable[[bytes], bool | str], head: bytes) -> bool:
+    try:
+        return accept(head) is True
+    except (IndexError, TypeError, struct.error):  # of a file shorter than what it looks at; Pillow takes it for a no
+        return False
 
 
 @cache

@@ -59,11 +59,12 @@ def _box_remarks(objects: _Objects) -> list[str]:
     x, y, width, height = objects.boxes.T
     right, bottom = objects.sizes.T
     solid = (width > 0) & (height > 0)
-    relative = solid & (objects.boxes >= 0).all(axis=1) & (x + width <= 1.01) & (y + height <= 1.01)
+    relative = solid & (objects.boxes >= 0).all(axis=1) & (objects.boxes <= 1.01).all(axis=1)  # corners and centres too
     outside = solid & ((x >= right) | (y >= bottom) | (x + width <= 0) | (y + height <= 0))
     beyond = (x < -SLACK) | (y < -SLACK) | (x + width > right + SLACK) | (y + height > bottom + SLACK)
     tiny = solid & ~relative & ~outside & ((width < 1) | (height < 1))
-    corners = (width > x) & (height > y) & (width <= right + SLACK) & (height <= bottom + SLACK)
+    begins_inside = (x >= -SLACK) & (y >= -SLACK)
+    corners = begins_inside & (width > x) & (height > y) & (width <= right + SLACK) & (height <= bottom + SLACK)
     reason = ""
     if _is_many(beyond) and corners.mean() > 1 - MANY:
         reason = ", which look like [x1, y1, x2, y2] where COCO has [x, y, width, height]"

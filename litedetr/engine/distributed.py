@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed as dist
@@ -18,6 +18,7 @@ from litedetr.config import require
 from litedetr.engine.config import Device
 
 T = TypeVar("T")
+SWEEP_JOB = "LITEDETR_SWEEP_JOB"  # names the number of the job that a process is of
 
 
 class LostRanksError(RuntimeError):
@@ -123,13 +124,24 @@ def join_ranks(device: Device) -> Iterator[Ranks]:
         yield Ranks(own_device)
         return
     # Host numbers travel by gloo even where gradients travel by NCCL, so they never wait for the GPU.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", **_meeting_place())
     ranks = Ranks(own_device, dist.get_rank(), world_size)
     # Only after success: a rank that failed must not wait here for the others.
     with name_lost_ranks():
         yield ranks
         ranks.gather_numbers(0)  # a rank that leaves early can cut off what another one has not read yet
     dist.destroy_process_group()
+
+
+def _meeting_place() -> dict[str, Any]:
+    """Where the ranks find each other: torchrun's store. In a sweep each job has a part of it, since the addresses of
+    an earlier job's processes stay there.
+    """
+    job = os.environ.get(SWEEP_JOB)
+    if job is None:
+        return {}
+    store, rank, world_size = next(dist.rendezvous("env://"))
+    return {"store": dist.PrefixStore(f"job_{job}", store), "rank": rank, "world_size": world_size}
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from litedetr.data import Categories, CocoDetection
 from litedetr.engine.config import Precision
 from litedetr.engine.detect import detect
 from litedetr.engine.distributed import Ranks
+from litedetr.engine.files import replacing
 from litedetr.engine.loader import Loader
 from litedetr.engine.scores import DETECTION, Scores, coco_scores, detections_as_json
 from litedetr.structures import Detections, Target
@@ -75,8 +76,9 @@ def as_rows(target: Target, detections: Detections, categories: Categories) -> n
 
 
 def write_detections(path: Path, detections: np.ndarray) -> None:
-    """COCO's result format, as its evaluation server takes it."""
-    path.write_text(json.dumps(detections_as_json(detections)), encoding="utf-8")
+    """COCO's result format, as its evaluation server takes it; an older file stays until this one is whole."""
+    with replacing(path) as file:
+        file.write(json.dumps(detections_as_json(detections)).encode())
 
 
 def read_detections(path: Path) -> np.ndarray:

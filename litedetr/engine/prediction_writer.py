@@ -66,7 +66,9 @@ class PredictionWriter:
             self._draw(prediction, name)
 
     def close(self, complete: bool = True) -> None:
-        """complete: False where the run was interrupted; then earlier pictures stay."""
+        """complete: False where the run was interrupted; then earlier pictures stay, and before the first image all."""
+        if not complete and not self._images:
+            return
         if not complete:
             self._drawn |= self._earlier
         self._write_json()

@@ -151,6 +151,13 @@ def test_boxes_are_clipped_and_empty_ones_dropped(
     assert table.objects(1)[1].tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("flag", ["iscrowd", "ignore"])
+def test_a_flag_that_is_null_is_not_set(flag: str, content: Content, write: Write) -> None:
+    expected = read_table(write(content))
+    content["annotations"][1][flag] = None
+    assert read_table(write(content)).boxes.tolist() == expected.boxes.tolist()
+
+
 @pytest.mark.parametrize("ids", [[None] * 4, ["a", "b", "a", ""], [1.5, [], {}, True]])
 def test_annotation_ids_are_never_used(ids: list[Any], content: Content, write: Write) -> None:
     expected = read_table(write(content))

@@ -143,6 +143,8 @@ FAULTS = {
         "it is of no format that Pillow knows, it begins with b'version https://'",
     ),
     "web page": (lambda path: path.write_text("<!DOCTYPE html><html>"), "it begins with b'<!DOCTYPE html><'"),
+    "a line feed": (lambda path: path.write_bytes(b"\n"), "it begins with b'\\n'"),
+    "404": (lambda path: path.write_bytes(b"404"), "it begins with b'404'"),
     "HDF5": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(40)), "cannot find loader for this HDF5 file"),
 }
 

@@ -36,6 +36,14 @@ CASES = {
         objects([0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.5, 0.5], [0, 0, 1, 1]),
         "3 of 3 boxes lie within 0 to 1, where COCO has pixels, the first is annotation id 21",
     ),
+    "relative corners": (
+        objects([0.4, 0.5, 0.9, 1], [0.1, 0.1, 0.3, 0.3], [0.6, 0.7, 0.8, 0.9]),
+        "3 of 3 boxes lie within 0 to 1, where COCO has pixels, the first is annotation id 21",
+    ),
+    "outside to the left": (
+        objects([-9, -9, 4, 5], [-8, -7, 4, 5]),
+        "2 of 2 boxes lie outside their image and are left out, the first is annotation id 21",
+    ),
     "under a pixel": (
         objects(*BOXES, [7, 7, 0.4, 5]),
         "1 of 5 boxes are less than a pixel wide or high, the first is annotation id 25",

@@ -3,11 +3,14 @@ import os
 import resource
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from litedetr.config import ConfigError
+from litedetr.engine import write_detections
 from litedetr.engine.files import StorageError, remove_leftovers, replacing, require_writable, writing
+from litedetr.engine.scores import DETECTION
 
 
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path):
@@ -21,6 +24,19 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path):
         file.writelines([b"half", None])
     assert path.read_text() == "new"
     assert os.listdir(tmp_path) == ["numbers"]
+
+
+def test_detections_that_cannot_be_written_leave_the_earlier_ones(tmp_path: Path):
+    path = tmp_path / "detections.json"
+    path.write_text("old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(StorageError, match=r"detections\.json: cannot be written: File too large"):
+            write_detections(path, np.ones(100, DETECTION))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_text() == "old"
 
 
 def test_what_a_kill_left_is_removed(tmp_path: Path):

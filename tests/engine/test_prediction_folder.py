@@ -93,6 +93,15 @@ def test_a_source_replaces_its_own_results_and_no_others_files(run: Path, tmp_pa
     assert files_of(folder) == {"predictions.json", "notes.txt"}
 
 
+def test_an_interruption_before_the_first_image_leaves_earlier_results(run: Path, tmp_path: Path):
+    photos = draw(tmp_path / "photos", "a.png", "b.png")
+    folder = predict(run, photos)
+    *_, writer = open_prediction(PredictConfig(str(run), str(photos), device="cpu"))
+    writer.close(complete=False)
+    assert images_of(folder) == ["a.png", "b.png"]
+    assert files_of(folder) == {"predictions.json", "a.png", "b.png"}
+
+
 def test_names_in_a_changed_json_remove_nothing_outside(run: Path, tmp_path: Path):
     photos = draw(tmp_path / "photos", "a.png")
     folder = predict(run, photos)

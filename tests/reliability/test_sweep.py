@@ -89,6 +89,11 @@ def test_jobs_are_all_combinations():
     assert [job.name for job in jobs_of(overrides)] == ["a=1 +c=u", "a=1 +c=v", "a=2 +c=u", "a=2 +c=v"]
 
 
+def test_a_glob_means_the_choices_of_its_group():
+    _, overrides = parsed("encoder=glob(h*)", "seed=1")
+    assert [job.name for job in jobs_of(overrides)] == ["encoder=h2l2", "encoder=h3l1"]
+
+
 @pytest.mark.parametrize("argv", [["a=1"], ["-m", "a=1", "hydra/launcher=joblib"], ["-m", "--cfg", "job"]])
 def test_other_things_are_left_to_hydra(argv: list[str]):
     assert not is_wanted(get_args_parser().parse_args(argv))

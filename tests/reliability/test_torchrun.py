@@ -139,3 +139,12 @@ def test_machines_that_share_no_folder_train_and_are_stopped_before_they_begin_a
     for outcome in torchrun_on_machines(machines, TRAIN, *settings, "resume=auto"):
         assert_ended(outcome, "error: runs: expected a folder that all machines share")
     assert load_checkpoint(written).progress.step == 4
+
+
+def test_every_job_of_a_sweep_runs(tmp_path: Path, tiny: list[str]):
+    """The second finds its own processes, not the first one's, whose addresses torchrun still keeps."""
+    once = ["schedule.unit=iterations", "schedule.length=1"]
+    ended = torchrun(tmp_path, 2, TRAIN, "-m", *tiny, *once, "seed=0,1", "run=foo_${seed}")
+    assert ended.code == 0, ended.errors
+    for name in ("foo_0", "foo_1"):
+        assert load_checkpoint(tmp_path / "runs" / name / "last.pt").progress.step == 1
