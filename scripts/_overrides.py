@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from functools import cache
+from itertools import takewhile
 
 from _common import CONFIG_FOLDER
 
@@ -51,14 +52,18 @@ def _advice(number: int, texts: Sequence[str]) -> str:
     """What to write instead, as a POSIX shell takes it."""
     text = texts[number]
     if "=" not in text:
-        return "expected name=value; a value with spaces wants quotes: 'name=\"two words\"'"
+        before = next((index for index in range(number, -1, -1) if "=" in texts[index]), None)
+        whole = "name=two words" if before is None else " ".join(texts[before : number + 1])
+        return f"expected name=value; spaces end an argument, quotes keep it together: {_quoted(whole)}"
     for end in range(number + 2, len(texts) + 1):  # a list whose spaces the shell has cut at
         joined = " ".join(texts[number:end])
         if _can_be_read(joined):
             return f"spaces end an argument; quotes keep it together: {shlex.quote(joined)}"
         if _is_list(text.partition("=")[2]) and joined.endswith("]"):
             return f"spaces end an argument; quotes keep it together: {_quoted(joined)}"
-    return f"its value has characters that mean something to Hydra; in quotes they don't: {_quoted(text)}"
+    rest = takewhile(lambda word: "=" not in word, texts[number + 1 :])  # of the value, where it has spaces
+    whole = " ".join([text, *rest])
+    return f"its value has characters that mean something to Hydra; in quotes they don't: {_quoted(whole)}"
 
 
 def _can_be_read(text: str) -> bool:

@@ -15,6 +15,7 @@ from _sweep import is_wanted, sweep
 import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 
 def on_command_line(main: Callable[[], None]) -> Callable[[], None]:
@@ -25,7 +26,8 @@ def on_command_line(main: Callable[[], None]) -> Callable[[], None]:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-        one_voice(clear_errors(main))()
+        with logging_redirect_tqdm():  # warnings above a progress bar, not on its line
+            one_voice(clear_errors(main))()
 
     return wrapped
 

@@ -58,8 +58,13 @@ def test_the_items_of_a_list_are_quoted_and_not_the_list(arguments: list[str], i
 
 
 def test_an_argument_without_a_name():
-    advice = "expected name=value; a value with spaces wants quotes: 'name=\"two words\"'"
-    assert refused("photo.jpg") == f"photo.jpg: {advice}"
+    advice = "expected name=value; spaces end an argument, quotes keep it together: "
+    assert refused("photo.jpg") == f"photo.jpg: {advice}'name=\"two words\"'"
+    assert refused("a=1", "data.root=my", "own", "data", "b=2") == f"own: {advice}'data.root=\"my own\"'"
+
+
+def test_a_value_that_the_shell_took_apart_is_put_together():
+    assert refused("source=a=b", "of", "mine.jpg", "b=2").endswith("""'source="a=b of mine.jpg"'""")
 
 
 def test_what_hydra_reads_is_left_alone():

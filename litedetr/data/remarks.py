@@ -37,8 +37,8 @@ def object_remarks(coco: CocoJson, categories: Categories) -> list[str]:
         np.array([a["bbox"] for _, a in learned], dtype=np.float64),
         np.array([size_of[a["image_id"]] for _, a in learned], dtype=np.float64),
     )
-    counts = Counter(a["category_id"] for _, a in learned)
-    lines = [*_box_remarks(objects), *_class_remarks(counts, categories)]
+    counts, ignored = (Counter(a["category_id"] for _, a in mine if is_ignored(a) == flag) for flag in (False, True))
+    lines = [*_box_remarks(objects), *_class_remarks(counts, ignored, categories)]
     return [f"warning: {coco.path}: {line}" for line in lines]
 
 
@@ -87,11 +87,14 @@ def _is_many(odd: np.ndarray) -> bool:
     return bool(odd.mean() >= MANY)
 
 
-def _class_remarks(counts: Counter[int], categories: Categories) -> list[str]:
-    absent = [name for name, i in zip(categories.names, categories.ids, strict=True) if not counts[i]]
+def _class_remarks(counts: Counter[int], ignored: Counter[int], categories: Categories) -> list[str]:
+    """counts, ignored: by category id, the objects that are learned and those marked iscrowd or ignore."""
+    absent = {i: name for name, i in zip(categories.names, categories.ids, strict=True) if not counts[i]}
     if not absent:
         return []
-    return [f"no object of {len(absent)} of {len(categories)} classes: {_few(absent)}"]
+    num_ignored = sum(ignored[i] for i in absent)
+    remark = f"no object of {len(absent)} of {len(categories)} classes: {_few([*absent.values()])}"
+    return [f"{remark} ({num_ignored} are marked iscrowd or ignore)" if num_ignored else remark]
 
 
 def _few(names: list[str] | tuple[str, ...]) -> str:

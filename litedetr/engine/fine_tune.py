@@ -40,7 +40,10 @@ def initialise_from(model: Detector, categories: Categories, path: Path | str) -
     else that does not fit is a CheckpointError with the tensors' names, an OtherModelError where settings differ.
     """
     path = checkpoint_file(path)
-    checkpoint = load_checkpoint(path)
+    try:
+        checkpoint = load_checkpoint(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"trainer.init_from: {error}") from error
     weights, own = checkpoint.weights, model.state_dict()
     known = from_mapping(Categories, checkpoint.categories)
     changed = _changed_settings(checkpoint, model)

@@ -65,5 +65,5 @@ def _doubts_of_warmup(warmup: int, steps: int, run: str) -> list[str]:
     told = f"is {warmup / steps:.0%} of {run}"
     if warmup >= steps:
         told = f"is not over within {run}, whose rates end at {steps / (warmup + 1):.0%} of their peak"
-    advice = f"schedule.warmup={steps // 10} is a tenth of it, a larger schedule.length makes it longer"
+    advice = f"set schedule.warmup={steps // 10}, or a larger schedule.length"
     return [f"schedule.warmup={warmup} {told}: {advice}"]

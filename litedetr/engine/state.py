@@ -10,7 +10,7 @@ from torch import nn
 
 from litedetr.config import from_mapping, require, to_mapping
 from litedetr.data import Categories
-from litedetr.engine.checkpoint import Checkpoint, CheckpointError, Progress, load_weights
+from litedetr.engine.checkpoint import Checkpoint, CheckpointError, Progress, checkpoint_file, load_weights
 from litedetr.engine.config import RunConfig
 from litedetr.engine.ema import ModelAverage
 from litedetr.engine.fine_tune import initialise_from
@@ -100,7 +100,8 @@ class TrainingState:
         if init_from is not None:
             start = initialise_from(self.model, self.categories, init_from)
             left = ", ".join(start.left) or "none"
-            notes += [f"{start.taken} tensors from {init_from}; left at their initial values: {left}", *start.remarks]
+            taken = f"{start.taken} tensors from {checkpoint_file(init_from)}"
+            notes += [f"{taken}; left at their initial values: {left}", *start.remarks]
         if self.average is not None:
             self.average.model.load_state_dict(self.model.state_dict())
         return notes

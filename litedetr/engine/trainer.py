@@ -78,9 +78,10 @@ class Trainer:
                 self.state.progress = replace(self.state.progress, best_score=None)
             step, total = self.state.progress.step, self.timeline.total_steps
             where = f"at step {step} of {total}"
-            if step >= total:  # the schedule may be shorter now
+            if step >= total:
                 self.state.progress = replace(self.state.progress, evaluated_step=step - 1)
-                where += f": nothing is left to train, the weights of step {step} are evaluated once more"
+                beyond = f"at step {step}, beyond the {total} steps of this schedule" if step > total else where
+                where = f"{beyond}: nothing is left to train, the weights are evaluated once more"
             return [where, *(f"changed since the checkpoint: {line}" for line in changed)]
         return self.state.begin()
 

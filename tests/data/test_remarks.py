@@ -66,6 +66,10 @@ CASES = {
         "[x, y, width, height], the first is annotation id 22",
     ),
     "a class": (objects(BOXES[0]), "no object of 1 of 2 classes: dog"),
+    "an ignored class": (
+        [*objects(BOXES[0]), {"id": 99, "image_id": 7, "category_id": 90, "bbox": [1, 1, 5, 5], "ignore": 1}],
+        "no object of 1 of 2 classes: dog (1 are marked iscrowd or ignore)",
+    ),
     "no ids": (
         [{k: v for k, v in entry.items() if k != "id"} for entry in objects(*BOXES, [7, 7, 0, 5])],
         "1 of 5 boxes have no width or height and are left out, the first is annotation number 4",

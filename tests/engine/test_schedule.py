@@ -65,7 +65,7 @@ def test_a_warmup_longer_than_the_run_is_told_with_what_to_set():
     (line,) = told(warmup=150, steps_per_epoch=1)
     assert line == (
         "warning: schedule.warmup=150 is not over within this run of 6 steps (1 an epoch), whose rates end at 4% of "
-        "their peak: schedule.warmup=0 is a tenth of it, a larger schedule.length makes it longer"
+        "their peak: set schedule.warmup=0, or a larger schedule.length"
     )
     (line,) = told(warmup=80, steps_per_epoch=20)
     assert "schedule.warmup=80 is 67% of this run of 120 steps (20 an epoch): schedule.warmup=12" in line

@@ -147,7 +147,7 @@ def test_a_schedule_that_has_become_shorter_evaluates_what_is_there(
     trainer = Trainer(shorter, RunFolder(folder, folder / "last.pt", "test"), one_rank)
     assert json.loads((folder / "results.json").read_text()) == before
     assert (
-        "at step 6 of 2: nothing is left to train, the weights of step 6 are evaluated once more"
+        "at step 6, beyond the 2 steps of this schedule: nothing is left to train, the weights are evaluated once more"
         in capsys.readouterr().out
     )
     (folder / "results.json").unlink()

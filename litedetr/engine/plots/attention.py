@@ -116,7 +116,7 @@ def _require_found(ordered: Tensor, rank: int, min_score: float) -> None:
     if number == 0:
         expected = f"at most the best detection's score, {ordered[0]:.3f}: {lower} shows object {shown}"
         require(False, "min_score", expected, min_score)
-    reached = f"at most {number}, the detections of score >= min_score={min_score:g}"
+    reached = f"at most {number}, the detections of score >= min_score={min_score:g} (the best has {ordered[0]:.3f})"
     require(False, "object", f"{reached}, or {lower}" if rank <= len(ordered) else reached, rank)
 
 
