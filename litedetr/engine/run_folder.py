@@ -93,7 +93,8 @@ def choose_run_folder(root: Path, name: str | None, config: RunConfig) -> RunFol
 def _chosen(root: Path, name: str | None, config: RunConfig) -> RunFolder:
     resume = config.trainer.resume
     if name is not None:
-        plain = Path(name).name == name and name not in ("", "..") and len(name.encode()) <= LONGEST_NAME
+        num_bytes = len(name.encode("utf-8", "surrogateescape"))
+        plain = Path(name).name == name and name not in ("", "..") and num_bytes <= LONGEST_NAME
         require(plain, "run", f"the name of a folder under {root}/, without slashes", name)
     if resume not in ("auto", "never"):
         return _continue_path(user_path(resume), root / name if name else None)

@@ -47,6 +47,10 @@ def test_a_name_begins_a_run_and_auto_continues_it(tmp_path: Path):
     assert (chosen.path, chosen.resume_from) == (folder, folder / "last.pt")
 
 
+def test_a_name_may_have_bytes_that_are_no_text(tmp_path: Path):
+    assert choose_run_folder(tmp_path, "by\udcff", config_with(tmp_path)).path == tmp_path / "by\udcff"
+
+
 def test_a_run_is_never_overwritten(tmp_path: Path):
     config = config_with(tmp_path)
     add_run(tmp_path, "foo", config, age=0)
