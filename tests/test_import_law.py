@@ -14,6 +14,7 @@ LAW = {
     "litedetr/boxes.py": set(),
     "litedetr/config.py": set(),
     "litedetr/paths.py": {"litedetr.config"},
+    "litedetr/threads.py": set(),
     "litedetr/models/attention.py": COMMON | {"litedetr.models", "kernels"},
     "litedetr/models": COMMON | {"litedetr.models"},
     "litedetr/losses": COMMON | {"litedetr.losses"},
@@ -23,7 +24,7 @@ LAW = {
     "litedetr/engine": COMMON
     | {"litedetr.engine", "litedetr.models", "litedetr.losses", "litedetr.data", "litedetr.postprocess"}
     | {"litedetr.weights"},
-    "scripts": COMMON | {"litedetr.engine", "scripts"},
+    "scripts": COMMON | {"litedetr.engine", "litedetr.threads", "scripts"},
     "scripts/autotune.py": COMMON | {"litedetr.engine", "litedetr.models", "kernels"},
     "scripts/memory.py": COMMON | {"litedetr.engine", "kernels"},
     "scripts/benchmark.py": COMMON | {"litedetr.engine", "litedetr.models", "kernels"},
