@@ -68,7 +68,7 @@ def last_scores(folder: Path) -> Scores:
         found += read_history(folder, folder.name).evaluation.values()
     if not found:
         raise ConfigError(f"runs: {folder} has no evaluation yet")
-    return Scores.from_mapping(max(found, key=lambda evaluation: evaluation["step"]))
+    return Scores.from_mapping(max(found, key=lambda evaluation: evaluation.get("step", 0)))
 
 
 def _of_evaluation(name: str, evaluation: Evaluation, rule: MatchRule) -> Scored:
