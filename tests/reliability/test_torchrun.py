@@ -141,6 +141,7 @@ def test_machines_that_share_no_folder_train_and_are_stopped_before_they_begin_a
     assert load_checkpoint(written).progress.step == 4
 
 
+@pytest.mark.slow
 def test_every_job_of_a_sweep_runs(tmp_path: Path, tiny: list[str]):
     """The second finds its own processes, not the first one's, whose addresses torchrun still keeps."""
     once = ["schedule.unit=iterations", "schedule.length=1"]
