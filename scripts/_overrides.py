@@ -61,7 +61,7 @@ def _advice(number: int, texts: Sequence[str]) -> str:
             return f"spaces end an argument; quotes keep it together: {shlex.quote(joined)}"
         if _is_list(text.partition("=")[2]) and joined.endswith("]"):
             return f"spaces end an argument; quotes keep it together: {_quoted(joined)}"
-    rest = takewhile(lambda word: "=" not in word, texts[number + 1 :])  # of the value, where it has spaces
+    rest = takewhile(lambda word: "=" not in word, texts[number + 1 :])  # the rest of a value with spaces
     whole = " ".join([text, *rest])
     return f"its value has characters that mean something to Hydra; in quotes they don't: {_quoted(whole)}"
 

@@ -22,7 +22,7 @@ from litedetr.paths import user_path
 
 Picture = Image.Image | np.ndarray | Tensor | str | os.PathLike | bytes | bytearray | memoryview | BinaryIO
 KINDS = "a PIL image, an array, a tensor, a path, the bytes of an image file or an open one"
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|data:")  # a drive's letter is one alone
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|data:")  # a Windows drive (C:) has only one letter
 
 
 @dataclass(frozen=True)

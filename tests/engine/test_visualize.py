@@ -117,7 +117,8 @@ def test_without_a_detection_the_error_names_a_score_that_would_do(rank: int, me
 def test_beyond_the_last_detection_the_error_names_a_score_that_would_do():
     predictions, categories = predictions_of(0.5, 0.2), Categories(("cat",), (1,))
     with pytest.raises(
-        ConfigError, match=r"^object: expected at most 1, .* min_score=0.3 .*, or min_score=0.18, got 2"
+        ConfigError,
+        match=r"^object: expected at most 1, .* min_score=0.3 \(the best has 0.500\), or min_score=0.18, got 2",
     ):
         find_object(predictions, categories, 2, 0.3)
     with pytest.raises(
