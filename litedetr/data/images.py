@@ -40,8 +40,9 @@ def read_image(source: Path | BinaryIO, size: tuple[int, int] | None = None) -> 
 
 
 def read_size(source: Path | BinaryIO) -> tuple[int, int]:
-    """(height, width) of the upright image at a path, or in an open file, for most formats read from the header only. DataError if
-    it cannot be read.
+    """(height, width) of the upright image at a path, or in an open file. For most formats only the header is read.
+
+    DataError if it cannot be read.
     """
     with _opened(source, pixels=False) as stored:
         if stored.format == "TIFF":
