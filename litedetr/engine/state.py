@@ -39,7 +39,7 @@ class TrainingState:
     ) -> TrainingState:
         """A state on `device` with random weights from config.seed; `begin` or `restore` completes it."""
         torch.manual_seed(config.seed)
-        model = build_detector(config.model, len(categories.ids)).to(device).train()
+        model = build_detector(config.model, len(categories.ids)).to_device(device).train()
         optimizer = build_optimizer(model, config.schedule)
         scaler = torch.amp.GradScaler(device.type, enabled=config.trainer.precision == "fp16")
         decay = config.schedule.ema_decay

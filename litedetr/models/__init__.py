@@ -1,6 +1,6 @@
 """The detector and its parts."""
 
-from litedetr.models.backbones import load_backbone_weights
+from litedetr.models.backbones import fold_frozen_norms, load_backbone_weights
 from litedetr.models.calls import AttentionCall, attention_calls, level_shapes
 from litedetr.models.config import Backend, DetectorConfig
 from litedetr.models.detector import Detector, build_detector
@@ -12,6 +12,7 @@ __all__ = [
     "DetectorConfig",
     "attention_calls",
     "build_detector",
+    "fold_frozen_norms",
     "level_shapes",
     "load_backbone_weights",
 ]

@@ -40,7 +40,9 @@ class SelfAttention(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, content: Tensor, position: Tensor, mask: Tensor | None) -> Tensor:
-        """content, position (B, Q, C); mask (B, Q, Q) bool, True where attention is allowed, or None."""
+        """content, position (B, Q, C); mask (B, Q, Q) bool, True where attention is allowed; None: everywhere, which
+        PyTorch's fastest attention needs.
+        """
         query, key = self.query_key(content + position).chunk(2, dim=-1)
         heads = [x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (query, key, self.value(content))]
         mask = mask if mask is None else mask.unsqueeze(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from litedetr.models.backbones import build_backbone
@@ -52,6 +53,25 @@ class Detector(nn.Module):
         if targets is not None and self.hybrid is not None:
             return self.hybrid(selected)
         return selected, None
+
+    def to_device(self, device: torch.device) -> Detector:
+        """Move to `device`, in place; on a GPU convolutions get the layout of the maps that they read, once.
+
+        Not on a CPU: for weights of another layout oneDNN may take another algorithm, whose last bits differ.
+        """
+        self.to(device)
+        if device.type == "cuda":
+            self.use_channels_last()
+        return self
+
+    def use_channels_last(self) -> None:
+        """Lay out the convolutions' weights channels last, in place, if the backbone's maps are.
+
+        Loading a state dict, copies, the optimiser's moments and files keep a tensor's layout.
+        """
+        if self.backbone.channels_last:
+            for part in (self.backbone, self.neck):
+                part.to(memory_format=torch.channels_last)
 
     def compile_parts(self) -> None:
         """Compile the backbone, and each layer of encoder and decoder, in place.

@@ -40,7 +40,10 @@ def join(queries: Queries, training: TrainingQueries | None) -> Queries:
 
 
 def attention_mask(queries: Queries, training: TrainingQueries | None) -> Tensor | None:
-    """(B or 1, Q, Q) bool, True where joint query i may attend to j; None: everywhere."""
+    """(B or 1, Q, Q) bool, True where joint query i may attend to j; None: everywhere.
+
+    Not None for padded images, though few have fewer tokens than queries: which ones only the device knows.
+    """
     mask = None if training is None else _training_mask(training, queries.content.shape[1])
     if queries.valid is None:
         return mask

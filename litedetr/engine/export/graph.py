@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from litedetr.data import IMAGENET_MEAN, IMAGENET_STD
-from litedetr.models import Detector, DetectorConfig, level_shapes
+from litedetr.models import Detector, DetectorConfig, fold_frozen_norms, level_shapes
 from litedetr.postprocess import best_pairs
 from litedetr.structures import ImageBatch, Predictions
 
@@ -25,12 +25,14 @@ class DeployedDetector(nn.Module):
     With `postprocess`: scores (B, N), best first, labels (B, N) int64, boxes (B, N, 4) xyxy in pixels of `images`,
     N = min(300, Q * K). Without: class_logits (B, Q, K), boxes (B, Q, 4) cxcywh relative to the image.
     tokens: (B, Q) int64, the cell of the feature pyramid that each query began at, best first.
+    `detector` is changed: it loses what only training needs, and its frozen norms go into their convolutions.
     """
 
     def __init__(self, detector: Detector, postprocess: bool = True) -> None:
         super().__init__()
         self.detector = detector
         self.detector.denoising = None  # of training alone
+        fold_frozen_norms(self.detector)
         self.postprocess = postprocess
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))

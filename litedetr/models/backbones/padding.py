@@ -77,11 +77,18 @@ class FrozenBatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
-    def after(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
-        """The norm of conv(x), within the convolution: no pass over the map of its own, and nothing to keep for one."""
+    def folded(self, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolution that does `conv`, which has no bias, and then the norm."""
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
-        shift = self.bias - self.running_mean * scale
-        return F.conv2d(x, conv.weight * scale.view(-1, 1, 1, 1), shift, conv.stride, conv.padding)
+        return conv.weight * scale.view(-1, 1, 1, 1), self.bias - self.running_mean * scale
+
+    def after(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
+        """The norm of conv(x), within the convolution: no pass over the map of its own, and nothing to keep for one.
+
+        Folded on every call, since training moves conv.weight; `fold_frozen_norms` does it once.
+        """
+        weight, bias = self.folded(conv)
+        return F.conv2d(x, weight, bias, conv.stride, conv.padding)
 
 
 def convolve(x: Tensor, conv: nn.Conv2d, norm: nn.Module, mask: PaddingMask | None) -> Tensor:

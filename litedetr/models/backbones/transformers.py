@@ -26,6 +26,8 @@ class TransformersBackbone(nn.Module):
     other features than each image alone; behind the backbone, padding is zeroed.
     """
 
+    channels_last = False  # the maps keep the images' layout
+
     def __init__(self, name: str, num_outputs: int) -> None:
         super().__init__()
         try:
