@@ -26,6 +26,7 @@ from litedetr.paths import user_path
 def main(cfg: DictConfig) -> None:
     use_all_cores()
     config = from_mapping(EvalConfig, settings(cfg))
+    config.gpu.apply()
     output = user_path(config.output or config.path.parent)
     require_writable("output", output)
     evaluation, what = evaluate_checkpoint(config)

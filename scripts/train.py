@@ -28,6 +28,7 @@ RUNS = Path("runs")
 def main(cfg: DictConfig) -> None:
     config = run_config(cfg)
     use_all_cores()
+    config.trainer.gpu.apply()
     if config.trainer.deterministic:
         use_deterministic_algorithms()
     with join_ranks(config.trainer.device) as ranks:

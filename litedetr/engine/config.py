@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from litedetr.config import from_mapping, require, require_known, typed
 from litedetr.data import DataConfig
+from litedetr.engine.gpu_settings import GpuSettings
 from litedetr.losses import LossConfig
 from litedetr.models import DetectorConfig
 
@@ -96,6 +97,7 @@ class TrainerConfig:
 
     device: Device = "auto"
     precision: Precision = "fp32"
+    gpu: GpuSettings = field(default_factory=GpuSettings)
     compile: bool = False
     deterministic: bool = False
     checkpoint_every: int = 500
@@ -109,6 +111,8 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         for name in ("checkpoint_every", "log_every"):
             require(getattr(self, name) >= 1, f"trainer.{name}", "at least 1", getattr(self, name))
+        alike = not (self.deterministic and self.gpu.cudnn_benchmark)  # timings choose, and sum in another order
+        require(alike, "trainer.gpu.cudnn_benchmark", "false with trainer.deterministic=true", True)
         require(self.num_pictures >= 0, "trainer.num_pictures", "at least 0", self.num_pictures)
         for name in ("evaluate_every", "stop_after"):
             value = getattr(self, name)

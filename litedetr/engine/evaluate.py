@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from litedetr.engine.checkpoint import LoadedDetector, checkpoint_file, load_det
 from litedetr.engine.config import Device, Precision
 from litedetr.engine.distributed import join_ranks
 from litedetr.engine.evaluator import Evaluation, Evaluator
+from litedetr.engine.gpu_settings import GpuSettings
+from litedetr.engine.inference import for_inference
 
 OTHER_DATA = "data=coco data.root=<folder> evaluates on another one"
 
@@ -31,6 +33,7 @@ class EvalConfig:
     batch_size: int = 8
     device: Device = "auto"
     precision: Precision = "fp32"
+    gpu: GpuSettings = field(default_factory=GpuSettings)
     data: dict[str, Any] | None = None
     transforms: dict[str, Any] | None = None
 
@@ -52,7 +55,8 @@ def evaluate_checkpoint(config: EvalConfig, otherwise: str = OTHER_DATA) -> tupl
         dataset = validation_set(config, loaded, otherwise)
         settings = LoaderSettings(config.batch_size, _data_config(config, loaded).num_workers, 0)
         with evaluation_batches(dataset, settings, ranks) as batches:
-            evaluation = Evaluator(dataset, batches, config.precision, ranks)(loaded.model.to(ranks.device))
+            model = for_inference(loaded.model, ranks.device, config.precision)
+            evaluation = Evaluator(dataset, batches, config.precision, ranks)(model)
     what = f"{config.path} on {len(dataset)} images of {dataset.annotations_path}"
     return evaluation, "\n".join([what, *dataset.remarks])
 
