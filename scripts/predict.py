@@ -23,6 +23,7 @@ FAILED = 2
 def main(cfg: DictConfig) -> None:
     use_all_cores()
     config = from_mapping(PredictConfig, as_mapping(cfg))
+    config.gpu.apply()
     predictor, files, writer = open_prediction(config)
     unreadable, complete = [], False
     try:

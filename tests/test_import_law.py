@@ -24,6 +24,7 @@ LAW = {
     "litedetr/engine": COMMON
     | {"litedetr.engine", "litedetr.models", "litedetr.losses", "litedetr.data", "litedetr.postprocess"}
     | {"litedetr.weights"},
+    "litedetr/engine/cuda_graphs.py": COMMON | {"litedetr.engine", "kernels"},
     "scripts": COMMON | {"litedetr.engine", "litedetr.threads", "scripts"},
     "scripts/autotune.py": COMMON | {"litedetr.engine", "litedetr.models", "kernels"},
     "scripts/memory.py": COMMON | {"litedetr.engine", "kernels"},

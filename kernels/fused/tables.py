@@ -5,10 +5,10 @@ They depend on sizes alone and are kept, so that no launch waits for a copy to t
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
+
+from kernels.constants import kept
 
 Shapes = tuple[tuple[int, int], ...]
 
@@ -18,7 +18,7 @@ def num_cells(shapes: Shapes) -> int:
     return sum((h + 1) * (w + 1) for h, w in shapes)
 
 
-@lru_cache(maxsize=1024)
+@kept
 def level_table(shapes: Shapes, device: torch.device) -> Tensor:
     """(L, 4) int32: height, width, first token, first cell."""
     rows, token, cell = [], 0, 0
@@ -29,7 +29,7 @@ def level_table(shapes: Shapes, device: torch.device) -> Tensor:
     return torch.tensor(rows, dtype=torch.int32).to(device)
 
 
-@lru_cache(maxsize=1024)
+@kept
 def tile_order(grids: Shapes, tile: tuple[int, int], device: torch.device) -> Tensor:
     """Queries that are the cells of `grids` in raster order, tile (height, width) by tile; int32, -1 outside.
 

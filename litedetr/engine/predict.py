@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -14,6 +14,7 @@ from litedetr.config import typed
 from litedetr.data import DataError, ImageFiles, find_images, read_image, read_size, require_workers
 from litedetr.engine.checkpoint import checkpoint_file
 from litedetr.engine.config import Device, Precision
+from litedetr.engine.gpu_settings import GpuSettings
 from litedetr.engine.loader import Loader
 from litedetr.engine.prediction_folder import origin, results_folder, without_pictures
 from litedetr.engine.prediction_writer import PredictionWriter
@@ -37,6 +38,8 @@ class PredictConfig:
     num_workers: int = 0
     device: Device = "auto"
     precision: Precision = "fp32"
+    gpu: GpuSettings = field(default_factory=GpuSettings)
+    cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
         check_limits(self.threshold, self.max_detections, self.batch_size)
@@ -121,6 +124,6 @@ def open_prediction(config: PredictConfig) -> tuple[Predictor, ImageFiles, Predi
     files, folder = find_images(config.source), config.folder
     if not user_path(config.source).is_file():
         files = without_pictures(files, folder)
-    predictor = Predictor.load(config.checkpoint, config.device, config.precision)
+    predictor = Predictor.load(config.checkpoint, config.device, config.precision, config.cuda_graphs)
     source = origin(config.source)
     return predictor, files, PredictionWriter(folder, files, predictor.categories, config.pictures, source)

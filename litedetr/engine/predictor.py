@@ -17,10 +17,14 @@ from litedetr.config import as_type, require
 from litedetr.data import Categories, TransformConfig, evaluation_size, normalize
 from litedetr.engine.checkpoint import LoadedDetector, checkpoint_file, load_detector
 from litedetr.engine.config import Device, Precision
-from litedetr.engine.detect import detect
+from litedetr.engine.cuda_graphs import CudaGraphs, GpuCapture, check_cuda_graphs
+from litedetr.engine.detect import Forward
 from litedetr.engine.distributed import choose_device
 from litedetr.engine.given import Picture, as_given, several
+from litedetr.engine.inference import for_inference
 from litedetr.engine.precision import choose_precision
+from litedetr.models import Detector
+from litedetr.postprocess import unpack
 from litedetr.structures import Detections, ImageBatch
 
 LOOK_AHEAD = 4  # batches: of images that are taken as they come, those that wait for others of their size
@@ -45,8 +49,10 @@ class Preparation:
 class Predictor:
     """A detector in evaluation mode with its classes and the image size it was trained to be evaluated at.
 
+    loaded: its model is copied, see `for_inference`.
     device: where it runs: auto, cpu, cuda or cuda:<n>, as text or a torch.device, or the n of a GPU.
     precision: fp32, or bf16 or fp16 by autocast, as text or a dtype.
+    cuda_graphs: record what the GPU does for each shape of batch and replay it; for images of few sizes.
     """
 
     def __init__(
@@ -54,10 +60,13 @@ class Predictor:
         loaded: LoadedDetector,
         device: Device | str | int | torch.device = "auto",
         precision: Precision | str | torch.dtype = "fp32",
+        cuda_graphs: bool = False,
     ) -> None:
         require(isinstance(loaded, LoadedDetector), "loaded", "what load_detector gives", loaded)
         self.device, self.precision = choose_device(device), choose_precision(precision)
-        self.model = loaded.model.eval().to(self.device)
+        with_graphs = check_cuda_graphs(cuda_graphs, self.device)
+        forward = Forward(for_inference(loaded.model, self.device, self.precision), self.precision)
+        self.forward = CudaGraphs(forward, GpuCapture(self.device)) if with_graphs else forward
         self.categories: Categories = loaded.categories
         self.preparation = Preparation(loaded.config.data.transforms)
 
@@ -67,13 +76,20 @@ class Predictor:
         checkpoint: str | Path,
         device: Device | str | int | torch.device = "auto",
         precision: Precision | str | torch.dtype = "fp32",
+        cuda_graphs: bool = False,
     ) -> Predictor:
         """checkpoint: a file, or a run folder, whose best.pt is taken. CheckpointError says what is wrong with it,
-        ConfigError what is wrong with device or precision.
+        ConfigError what is wrong with device, precision or cuda_graphs.
         """
         device, precision = choose_device(device), choose_precision(precision)  # before the file is read
+        cuda_graphs = check_cuda_graphs(cuda_graphs, device)
         path = checkpoint_file(as_type(str, checkpoint, "checkpoint"))
-        return cls(load_detector(path), device, precision)
+        return cls(load_detector(path), device, precision, cuda_graphs)
+
+    @property
+    def model(self) -> Detector:
+        """Its own: a checkpoint's weights load into `load_detector(checkpoint).model`, not always into it."""
+        return self.forward.model
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -128,8 +144,8 @@ class Predictor:
         CPU.
         """
         images = ImageBatch.from_images(prepared).to(self.device)
-        found = detect(self.model, images, sizes, self.precision)
-        return [one.to("cpu").within(size) for one, size in zip(found, sizes, strict=True)]
+        found = unpack(self.forward(images), sizes)
+        return [one.within(size) for one, size in zip(found, sizes, strict=True)]
 
 
 def of_one_key(

@@ -1,0 +1,170 @@
+"""CUDA graphs: what a GPU does for one shape of batch is recorded once and replayed, without Python in between."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kernels import constants_held
+from litedetr.config import as_type, require
+from litedetr.engine.detect import Forward
+from litedetr.structures import ImageBatch
+
+MOST_GRAPHS = 8  # each keeps a batch of images; inner values share one pool of memory
+WARM_UPS = 2  # compile kernels, choose algorithms, make constants; a third pass is watched
+
+Replay = Callable[[], Tensor]
+Capture = Callable[[Callable[[], Tensor]], Replay]
+_log = logging.getLogger(__name__)
+
+
+def check_cuda_graphs(cuda_graphs: bool, device: torch.device) -> bool:
+    """`cuda_graphs` as a bool; ConfigError where it is none, or where `device` cannot."""
+    cuda_graphs = as_type(bool, cuda_graphs, "cuda_graphs")
+    require(not cuda_graphs or device.type == "cuda", "cuda_graphs", "a GPU as device, or false", device.type)
+    return cuda_graphs
+
+
+class GpuCapture:
+    """capture(function) -> replay; `replay` returns the tensor that `function` returned, with values of its own."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, function: Callable[[], Tensor]) -> Replay:
+        with torch.cuda.device(self.device):
+            stream = torch.cuda.Stream()  # of this device; PyTorch's own for captures may be another one's
+            _warm_up(function, stream)
+            graph = torch.cuda.CUDAGraph()
+            # thread_local: another thread, as one that pins memory, may go on calling CUDA.
+            with torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local"):
+                result = function()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return result
+
+        return replay
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return GpuCapture, (self.device,)
+
+
+def _warm_up(function: Callable[[], Tensor], stream: torch.cuda.Stream) -> None:
+    """On the stream of the capture, as PyTorch's notes on CUDA graphs ask for. In the last pass an operator that waits
+    for the device raises, which names it; during the capture it would leave an error of CUDA's.
+    """
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UPS):
+            function()
+        with _waiting_raises():
+            function()
+    torch.cuda.current_stream().wait_stream(stream)
+
+
+@contextmanager
+def _waiting_raises() -> Iterator[None]:
+    mode = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is a prototype that does not see every wait
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """images: the batch that `replay` reads. constants: what else it reads and nothing else may keep."""
+
+    images: ImageBatch
+    replay: Replay
+    constants: list[Tensor]
+
+    def __call__(self, images: ImageBatch) -> Tensor:
+        for name, value in _tensors(images).items():
+            getattr(self.images, name).copy_(value, non_blocking=True)
+        return self.replay().clone()  # the next replay, of this graph or another one, writes over it
+
+
+class CudaGraphs:
+    """graphs(images) -> forward(images), by a graph for each shape of batch.
+
+    capture: what records, a GpuCapture. most: graphs that are kept; the one that was not used for longest goes. After a
+    capture that fails, which is told once, new shapes are computed without a graph. Threads take turns.
+    """
+
+    def __init__(self, forward: Forward, capture: Capture, most: int = MOST_GRAPHS) -> None:
+        self.forward, self.capture, self.most = forward, capture, most
+        self._weights = [*forward.model.parameters(), *forward.model.buffers()]
+        self._graphs: OrderedDict[Hashable, Graph] = OrderedDict()
+        self._failed = False
+        self._lock = threading.Lock()
+
+    @property
+    def model(self) -> nn.Module:
+        return self.forward.model
+
+    def __call__(self, images: ImageBatch) -> Tensor:
+        with self._lock:
+            graph = self._graph(images)
+            return self.forward(images) if graph is None else graph(images)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies begin without graphs."""
+        return CudaGraphs, (self.forward, self.capture, self.most)
+
+    def _graph(self, images: ImageBatch) -> Graph | None:
+        """None where the capture failed."""
+        key = self._key(images)
+        if key not in self._graphs and not self._failed:
+            self._record(key, images)
+        if key not in self._graphs:
+            return None
+        self._graphs.move_to_end(key)
+        return self._graphs[key]
+
+    def _key(self, images: ImageBatch) -> Hashable:
+        """What a graph is fixed to: shapes, dtypes, what is known on the host, and where the weights lie."""
+        values = (getattr(images, field.name) for field in fields(images))
+        of_batch = [(x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x for x in values]
+        return (*of_batch, *(x.data_ptr() for x in self._weights))
+
+    @torch.inference_mode(False)  # its tensors could not be written to outside
+    @torch.no_grad()
+    def _record(self, key: Hashable, images: ImageBatch) -> None:
+        own = replace(images, **{name: value.clone() for name, value in _tensors(images).items()})
+        try:
+            with constants_held() as constants:
+                replay = self.capture(lambda: self.forward(own))
+        except Exception as error:  # of CUDA, its allocator, or any operator: they have no class in common
+            self._failed = True
+            _log.warning("cuda_graphs: %s; images of new sizes are detected on without graphs", _reason(images, error))
+            return
+        self._graphs[key] = Graph(own, replay, constants)
+        if len(self._graphs) > self.most:
+            self._graphs.popitem(last=False)
+
+
+def _tensors(images: ImageBatch) -> dict[str, Tensor]:
+    """The fields of a batch that are on the device, by name."""
+    values = {field.name: getattr(images, field.name) for field in fields(images)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def _reason(images: ImageBatch, error: Exception) -> str:
+    shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in _tensors(images).items())
+    what = str(error).strip().partition("\n")[0] or type(error).__name__
+    return f"a batch of {shapes} could not be captured ({type(error).__name__}: {what})"
