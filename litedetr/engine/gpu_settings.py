@@ -13,13 +13,15 @@ from litedetr.config import typed
 @dataclass(frozen=True)
 @typed
 class GpuSettings:
-    """The defaults are PyTorch's own; which of them pay was not yet measured on a GPU."""
+    """The defaults leave PyTorch as it is; what pays was not yet measured on a GPU."""
 
-    tf32: Literal["never", "convolutions", "always"] = "convolutions"  # fp32 products with 10 bits of mantissa
+    # Which fp32 products keep 10 bits of the mantissa; default: convolutions, unless PyTorch was told otherwise.
+    tf32: Literal["default", "never", "convolutions", "always"] = "default"
     cudnn_benchmark: bool = False  # time all algorithms of a convolution at each new size: for few sizes
 
     def apply(self) -> None:
         """Set PyTorch's switches of this process."""
-        torch.backends.cudnn.allow_tf32 = self.tf32 != "never"
-        torch.backends.cuda.matmul.allow_tf32 = self.tf32 == "always"
         torch.backends.cudnn.benchmark = self.cudnn_benchmark
+        if self.tf32 != "default":
+            torch.backends.cudnn.allow_tf32 = self.tf32 != "never"
+            torch.backends.cuda.matmul.allow_tf32 = self.tf32 == "always"

@@ -21,7 +21,7 @@ from torch import Tensor
 import litedetr
 from kernels.fused.tables import level_table
 from litedetr.config import ConfigError
-from litedetr.engine import PredictConfig, Predictor
+from litedetr.engine import PredictConfig, Predictor, open_prediction
 from litedetr.engine.cuda_graphs import CudaGraphs, GpuCapture
 from litedetr.engine.detect import Forward
 from litedetr.engine.inference import for_inference
@@ -225,7 +225,11 @@ def test_a_cpu_is_refused_before_the_checkpoint_is_read(cache: Path, tmp_path: P
     for wrong in (1, "yes", None):
         with pytest.raises(ConfigError, match="^cuda_graphs: expected a value of type bool"):
             Predictor.load(missing, CPU, cuda_graphs=wrong)
-    assert PredictConfig("a", "b", cuda_graphs=True).cuda_graphs
+    picture().save(tmp_path / "a.png")
+    (tmp_path / "best.pt").write_bytes(b"none")  # unreadable, but not the first to be told
+    config = PredictConfig(str(tmp_path / "best.pt"), str(tmp_path / "a.png"), device="cpu", cuda_graphs=True)
+    with pytest.raises(ConfigError, match="^cuda_graphs: expected a GPU as device"):
+        open_prediction(config)
 
 
 @needs_gpu

@@ -25,22 +25,29 @@ def put_back() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark = before
 
 
-def test_the_defaults_are_those_of_pytorch():
+@pytest.mark.parametrize(
+    ("tf32", "convolutions", "others"), [("never", False, False), ("convolutions", True, False), ("always", True, True)]
+)
+def test_tf32_is_where_it_is_wanted(tf32: str, convolutions: bool, others: bool):
+    for benchmark in (True, False):
+        GpuSettings(tf32=tf32, cudnn_benchmark=benchmark).apply()
+        assert switches() == (convolutions, others, benchmark)
+
+
+def test_by_default_pytorch_is_left_as_it_is():
     before = switches()
-    GpuSettings(tf32="always", cudnn_benchmark=True).apply()
-    assert switches() == (True, True, True) != before
     GpuSettings().apply()
     assert switches() == before
-
-
-def test_single_precision_may_be_exact():
-    GpuSettings(tf32="never").apply()
-    assert switches() == (False, False, False)
+    torch.backends.cuda.matmul.allow_tf32 = True  # as the user may have told it
+    GpuSettings().apply()
+    assert torch.backends.cuda.matmul.allow_tf32
 
 
 def test_what_cannot_work_is_named():
-    with pytest.raises(ConfigError, match="^GpuSettings.tf32: expected one of 'never', 'convolutions', 'always'"):
-        GpuSettings(tf32="sometimes")
+    with pytest.raises(
+        ConfigError, match="^GpuSettings.tf32: expected one of 'default', 'never', 'convolutions', 'always'"
+    ):
+        GpuSettings(tf32=False)
     expected = "^trainer.gpu.cudnn_benchmark: expected false with trainer.deterministic=true, got True"
     with pytest.raises(ConfigError, match=expected):
         TrainerConfig(deterministic=True, gpu=GpuSettings(cudnn_benchmark=True))
