@@ -1,0 +1,28 @@
+"""Small tensors that follow from sizes alone and are kept on the device, so that no call waits for a copy to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+MOST_KEPT = 1024  # of each kind
+
+
+@contextmanager
+def lasting(device: torch.device) -> Iterator[None]:
+    """Where a tensor is made that later calls are given as well, whatever surrounds the first.
+
+    It is an ordinary one, no tensor of inference mode, which autograd would not save, and none of a mode, such as a
+    fake. Raises RuntimeError while a CUDA graph is captured: a copy from the host cannot be, and memory of the
+    graph would be written anew by each replay.
+    """
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "CUDA graph: expected an attention of these shapes to have run before the capture, got its first call;"
+            " run the function once, forward and backward, outside of the capture"
+        )
+    with _disable_current_modes(), torch.inference_mode(False):
+        yield
