@@ -309,6 +309,32 @@ class Subclass(torch.Tensor):
     pass
 
 
+@pytest.mark.parametrize("kind", [lambda x: torch._neg_view(-x), lambda x: x.as_subclass(Subclass)])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_of_other_kinds_take_the_operator(backend, kind, operators):
+    expected = run(backend, "own", small(), deterministic=True)["value"]
+    problem = small()
+    out = attend("own", problem, backend, deterministic=True)
+    grad = torch.linspace(-1, 1, out.numel()).bfloat16().to(out.device, out.dtype).view_as(out)
+    torch.testing.assert_close(
+        torch.autograd.grad(out, problem.tensors["value"], kind(grad))[0].as_subclass(torch.Tensor), expected
+    )
+    assert len(operators) == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_hooks_may_give_back_tensors_of_other_kinds(backend, operators):
+    expected = run(backend, "own", small(), deterministic=True)["value"]
+    problem = small()
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda x: x.detach(), lambda x: torch._neg_view(-x) if x.is_floating_point() else x
+    ):
+        out = attend("own", problem, backend, deterministic=True)
+    grad = torch.linspace(-1, 1, out.numel()).bfloat16().to(out.device, out.dtype).view_as(out)
+    torch.testing.assert_close(torch.autograd.grad(out, problem.tensors["value"], grad)[0], expected)
+    assert len(operators) == 1
+
+
 def test_plain_is_what_nothing_watches():
     problem = small()
     assert is_plain(inputs_of("own", problem))
