@@ -1,41 +1,53 @@
-"""Constants on a device that depend on sizes alone: made once and kept, so that no launch waits for a copy.
+"""Small tensors that follow from sizes alone and are kept on the device, so that no call waits for a copy to it.
 
-A CUDA graph reads them at every replay, by their address and perhaps long after they have left the cache: whoever
+A CUDA graph reads them at every replay, by their address, and perhaps long after they have left their cache. So whoever
 captures one holds what `constants_held` collects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache, wraps
+from typing import TypeVar
 
-from torch import Tensor
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
-MOST = 1024  # of each function
-_holders: list[list[Tensor]] = []
+MOST_KEPT = 1024  # of each kind
+T = TypeVar("T")
+_holders: list[list[object]] = []
 
 
-def kept(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`make`, whose last results are kept by its arguments; they are never written to."""
-    cached = lru_cache(maxsize=MOST)(make)
-
-    @wraps(make)
-    def get(*key: object) -> Tensor:
-        constant = cached(*key)
-        for holder in _holders:
-            holder.append(constant)
-        return constant
-
-    return get
+def in_use(constant: T) -> T:
+    """`constant`, or what has some: where one that is kept is taken for a launch."""
+    for holder in _holders:
+        holder.append(constant)
+    return constant
 
 
 @contextmanager
-def constants_held() -> Iterator[list[Tensor]]:
-    """Collects the constants that are asked for while it is entered."""
-    holder: list[Tensor] = []
+def constants_held() -> Iterator[list[object]]:
+    """Collects what `in_use` sees while it is entered."""
+    holder: list[object] = []
     _holders.append(holder)
     try:
         yield holder
     finally:
         _holders[:] = [other for other in _holders if other is not holder]
+
+
+@contextmanager
+def lasting(device: torch.device) -> Iterator[None]:
+    """Where a tensor is made that later calls are given as well, whatever surrounds the first.
+
+    It is an ordinary one, no tensor of inference mode, which autograd would not save, and none of a mode, such as a
+    fake. Raises RuntimeError while a CUDA graph is captured: a copy from the host cannot be, and memory of the
+    graph would be written anew by each replay.
+    """
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "CUDA graph: expected an attention of these shapes to have run before the capture, got its first call;"
+            " run the function once, forward and backward, outside of the capture"
+        )
+    with _disable_current_modes(), torch.inference_mode(False):
+        yield

@@ -86,6 +86,12 @@ class Gradients:
 
 def full_precision(value: Tensor) -> AbstractContextManager[object]:
     """Autocast off: backends choose the precision of what they compute, and it would still lower their products."""
+    return nullcontext() if autocast_dtype(value) is None else torch.autocast(value.device.type, enabled=False)
+
+
+def autocast_dtype(value: Tensor) -> torch.dtype | None:
+    """What autocast asks for on the device of `value`, None if it is off."""
+    if value.is_meta:  # which autocast does not know
+        return None
     kind = value.device.type
-    is_lowered = not value.is_meta and torch.is_autocast_enabled(kind)  # autocast knows no meta
-    return torch.autocast(kind, enabled=False) if is_lowered else nullcontext()
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from kernels import cpu, reference
+from kernels.checks import ready
 from kernels.inputs import Inputs
-from kernels.points import DTYPES, SamplingPoints, check_dtype, check_tensor
+from kernels.plain import is_plain
+from kernels.points import SamplingPoints
 
 Backend = Literal["auto", "triton", "reference"]
 BACKENDS = get_args(Backend)  # here, since torch 2.6 does not compile a function that asks for it
@@ -37,11 +39,9 @@ def deformable_attention(
     torch.use_deterministic_algorithms. Under autocast, value and logits are taken in its dtype.
     Raises ValueError where shapes, layouts, dtypes, devices or the backend do not fit, TypeError for what is no tensor.
     """
-    value, logits = _autocast("value", value), _autocast("logits", logits)
-    points.check(value)
-    *per_head, levels, num_points, _ = points.offsets.shape
-    _check_like("logits", logits, (*per_head, levels * num_points), value)
-    return attend(Inputs(None, None, value, logits, points), backend, deterministic)
+    inputs = Inputs(None, None, value, logits, points)
+    plain = is_plain(inputs)
+    return _attend(ready(inputs, "logits", plain), backend, deterministic, plain)
 
 
 def key_aware_attention(
@@ -58,17 +58,17 @@ def key_aware_attention(
     deterministic: as in `deformable_attention`. Under autocast, query, key and value are taken in its dtype.
     Raises ValueError where shapes, layouts, dtypes, devices or the backend do not fit, TypeError for what is no tensor.
     """
-    query, value = _autocast("query", query), _autocast("value", value)
-    key = None if key is None else _autocast("key", key)
-    points.check(value)
-    _check_like("query", query, (*points.offsets.shape[:3], value.shape[-1]), value)
-    if key is not None:
-        _check_like("key", key, tuple(value.shape), value)
-    return attend(Inputs(query, key, value, None, points), backend, deterministic)
+    inputs = Inputs(query, key, value, None, points)
+    plain = is_plain(inputs)
+    return _attend(ready(inputs, "query", plain), backend, deterministic, plain)
 
 
 def attend(inputs: Inputs, backend: str = "auto", deterministic: bool | None = None) -> Tensor:
     """Either attention on inputs that were checked: (B, Q, M * D)."""
+    return _attend(inputs, backend, deterministic, is_plain(inputs))
+
+
+def _attend(inputs: Inputs, backend: str, deterministic: bool | None, plain: bool) -> Tensor:
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
     if not (deterministic is None or isinstance(deterministic, bool)):
@@ -82,22 +82,7 @@ def attend(inputs: Inputs, backend: str = "auto", deterministic: bool | None = N
     if backend == "reference" or (backend == "auto" and not on_cpu and not HAS_TRITON):
         return reference.attend(inputs)
     if backend == "auto" and on_cpu:
-        return cpu.attend(inputs, deterministic)
+        return cpu.attend(inputs, deterministic, plain)
     from kernels import fused  # only here is Triton needed
 
-    return fused.attend(inputs, deterministic)
-
-
-def _autocast(name: str, x: Tensor) -> Tensor:
-    check_dtype(name, x, DTYPES)
-    kind = x.device.type
-    if x.dtype == torch.float64 or x.is_meta or not torch.is_autocast_enabled(kind):  # autocast knows no meta
-        return x
-    return x.to(torch.get_autocast_dtype(kind))
-
-
-def _check_like(name: str, tensor: Tensor, expected: tuple[int, ...], value: Tensor) -> None:
-    """Raise ValueError unless `tensor` has the expected shape, and dtype and device of `value`."""
-    check_tensor(name, tensor, expected, value)
-    if tensor.dtype != value.dtype:
-        raise ValueError(f"{name}: expected {value.dtype} like value, got {tensor.dtype}")
+    return fused.attend(inputs, deterministic, plain)

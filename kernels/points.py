@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.masked import MaskedTensor
 from torch.nn.parameter import UninitializedTensorMixin
+
+from kernels.constants import MOST_KEPT, in_use, lasting
+from kernels.plain import are_plain, is_watched
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NOT_DENSE = (MaskedTensor, UninitializedTensorMixin)
@@ -145,10 +149,21 @@ def _is_pair(pair: object) -> bool:
 
 
 def as_tensor(numbers: Sequence[int], like: Tensor) -> Tensor:
-    """(N,) in the dtype and on the device of `like`; symbols stay symbols, which `new_tensor` would freeze."""
+    """(N,) in the dtype and on the device of `like`; symbols stay symbols, which `new_tensor` would freeze.
+
+    In plain eager mode the numbers are copied to a device once, so that later calls do not wait for it.
+    """
     if any(isinstance(number, torch.SymInt) for number in numbers):
         return torch.stack([like.new_full((), number) for number in numbers])
-    return torch.tensor(numbers, dtype=like.dtype, device=like.device)  # new_tensor takes no negated view
+    if is_watched() or not are_plain(like):
+        return torch.tensor(numbers, dtype=like.dtype, device=like.device)  # new_tensor takes no negated view
+    return in_use(_constant(tuple(numbers), like.dtype, like.device)).clone()  # which the caller may change
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _constant(numbers: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with lasting(device):
+        return torch.tensor(numbers, dtype=dtype, device=device)
 
 
 def level_starts(shapes: tuple[tuple[int, int], ...]) -> list[int]:

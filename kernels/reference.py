@@ -90,7 +90,7 @@ def bilinear_corners(points: SamplingPoints) -> tuple[Tensor, Tensor]:
     location = location.minimum(limit).clamp(min=OUTSIDE)  # infinity has no fraction
     low = location.detach().floor()
     fraction = location - low
-    corner = low.unsqueeze(-2) + low.new_tensor([(0, 0), (1, 0), (0, 1), (1, 1)])  # (B, Q, M, L, P, 4, 2)
+    corner = low.unsqueeze(-2) + as_tensor((0, 0, 1, 0, 0, 1, 1, 1), low).view(4, 2)  # (B, Q, M, L, P, 4, 2)
     x_weight, y_weight = (torch.stack([1 - f, f], dim=-1) for f in fraction.unbind(-1))
     weights = (y_weight.unsqueeze(-1) * x_weight.unsqueeze(-2)).flatten(-2)  # order (y, x): 00, 01, 10, 11
 

@@ -1,21 +1,24 @@
 """A backend's forward and backward pass as operators of torch.library.
 
-So torch.compile, torch.export, FLOP counters and activation checkpointing take an attention as one step. The backward
-pass is an operator of its own, and refuses to be differentiated (kernels/derivatives.py).
+So torch.compile, torch.export, FLOP counters and other modes take an attention as one step. The backward pass is an
+operator of its own, and refuses to be differentiated (kernels/derivatives.py). Where nothing wants to see operators,
+calls do without them (kernels/plain.py, kernels/eager.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from kernels import backends
+from kernels.backends import Backend
 from kernels.derivatives import refuse_second, register_derivatives, save_nothing
+from kernels.eager import eager_attention, save_for_backward
 from kernels.flops import register_formulas
-from kernels.inputs import Gradients, Inputs, Saved, full_precision
+from kernels.inputs import Inputs, Saved
 from kernels.points import SamplingPoints
 
 INPUTS = (
@@ -30,32 +33,12 @@ BACKWARD_SCHEMA = (
 NUM_INPUTS = 10
 LIBRARY = torch.library.Library("litedetr", "FRAGMENT")  # operators live as long as it does
 
-Attend = Callable[[Inputs, bool], Tensor]
+Attend = Callable[[Inputs, bool, bool], Tensor]  # (inputs, deterministic, plain) -> (B, Q, M * D)
 Kernel = Callable[..., tuple[Tensor, ...]]
 
 
-class Backend(Protocol):
-    """What computes an attention. `deterministic` asks for the same bits on every run.
-
-    reads_results: whether the backward pass reads what the forward pass gave. If not, `Saved.log_sum_exp` is empty.
-    """
-
-    reads_results: bool
-
-    def forward(self, inputs: Inputs, deterministic: bool) -> Saved:
-        """Output and what else the backward pass needs."""
-
-    def backward(
-        self, inputs: Inputs, saved: Saved | None, grad_out: Tensor, deterministic: bool, reference_grad: bool
-    ) -> Gradients:
-        """saved: None unless `reads_results`.
-
-        reference_grad: whether the gradient of the reference is wanted; it may be None otherwise.
-        """
-
-
 def register(name: str, backend: Backend) -> Attend:
-    """Define litedetr::<name> and litedetr::<name>_backward; returns (inputs, deterministic) -> (B, Q, M * D)."""
+    """Define litedetr::<name> and litedetr::<name>_backward; returns what takes them, or neither if a call is plain."""
     forward = _define(name, FORWARD_SCHEMA, *_forward(backend))
     backward = _define(f"{name}_backward", BACKWARD_SCHEMA, *_backward(backend))
 
@@ -63,9 +46,7 @@ def register(name: str, backend: Backend) -> Attend:
         *tensors, ctx.shapes, ctx.query_shapes, ctx.deterministic = arguments
         out, log_sum_exp = results
         ctx.mark_non_differentiable(log_sum_exp)
-        # a copy: the caller owns `out` and may overwrite it
-        read = (out.clone(), log_sum_exp) if backend.reads_results else (None, None)
-        ctx.save_for_backward(*read, *tensors)
+        save_for_backward(ctx, Saved(out, log_sum_exp) if backend.reads_results else None, tensors)
 
     def differentiate(ctx, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         out, log_sum_exp, *tensors = ctx.saved_tensors  # once: activation checkpointing recomputes on each access
@@ -79,7 +60,17 @@ def register(name: str, backend: Backend) -> Attend:
     register_derivatives(LIBRARY, backward, save_nothing, refuse_second)
     register_formulas(getattr(torch.ops.litedetr, name), getattr(torch.ops.litedetr, f"{name}_backward"))
 
-    def attend(inputs: Inputs, deterministic: bool) -> Tensor:
+    def backward_operator(
+        inputs: Inputs, saved: Saved | None, grad_out: Tensor, deterministic: bool, reference_grad: bool
+    ) -> tuple[Tensor, ...]:
+        results = (None, None) if saved is None else (saved.out, saved.log_sum_exp)
+        return backward(grad_out, *results, reference_grad, *_flatten(inputs), deterministic)
+
+    eager = eager_attention(name, backend, backward_operator)
+
+    def attend(inputs: Inputs, deterministic: bool, plain: bool) -> Tensor:
+        if plain:
+            return eager(inputs, deterministic)
         out, _ = forward(*_flatten(inputs), deterministic)
         return out.flatten(2)
 
@@ -99,9 +90,7 @@ def _forward(backend: Backend) -> tuple[Kernel, Kernel]:
 
     def forward(*arguments):
         *flat, deterministic = arguments
-        inputs = _unflatten(flat)
-        with full_precision(inputs.value):
-            saved = backend.forward(inputs, deterministic)
+        saved = backends.forward(backend, _unflatten(flat), deterministic)
         return saved.out, saved.log_sum_exp
 
     def fake(*arguments):
@@ -120,8 +109,7 @@ def _backward(backend: Backend) -> tuple[Kernel, Kernel]:
         *flat, deterministic = arguments
         inputs = _unflatten(flat)
         saved = None if out is None else Saved(out, log_sum_exp)
-        with full_precision(inputs.value):
-            grads = backend.backward(inputs, saved, grad_out.contiguous(), deterministic, reference_grad)
+        grads = backends.backward(backend, inputs, saved, grad_out, deterministic, reference_grad)
         return tuple(inputs.value.new_empty(0) if grad is None else grad for grad in grads.tensors)
 
     def fake(grad_out, out, log_sum_exp, reference_grad, *arguments):

@@ -13,8 +13,8 @@ from kernels.registration import register
 _attend = register("attention_fused", FusedBackend())
 
 
-def attend(inputs: Inputs, deterministic: bool) -> Tensor:
-    """(B, Q, M * D). Raises ValueError on a CPU unless kernels are interpreted."""
+def attend(inputs: Inputs, deterministic: bool, plain: bool) -> Tensor:
+    """(B, Q, M * D); plain: see kernels/plain.py. Raises ValueError on a CPU unless kernels are interpreted."""
     if inputs.value.device.type == "cpu" and isinstance(forward_kernel, JITFunction):
         raise ValueError("backend: 'triton' needs tensors on a GPU, got cpu; TRITON_INTERPRET=1 interprets the kernels")
-    return _attend(inputs, deterministic)
+    return _attend(inputs, deterministic, plain)

@@ -14,7 +14,6 @@ from kernels.fused.forward import forward_kernel
 from kernels.fused.launch import Launch, Shape, choose
 from kernels.fused.limits import MOST_INT32
 from kernels.fused.segments import segment_kernel
-from kernels.fused.tables import level_table, num_cells
 from kernels.inputs import Gradients, Inputs, Saved
 
 SEGMENT_TOKENS, SEGMENT_SAMPLES, SEGMENT_WARPS = 4, 8, 4
@@ -38,7 +37,7 @@ class FusedBackend:
 
 def forward(inputs: Inputs, launch: Launch, launcher: Launcher = run) -> Saved:
     """Output and log-sum-exp."""
-    call = Call(inputs, launch, launcher)
+    call = Call.of(inputs, launch, launcher)
     value, (batch, queries, heads) = inputs.value, inputs.points.offsets.shape[:3]
     out = value.new_empty(batch, queries, heads, value.shape[3])
     log_sum_exp = value.new_empty(batch, queries, heads, dtype=call.real)
@@ -60,8 +59,8 @@ def backward(
     Those of values and keys are added by atomics in full precision and cast once; or, deterministic, added up from the
     sorted samples.
     """
-    call = Call(inputs, launch, launcher)
-    cells = num_cells(inputs.points.shapes)
+    call = Call.of(inputs, launch, launcher)
+    cells = call.plan.cells
     no_cell = inputs.value.shape[0] * inputs.value.shape[2] * cells
     samples = Samples.empty(call, no_cell) if deterministic else Samples(None, None, None, None)
     grads = _buffers(call, deterministic, reference_grad)
@@ -146,7 +145,7 @@ def add_up(call: Call, samples: Samples, grad_out: Tensor, grads: Gradients, cel
         segment_kernel,
         (triton.cdiv(tokens, SEGMENT_TOKENS), heads, batch),
         contiguous(inputs.query),
-        level_table(points.shapes, inputs.value.device),
+        call.plan.levels,
         contiguous(points.valid_sizes),
         grad_out,
         samples.p,
@@ -158,7 +157,7 @@ def add_up(call: Call, samples: Samples, grad_out: Tensor, grads: Gradients, cel
         grads.value,
         tokens,
         cells,
-        **call.constants(),
+        **call.plan.constants,
         BLOCK_TOKENS=SEGMENT_TOKENS,
         BLOCK_SAMPLES=SEGMENT_SAMPLES,
         num_warps=SEGMENT_WARPS,

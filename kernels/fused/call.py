@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.constants import MOST_KEPT, in_use
 from kernels.fused.launch import Launch
 from kernels.fused.limits import MOST_INT32, check_limits
-from kernels.fused.tables import level_table, num_cells, tile_order
+from kernels.fused.sizes import Sizes, power_of_two
+from kernels.fused.tables import level_table, tile_order
 from kernels.inputs import Inputs
 
 REAL = {torch.float32: tl.float32, torch.float64: tl.float64}
@@ -35,7 +38,72 @@ def run(kernel, grid: Grid, *arguments: object, **constants: object) -> None:
 
 def _current(device: torch.device) -> AbstractContextManager[object]:
     """Triton launches on the current device."""
-    return nullcontext() if device.type == "cpu" else torch.get_device_module(device).device(device)
+    if device.type == "cpu":
+        return nullcontext()
+    module = torch.get_device_module(device)
+    return nullcontext() if module.current_device() == device.index else module.device(device)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the launches of a pass take that follows from sizes alone."""
+
+    grid: Grid  # programs over blocks of queries, heads and images
+    levels: Tensor  # of `level_table`
+    order: Tensor | None  # of `tile_order`, None in raster order
+    constants: dict[str, object]  # compiled into every kernel
+    query_constants: dict[str, object]  # these, and those of kernels over blocks of queries, with their launch options
+    real: torch.dtype  # the precision that kernels compute in
+    cells: int  # of an image, see `Sizes.cells`
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def plan_of(sizes: Sizes, launch: Launch) -> Plan:
+    """Raises ValueError where a count is too large for the kernels."""
+    check_limits(sizes, launch)
+    order = None
+    if sizes.query_shapes is not None and launch.tile_height > 1:
+        order = tile_order(sizes.query_shapes, launch.tile, sizes.device)
+    num_slots = sizes.queries if order is None else len(order)
+    constants = _constants(sizes)
+    return Plan(
+        grid=(triton.cdiv(num_slots, launch.block_queries), sizes.heads, sizes.batch),
+        levels=level_table(sizes.shapes, sizes.device),
+        order=order,
+        constants=constants,
+        query_constants=constants
+        | {
+            "BOXES": sizes.boxes,
+            "ORDERED": order is not None,
+            "BLOCK_QUERIES": launch.block_queries,
+            "BLOCK_POINTS": power_of_two(sizes.points),
+            "INDEX": _index_type(sizes),
+            "num_warps": launch.num_warps,
+            "maxnreg": launch.max_registers,
+        },
+        real=sizes.real,
+        cells=sizes.cells,
+    )
+
+
+def _constants(sizes: Sizes) -> dict[str, object]:
+    return {
+        "SCORE": sizes.score,
+        "PADDED": sizes.padded,
+        "HEADS": sizes.heads,
+        "CHANNELS": sizes.channels,
+        "LEVELS": sizes.levels,
+        "POINTS": sizes.points,
+        "BLOCK_CHANNELS": power_of_two(sizes.channels),
+        "REAL": REAL[sizes.real],
+        "SCALE": sizes.channels**-0.5,
+        "enable_fp_fusion": True,  # the default differs between versions of Triton
+    }
+
+
+def _index_type(sizes: Sizes) -> tl.dtype:
+    """Of offsets within an image; they begin a pixel before it."""
+    return tl.int32 if sizes.cells * sizes.heads * sizes.channels <= MOST_INT32 else tl.int64
 
 
 @dataclass(frozen=True)
@@ -43,71 +111,34 @@ class Call:
     """The inputs of a pass, how it is cut into programs, and who launches them."""
 
     inputs: Inputs
-    blocks: Launch
-    launcher: Launcher = run
+    plan: Plan
+    launcher: Launcher
 
-    def __post_init__(self) -> None:
-        check_limits(self.inputs, self.blocks)
+    @classmethod
+    def of(cls, inputs: Inputs, launch: Launch, launcher: Launcher) -> Call:
+        return cls(inputs, in_use(plan_of(Sizes.of(inputs), launch)), launcher)
 
     @property
     def real(self) -> torch.dtype:
         """The precision that kernels compute in."""
-        return torch.promote_types(self.inputs.value.dtype, torch.float32)
+        return self.plan.real
 
     def over_queries(self, kernel, *arguments: object, **constants: object) -> None:
         """Launch a kernel over (blocks of queries, heads, images); the shared arguments stand before its own."""
-        points = self.inputs.points
-        batch, queries, heads = points.offsets.shape[:3]
-        order = self._order()
-        num_slots = queries if order is None else len(order)
+        points, plan = self.inputs.points, self.plan
         self.launcher(
             kernel,
-            (triton.cdiv(num_slots, self.blocks.block_queries), heads, batch),
+            plan.grid,
             *map(contiguous, self.inputs.tensors),
-            level_table(points.shapes, points.offsets.device),
+            plan.levels,
             contiguous(points.valid_sizes),
-            order,
+            plan.order,
             *arguments,
-            queries,
+            points.offsets.shape[1],
             self.inputs.value.shape[1],
             **constants,
-            **self.constants(),
-            BOXES=points.reference.shape[-1] == 4,
-            ORDERED=order is not None,
-            BLOCK_QUERIES=self.blocks.block_queries,
-            BLOCK_POINTS=triton.next_power_of_2(points.offsets.shape[4]),
-            INDEX=self._index_type(),
-            num_warps=self.blocks.num_warps,
-            maxnreg=self.blocks.max_registers,
+            **plan.query_constants,
         )
-
-    def constants(self) -> dict[str, object]:
-        """What is compiled into every kernel."""
-        heads, levels, num_points = self.inputs.points.offsets.shape[2:5]
-        channels = self.inputs.value.shape[3]
-        return {
-            "SCORE": self.inputs.score,
-            "PADDED": self.inputs.points.valid_sizes is not None,
-            "HEADS": heads,
-            "CHANNELS": channels,
-            "LEVELS": levels,
-            "POINTS": num_points,
-            "BLOCK_CHANNELS": triton.next_power_of_2(channels),
-            "REAL": REAL[self.real],
-            "SCALE": channels**-0.5,
-            "enable_fp_fusion": True,  # the default differs between versions of Triton
-        }
-
-    def _order(self) -> Tensor | None:
-        grids = self.inputs.points.query_shapes
-        if grids is None or self.blocks.tile_height == 1:
-            return None
-        return tile_order(grids, self.blocks.tile, self.inputs.value.device)
-
-    def _index_type(self) -> tl.dtype:
-        """Of offsets within an image; they begin a pixel before it."""
-        *_, heads, channels = self.inputs.value.shape
-        return tl.int32 if num_cells(self.inputs.points.shapes) * heads * channels <= MOST_INT32 else tl.int64
 
 
 def contiguous(x: Tensor | None) -> Tensor | None:

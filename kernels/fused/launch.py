@@ -16,6 +16,8 @@ from typing import Any, Literal
 import torch
 import triton
 
+from kernels.constants import MOST_KEPT
+from kernels.fused.sizes import Sizes, power_of_two
 from kernels.inputs import Inputs, Score
 
 Pass = Literal["forward", "backward"]
@@ -73,27 +75,38 @@ class Shape:
 
     @classmethod
     def of(cls, run: Pass, inputs: Inputs) -> Shape:
-        batch, queries, heads, levels, points, _ = inputs.points.offsets.shape
-        dtype = str(inputs.value.dtype).removeprefix("torch.")
-        rounded = triton.next_power_of_2(max(batch * queries, 1))
-        return cls(run, inputs.score, dtype, heads, inputs.value.shape[3], levels, points, rounded)
+        return shape_of(run, Sizes.of(inputs))
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def shape_of(run: Pass, sizes: Sizes) -> Shape:
+    dtype = str(sizes.dtype).removeprefix("torch.")
+    queries = power_of_two(max(sizes.batch * sizes.queries, 1))
+    return Shape(run, sizes.score, dtype, sizes.heads, sizes.channels, sizes.levels, sizes.points, queries)
 
 
 def choose(shape: Shape, device: torch.device) -> Launch:
     """The launch of a shape on a device."""
     if device.type != "cuda":
         return rule(shape)
-    return tuned(torch.cuda.get_device_name(device)).get(shape) or rule(shape)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return tuned(gpu_name(index)).get(shape) or rule(shape)
 
 
+@lru_cache
+def gpu_name(index: int) -> str:
+    return torch.cuda.get_device_name(index)
+
+
+@lru_cache(maxsize=MOST_KEPT)
 def rule(shape: Shape) -> Launch:
     """Blocks of four warps, more where one query alone would be too much for them."""
-    per_query = triton.next_power_of_2(shape.points) * triton.next_power_of_2(shape.channels)
+    per_query = power_of_two(shape.points) * power_of_two(shape.channels)
     most = ELEMENTS_PER_THREAD[shape.run] * THREADS_PER_WARP
     if shape.dtype == "float64":
         most //= 2
     warps = min(max(4, per_query // most), MOST_WARPS)
-    block = max(1, min(warps * most // per_query, triton.next_power_of_2(shape.queries)))
+    block = max(1, min(warps * most // per_query, power_of_two(shape.queries)))
     is_half = shape.dtype in ("bfloat16", "float16")
     registers = TIGHT_REGISTERS.get((shape.run, shape.score)) if is_half else None
     return Launch(block, warps, max_registers=registers)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import triton
-
 from kernels.fused.launch import Launch
-from kernels.fused.tables import num_cells
-from kernels.inputs import Inputs
+from kernels.fused.sizes import Sizes, power_of_two
 
 MOST_INT32 = 2**31 - 1
 MOST_GRID = 2**16 - 1  # programs along the second and third axis
@@ -14,16 +11,15 @@ MOST_TILE = 2**20  # elements, Triton's own limit
 MOST_BLOCK = 2**14  # elements of several queries, 32 for each thread of 16 warps: beyond, compilers take minutes
 
 
-def check_limits(inputs: Inputs, blocks: Launch) -> None:
+def check_limits(sizes: Sizes, blocks: Launch) -> None:
     """Raise ValueError with the count that is too large; from sizes alone, before anything is copied or compiled."""
-    batch, queries, heads, _, num_points, _ = inputs.points.offsets.shape
-    tile = triton.next_power_of_2(num_points) * triton.next_power_of_2(inputs.value.shape[3])
+    tile = power_of_two(sizes.points) * power_of_two(sizes.channels)
     limits = (
-        ("value", "images (B)", batch, MOST_GRID),
-        ("value", "heads (M)", heads, MOST_GRID),
+        ("value", "images (B)", sizes.batch, MOST_GRID),
+        ("value", "heads (M)", sizes.heads, MOST_GRID),
         ("value", "elements P * D, both rounded up to a power of two,", tile, MOST_TILE),
-        ("shapes", "cells (H + 1) * (W + 1)", num_cells(inputs.points.shapes), MOST_INT32),
-        ("offsets", "queries (Q)", queries, MOST_INT32 - blocks.block_queries),
+        ("shapes", "cells (H + 1) * (W + 1)", sizes.cells, MOST_INT32),
+        ("offsets", "queries (Q)", sizes.queries, MOST_INT32 - blocks.block_queries),
     )
     for name, what, count, most in limits:
         if count > most:

@@ -1,24 +1,21 @@
 """Small integer tables on the device: where levels lie, and in which order a query grid is worked.
 
-They depend on sizes alone and are kept, so that no launch waits for a copy to the device.
+They depend on sizes alone and are kept, so that no launch waits for a copy to the device. Before a CUDA graph is
+captured, every pass that it holds must have run once with the same shapes on the same device.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
-from kernels.constants import kept
-
-Shapes = tuple[tuple[int, int], ...]
-
-
-def num_cells(shapes: Shapes) -> int:
-    """Cells of all levels: squares between four pixels, those that reach over the border included."""
-    return sum((h + 1) * (w + 1) for h, w in shapes)
+from kernels.constants import MOST_KEPT, lasting
+from kernels.fused.sizes import Shapes
 
 
-@kept
+@lru_cache(maxsize=MOST_KEPT)
 def level_table(shapes: Shapes, device: torch.device) -> Tensor:
     """(L, 4) int32: height, width, first token, first cell."""
     rows, token, cell = [], 0, 0
@@ -26,20 +23,23 @@ def level_table(shapes: Shapes, device: torch.device) -> Tensor:
         rows.append((height, width, token, cell))
         token += height * width
         cell += (height + 1) * (width + 1)
-    return torch.tensor(rows, dtype=torch.int32).to(device)
+    with lasting(device):
+        return torch.tensor(rows, dtype=torch.int32, device=device)
 
 
-@kept
+@lru_cache(maxsize=MOST_KEPT)
 def tile_order(grids: Shapes, tile: tuple[int, int], device: torch.device) -> Tensor:
     """Queries that are the cells of `grids` in raster order, tile (height, width) by tile; int32, -1 outside.
 
     Neighbouring queries sample neighbouring pixels: a program that takes a tile of them reads fewer.
     """
     order, start = [], 0
-    for height, width in grids:
-        rows, columns = -(-height // tile[0]) * tile[0], -(-width // tile[1]) * tile[1]
-        index = torch.full((rows, columns), -1, dtype=torch.int32)
-        index[:height, :width] = torch.arange(start, start + height * width, dtype=torch.int32).view(height, width)
-        order.append(index.unflatten(1, (-1, tile[1])).unflatten(0, (-1, tile[0])).transpose(1, 2).flatten())
-        start += height * width
-    return torch.cat(order).to(device)
+    with lasting(device):
+        for height, width in grids:
+            rows, columns = -(-height // tile[0]) * tile[0], -(-width // tile[1]) * tile[1]
+            index = torch.full((rows, columns), -1, dtype=torch.int32, device="cpu")
+            cells = torch.arange(start, start + height * width, dtype=torch.int32, device="cpu")
+            index[:height, :width] = cells.view(height, width)
+            order.append(index.unflatten(1, (-1, tile[1])).unflatten(0, (-1, tile[0])).transpose(1, 2).flatten())
+            start += height * width
+        return torch.cat(order).to(device)

@@ -91,7 +91,7 @@ class Graph:
 
     images: ImageBatch
     replay: Replay
-    constants: list[Tensor]
+    constants: list[object]
 
     def __call__(self, images: ImageBatch) -> Tensor:
         for name, value in _tensors(images).items():

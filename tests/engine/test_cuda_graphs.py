@@ -19,7 +19,7 @@ from test_predictor import loaded_at, picture, predictor_at, same
 from torch import Tensor
 
 import litedetr
-from kernels.fused.tables import level_table
+from kernels.constants import in_use
 from litedetr.config import ConfigError
 from litedetr.engine import PredictConfig, Predictor, open_prediction
 from litedetr.engine.cuda_graphs import CudaGraphs, GpuCapture
@@ -141,15 +141,17 @@ def test_any_fields_of_a_batch_are_taken(forward: Forward):
 
 
 def test_constants_that_a_graph_reads_stay_as_long_as_it(forward: Forward):
-    class WithTable(Forward):
-        def __call__(self, images: ImageBatch) -> Tensor:
-            return super().__call__(images) + level_table(((4, 5),), CPU)[0, 0]
+    number = torch.tensor(3.0)
 
-    with_table = WithTable(forward.model, "fp32")
-    graphs, images = CudaGraphs(with_table, Recorder()), batch((64, 96))
-    assert torch.equal(graphs(images), with_table(images))
+    class WithConstant(Forward):
+        def __call__(self, images: ImageBatch) -> Tensor:
+            return super().__call__(images) + in_use(number)
+
+    with_constant = WithConstant(forward.model, "fp32")
+    graphs, images = CudaGraphs(with_constant, Recorder()), batch((64, 96))
+    assert torch.equal(graphs(images), with_constant(images))
     (graph,) = graphs._graphs.values()
-    assert any(constant is level_table(((4, 5),), CPU) for constant in graph.constants)
+    assert any(constant is number for constant in graph.constants)
 
 
 def test_after_a_capture_that_fails_new_shapes_run_without_and_it_is_told_once(forward, caplog):

@@ -3,10 +3,26 @@
 import pytest
 from kernel_helpers import CASES, Problem, make_problem
 
+from kernels.fused import call, launch
+
 
 @pytest.fixture(params=CASES, ids=list(CASES))
 def problem(request) -> Problem:
     return make_problem(**CASES[request.param])
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered() -> None:
+    """Tests set other rules, limits and names of GPUs."""
+    for cache in (launch.rule, launch.gpu_name, call.plan_of):
+        cache.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def chosen_path(request, monkeypatch) -> None:
+    """See kernels/plain.py."""
+    if request.config.getoption("--operators"):
+        monkeypatch.setattr("kernels.plain.is_watched", lambda: True)
 
 
 @pytest.fixture

@@ -1,46 +1,37 @@
-"""Constants on a device that are kept, and held by whoever needs them longer than the cache keeps them."""
+"""Constants that are held by whoever needs them longer than their cache keeps them."""
 
+import pytest
 import torch
+from kernel_helpers import attend, make_problem
 
 from kernels import constants
-from kernels.constants import constants_held, kept
-from kernels.fused.tables import level_table
+from kernels.constants import constants_held, in_use
+from kernels.fused.call import Plan
+from kernels.points import as_tensor
 
-CPU = torch.device("cpu")
 
-
-def test_a_constant_is_made_once_and_its_holders_see_it():
-    made = []
-
-    @kept
-    def ones(number: int) -> torch.Tensor:
-        """So many ones."""
-        made.append(number)
-        return torch.ones(number)
-
-    first = ones(2)
+def test_all_holders_see_a_constant_in_use():
     with constants_held() as outer:
         with constants_held() as inner:
-            assert ones(2) is first
-        three = ones(3)
-    ones(4)
-    assert made == [2, 3, 4]
-    assert [x is y for x, y in zip(outer, (first, three), strict=True)] == [True, True]
-    assert [x is first for x in inner] == [True]
-    assert ones.__doc__ == "So many ones."
+            assert in_use("a") == "a"
+        in_use("b")
+    in_use("c")
+    assert (outer, inner) == (["a", "b"], ["a"])
 
 
 def test_a_holder_goes_where_an_error_leaves():
-    try:
-        with constants_held():
-            raise KeyError
-    except KeyError:
-        pass
+    with pytest.raises(KeyError), constants_held():
+        raise KeyError
     assert constants._holders == []
 
 
-def test_tables_of_the_kernels_are_held():
-    with constants_held() as held:
-        table = level_table(((2, 3), (1, 2)), CPU)
-    assert held[0] is table
-    assert table.tolist() == [[2, 3, 0, 0], [1, 2, 6, 12]]
+def test_what_launches_read_is_held_by_the_first_and_by_later_ones():
+    problem = make_problem()
+    for _ in range(2):
+        with constants_held() as held:
+            attend("shared", problem, "triton")
+        assert [type(constant) for constant in held] == [Plan]
+        with constants_held() as held:
+            given = as_tensor([1, 2], torch.zeros(1))
+        assert torch.equal(held[0], given)
+        assert held[0] is not given

@@ -8,6 +8,7 @@ from kernels import cpu
 from kernels.cpu import bags
 from kernels.fused.launch import Launch
 from kernels.fused.limits import check_limits
+from kernels.fused.sizes import Sizes
 from kernels.inputs import Inputs
 from kernels.points import MOST_SIDE
 
@@ -58,7 +59,7 @@ def test_more_than_32_bits_count_is_refused_by_the_cpu_path(sizes, message):
     """Before anything is copied."""
     inputs = large(**sizes)
     with pytest.raises(ValueError, match=f"^{message}"):
-        cpu.attend(inputs.map(torch.Tensor.cpu), True)
+        cpu.attend(inputs.map(torch.Tensor.cpu), True, plain=True)
 
 
 def test_sides_end_where_single_precision_does():
@@ -72,7 +73,7 @@ def test_limits_hold_on_meta_as_well():
     """Where nothing is computed."""
     inputs = large(shapes=((2**15, 2**16),)).map(lambda x: x.to("meta"))
     with pytest.raises(ValueError, match="^shapes: expected at most"):
-        check_limits(inputs, Launch(16, 4))
+        check_limits(Sizes.of(inputs), Launch(16, 4))
 
 
 @pytest.mark.parametrize("bad", [-1, 10**6, 2**31 - 1])

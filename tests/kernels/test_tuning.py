@@ -9,6 +9,7 @@ import torch
 from kernels.fused import backend, launch, tuning
 from kernels.fused.launch import Launch, Shape, choose, rule
 from kernels.fused.limits import MOST_BLOCK, check_limits
+from kernels.fused.sizes import Sizes
 from kernels.workloads import Workload
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -152,7 +153,7 @@ def test_no_candidate_is_larger_than_a_launch_may_be():
     for queries in (1, 64, 8192):
         for candidate in tuning.candidates(replace(SHAPE, points=2, channels=8, queries=queries)):
             assert candidate.block_queries * tile <= MOST_BLOCK
-            check_limits(inputs, candidate)
+            check_limits(Sizes.of(inputs), candidate)
 
 
 @pytest.mark.parametrize("run", ["forward", "backward"])

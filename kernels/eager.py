@@ -1,0 +1,78 @@
+"""An attention of plain calls: a node of autograd's graph around a backend, and nothing of the dispatcher.
+
+It differs from the operators in the host's time alone: what is saved, computed and refused is the same, and the node
+has the operator's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from kernels import backends
+from kernels.backends import Backend
+from kernels.inputs import Inputs, Saved
+from kernels.plain import are_plain, is_watched
+from kernels.points import SamplingPoints
+
+Attend = Callable[[Inputs, bool], Tensor]  # (inputs, deterministic) -> (B, Q, M * D)
+# (inputs, saved, grad_out, deterministic, reference_grad) -> a gradient for each of `Inputs.tensors`
+BackwardOperator = Callable[[Inputs, Saved | None, Tensor, bool, bool], Sequence[Tensor]]
+
+
+def save_for_backward(ctx, results: Saved | None, tensors: Sequence[Tensor | None]) -> None:
+    """Keep on ctx the results, of the output a copy, since the caller owns it and may overwrite it; and the tensors."""
+    read = (None, None) if results is None else (results.out.clone(), results.log_sum_exp)
+    ctx.save_for_backward(*read, *tensors)
+
+
+def eager_attention(name: str, backend: Backend, operator: BackwardOperator) -> Attend:
+    """operator: the backward pass for gradients that are not plain, as within create_graph=True, vmap or a counter."""
+
+    class Attention(Function):
+        @staticmethod
+        def forward(ctx, inputs: Inputs, deterministic: bool, *_: Tensor | None) -> Tensor:
+            points = inputs.points
+            with torch._C._AutoDispatchBelowADInplaceOrView():
+                saved = backends.forward(backend, inputs, deterministic)
+                save_for_backward(ctx, saved if backend.reads_results else None, (*inputs.tensors, points.valid_sizes))
+                ctx.shapes, ctx.query_shapes, ctx.deterministic = points.shapes, points.query_shapes, deterministic
+                return saved.out.flatten(2)
+
+        @staticmethod
+        def backward(ctx, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+            out, log_sum_exp, *tensors = ctx.saved_tensors  # once: activation checkpointing recomputes on each access
+            query, key, value, logits, reference, offsets, valid_sizes = tensors
+            points = SamplingPoints(reference, offsets, ctx.shapes, valid_sizes, ctx.query_shapes)
+            inputs = Inputs(query, key, value, logits, points)
+            wanted = ctx.needs_input_grad[-len(inputs.tensors) :]
+            arguments = (
+                inputs,
+                None if out is None else Saved(out, log_sum_exp),
+                grad_out.view(*offsets.shape[:3], value.shape[3]),
+                ctx.deterministic,
+                wanted[4],
+            )
+            if torch.is_grad_enabled() or is_watched() or not are_plain(grad_out, out, *tensors):
+                grads = operator(*arguments)
+            else:
+                with torch._C._AutoDispatchBelowADInplaceOrView():
+                    grads = backends.backward(backend, *arguments).tensors
+            kept = [grad if is_wanted else None for grad, is_wanted in zip(grads, wanted, strict=True)]
+            return None, None, *kept
+
+    node = type(name, (Attention,), {})  # grad_fn and errors show the name
+    record = super(Function, node).apply  # without what Function.apply does for torch.func
+
+    def attend(inputs: Inputs, deterministic: bool) -> Tensor:
+        tensors = inputs.tensors
+        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
+            return record(inputs, deterministic, *tensors)
+        # views below autograd are none to it: the result may be overwritten in place
+        with torch._C._AutoDispatchBelowADInplaceOrView():
+            return backends.forward(backend, inputs, deterministic).out.flatten(2)
+
+    return attend
