@@ -146,6 +146,7 @@ class CudaGraphs:
     @torch.no_grad()
     def _record(self, key: Hashable, images: ImageBatch) -> None:
         own = replace(images, **{name: value.clone() for name, value in _tensors(images).items()})
+        self.forward(own)  # raises what is wrong without a graph too
         try:
             with constants_held() as constants:
                 replay = self.capture(lambda: self.forward(own))

@@ -178,6 +178,9 @@ def test_an_error_of_the_detector_is_raised(forward: Forward):
     wrong = ImageBatch(torch.zeros(1, 4, 64, 64), torch.tensor([[64, 64]]), False)
     with pytest.raises(RuntimeError, match="channels"):
         graphs(wrong)
+    images = batch((64, 96))
+    assert torch.equal(graphs(images), forward(images))
+    assert graphs.capture.captures == 1  # the next one is captured all the same
 
 
 def test_weights_that_move_are_captured_anew():
