@@ -29,8 +29,12 @@ def test_benchmark_prints_and_writes_checked_rows(tmp_path):
     # (high, all) x (grid, random) and the decoder, forward and training, ours and two peers
     assert len(rows) == 2 * 5 * 2 * 3
     assert {row["name"] for row in rows} == {"ours", "reference", "unfused"}
-    assert all(float(row["milliseconds"]) > 0 and float(row["error"]) < 1e-4 for row in rows)
-    assert all(float(row["peak_mib"]) > 0 for row in rows)
+    assert all(float(row["milliseconds"]) > 0 and float(row["out_error"]) < 1e-4 for row in rows)
+    assert all(row["timed"] == "eager" and row["milliseconds"] == row["eager_ms"] for row in rows)
+    assert all(row["warm_ms"] == row["cold_ms"] == row["host_us"] == "" for row in rows)  # of a GPU only
+    assert all(float(row["peak_mib"]) > 0 and float(row["grad_error"]) < 1e-4 for row in rows)
+    shares = [float(row["limit_share"]) * float(row["milliseconds"]) / float(row["limit_ms"]) for row in rows]
+    assert shares == pytest.approx([1.0] * len(rows))
     assert {row["torch"] for row in rows} == {torch.__version__}
     assert len(result.stdout.splitlines()) >= len(rows)
 
