@@ -27,8 +27,11 @@ def run(kernel, grid: Grid, *arguments: object, **constants: object) -> None:
     if 0 in grid:
         return
     device = next(x.device for x in arguments if isinstance(x, Tensor))
-    if constants.get("maxnreg") is None or device.type != "cuda" or torch.version.hip:
+    if device.type != "cuda" or torch.version.hip:
         constants.pop("maxnreg", None)
+    for option in ("maxnreg", "num_stages"):
+        if constants.get(option) is None:  # Triton's own choice
+            constants.pop(option, None)
     with _current(device):
         kernel[grid](*arguments, **constants)
 
@@ -79,6 +82,7 @@ class Call:
             INDEX=self._index_type(),
             num_warps=self.blocks.num_warps,
             maxnreg=self.blocks.max_registers,
+            num_stages=self.blocks.num_stages,
         )
 
     def constants(self) -> dict[str, object]:

@@ -8,6 +8,7 @@ from fake_cuda import FakeCuda
 
 from kernels import benchmark
 from kernels.benchmark import HEADER, Row, Run, line, measure
+from kernels.fused.tuning import replays
 from kernels.measure import Ceilings, forward_step, side_by_side, training_step
 from kernels.peers import PEERS
 from kernels.replay import CudaGpu
@@ -131,6 +132,10 @@ def test_peaks_are_of_a_warm_step(fake: FakeCuda, gpu: CudaGpu):
         fake.memory[1] = fake.memory[0] + (3 << 20)
 
     assert gpu.peak_mib(step) == 3
+
+
+def test_the_timer_of_the_tuner_replays(fake: FakeCuda):
+    assert replays(CPU, 20)(lambda: fake.launch(50e-6, 90e-6, cold=80e-6)) == pytest.approx(0.050, rel=0.01)
 
 
 def test_the_flush_is_larger_than_the_cache(fake: FakeCuda):
