@@ -78,12 +78,12 @@ def _of_queries(shape: Shape) -> Iterator[Launch]:
 
 
 def _of_segments(shape: Shape) -> Iterator[Segments]:
-    registers = rule(shape).max_registers
+    """Without the rule's bound on registers, which is for its own sizes."""
     for warps in WARPS:
         for tokens in (1, 2, 4, 8, 16):
             for samples in (2, 4, 8, 16):
                 if _is_plausible(tokens * samples * triton.next_power_of_2(shape.channels), warps):
-                    yield Segments(tokens, samples, warps, registers)
+                    yield Segments(tokens, samples, warps)
 
 
 def _is_plausible(elements: int, warps: int) -> bool:

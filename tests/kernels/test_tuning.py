@@ -10,6 +10,7 @@ from triton.runtime.errors import OutOfResources
 from kernels.fused import backend, call, launch, tuning
 from kernels.fused.launch import Launch, Segments, Shape, choose, rule
 from kernels.fused.limits import MOST_BLOCK, check_limits
+from kernels.fused.resources import walk
 from kernels.workloads import Workload
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -270,6 +271,10 @@ def test_options_reach_triton_unless_they_are_left_to_it():
     seen = []
     backend.forward(SMALL.inputs("meta"), Launch(2, 1, num_stages=3), lambda *_, **options: seen.append(options))
     assert (seen[0]["num_stages"], seen[0]["maxnreg"]) == (3, None)
+    segments = Segments(2, 16, 8, max_registers=72, num_stages=5)
+    walk(SMALL, "segments", segments, lambda *_, **options: seen.append(options))
+    given = ("BLOCK_TOKENS", "BLOCK_SAMPLES", "num_warps", "maxnreg", "num_stages")
+    assert tuple(seen[1][name] for name in given) == (2, 16, 8, 72, 5)
 
     class Kernel:
         def __getitem__(self, grid):
@@ -277,4 +282,4 @@ def test_options_reach_triton_unless_they_are_left_to_it():
 
     for stages in (3, None):
         call.run(Kernel(), (1, 1, 1), torch.ones(1), num_stages=stages, maxnreg=None, num_warps=4)
-    assert seen[1:] == [{"num_stages": 3, "num_warps": 4}, {"num_warps": 4}]
+    assert seen[2:] == [{"num_stages": 3, "num_warps": 4}, {"num_warps": 4}]
