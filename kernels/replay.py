@@ -77,12 +77,14 @@ class CudaGpu:
         self.synchronize()
         graph = torch.cuda.CUDAGraph()
         try:
-            with _no_collection(), torch.cuda.graph(graph, stream=side):
+            # a capture that fails would else stay on its stream
+            with _no_collection(), torch.cuda.stream(side), torch.cuda.graph(graph, stream=side):
                 body()
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
-            raise NotCapturedError(f"eager only: {_first_line(error)}") from error
+            cause = error.__context__ or error  # what broke the capture, before it could not be ended
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise cause from None
+            raise NotCapturedError(f"eager only: {_first_line(cause)}") from error
         return graph.replay
 
     def flush(self) -> None:

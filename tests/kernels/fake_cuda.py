@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import torch
 
 LAUNCH = 2e-6  # seconds that the host takes for an event or a graph
 FLUSH = 40e-6
+
+
+def new_stream() -> SimpleNamespace:
+    return SimpleNamespace(wait_stream=lambda other: None)
 
 
 class FakeCuda:
@@ -22,6 +25,7 @@ class FakeCuda:
         self.captured: list[Callable[[], None]] | None = None
         self.mode: str | int = 0
         self.memory = [0, 0]  # now, peak
+        self.stream = self.main = new_stream()  # the current one, and the first
 
     def launch(self, device: float, host: float, cold: float | None = None) -> None:
         """Work of `device` seconds, `cold` after a flush, that takes the host `host` seconds to enqueue."""
@@ -53,14 +57,6 @@ class FakeCuda:
         assert self.captured is None
         self.host = max(self.host, self.busy_until)
 
-    @contextmanager
-    def capture(self, graph: object, stream: object):
-        self.captured = []
-        try:
-            yield
-        finally:
-            graph.work, self.captured = self.captured, None
-
     def install(self, monkeypatch) -> None:
         """Stand in for torch.cuda in kernels/replay.py."""
         fake = self
@@ -82,18 +78,38 @@ class FakeCuda:
                 for work in self.work:
                     work()
 
-        @contextmanager
-        def stream_context(stream: object):
-            yield
+        class Capture:
+            """As torch.cuda.graph: what fails within is followed by an error of its own, and the stream stays."""
 
-        stream = SimpleNamespace(wait_stream=lambda other: None)
+            def __init__(self, graph: Graph, stream: object) -> None:
+                self.graph, self.stream, self.before = graph, stream, fake.stream
+
+            def __enter__(self) -> None:
+                fake.captured, fake.stream = [], self.stream
+
+            def __exit__(self, kind: object, *_: object) -> None:
+                self.graph.work, fake.captured = fake.captured, None
+                if kind is not None:
+                    raise RuntimeError("operation failed due to a previous error during capture")
+                fake.stream = self.before
+
+        class StreamContext:
+            def __init__(self, stream: object) -> None:
+                self.stream = stream
+
+            def __enter__(self) -> None:
+                self.before, fake.stream = fake.stream, self.stream
+
+            def __exit__(self, *_: object) -> None:
+                fake.stream = self.before
+
         instead = {
             "Event": Event,
             "CUDAGraph": Graph,
-            "graph": self.capture,
-            "Stream": lambda device: stream,
-            "current_stream": lambda device: stream,
-            "stream": stream_context,
+            "graph": Capture,
+            "Stream": lambda device: new_stream(),
+            "current_stream": lambda device: self.stream,
+            "stream": StreamContext,
             "synchronize": self.synchronize,
             "get_sync_debug_mode": lambda: self.mode,
             "set_sync_debug_mode": lambda mode: setattr(self, "mode", mode),

@@ -88,6 +88,7 @@ def test_what_no_graph_can_hold_says_why(fake: FakeCuda, gpu: CudaGpu):
     with pytest.raises(NotCapturedError):
         warm_milliseconds(step, gpu, 20)
     assert fake.captured is None
+    assert fake.stream is fake.main
 
 
 def test_out_of_memory_is_no_reason_to_time_eagerly(fake: FakeCuda, gpu: CudaGpu):
@@ -95,7 +96,7 @@ def test_out_of_memory_is_no_reason_to_time_eagerly(fake: FakeCuda, gpu: CudaGpu
         if fake.captured is not None:
             raise torch.OutOfMemoryError("out of memory")
 
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
         time_on_gpu(step, gpu, 20)
 
 
