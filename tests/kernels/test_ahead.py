@@ -11,9 +11,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import driver
 
 from kernels.fused import ahead, tuning
 from kernels.fused.ahead import Ahead, Compiled, Compilers, Task
+from kernels.fused.jobs import Campaign, Job, Untuned
 from kernels.fused.launch import Launch, Shape, rule
 from kernels.workloads import Workload
 
@@ -212,3 +214,20 @@ def test_without_a_twin_all_candidates_are_tried():
     shape = Shape.of("forward", SMALL.inputs("meta"))
     launches = tuning.candidates(shape)
     assert Ahead(compilers_that_find({}), [(SMALL, "forward")]).prepare(0, launches) == {}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="tunes the GPU")
+def test_the_gpu_is_tuned_with_what_was_compiled_ahead(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    """Whole, at a small size; launches add no program to Triton's cache."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(tuning, "candidates", lambda shape: FEW)
+    workload = Workload("shared", torch.bfloat16, (1, 2), channels=8, points=2)
+    device, kept = torch.device("cuda", torch.cuda.current_device()), []
+    with Compilers(driver.active.get_current_target(), 2, 100) as compilers:
+        found = Ahead(compilers, [(workload, "forward")])
+        campaign = Campaign(device, tuning.replays(device, 5), kept.append, ahead=found)
+        outcomes = list(campaign.run([Job(workload, "forward")]))
+    assert not any(isinstance(outcome, Untuned) for outcome in outcomes)
+    assert kept[-1].best.milliseconds > 0
+    programs = {replace(item, tile_height=min(item.tile_height, 2)) for _, item in found._futures}
+    assert len(list(tmp_path.rglob("*.cubin"))) == len(programs)  # tiles of any height are one program
