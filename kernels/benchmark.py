@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
 import torch
 from torch import Tensor
 
-from kernels.check import PEER_TOLERANCE, TOLERANCE, reference_results, worst_error
+from kernels.check import PEER_TOLERANCE, TOLERANCE, reference_results, relative_error
 from kernels.inputs import Inputs
 from kernels.interface import attend
-from kernels.measure import Ceilings, Step, floor_milliseconds, forward_step, side_by_side, training_step
+from kernels.measure import Ceilings, floor_milliseconds, forward_step, side_by_side, training_step
 from kernels.peers import PEERS, Attend, obstacle
+from kernels.timing import Step, Timed
 from kernels.workloads import Workload
 
 OURS = "ours"
@@ -21,17 +22,29 @@ OURS = "ours"
 
 @dataclass(frozen=True)
 class Run:
-    """How to measure. passes: `forward`, `training` (with backward). rounds: turns on a CPU, ms of each on a GPU."""
+    """How to measure."""
 
     device: torch.device
-    passes: tuple[str, ...]
+    passes: tuple[str, ...]  # `forward`, `training` (with backward)
     peers: tuple[str, ...]
-    rounds: int
+    rounds: int  # turns on a CPU; on a GPU milliseconds of each kind of timing
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Relative RMS beside the reference: of the output, and of the worst gradient."""
+
+    out: float
+    grad: float
+
+    @property
+    def worst(self) -> float:
+        return max(self.out, self.grad)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement. ratio: the peer's time over ours. limit_ms: what moving the bytes takes at least."""
+    """One measurement. Times are of one call; on a CPU, and of what no graph can hold, only the eager one is known."""
 
     score: str
     queries: str
@@ -39,24 +52,54 @@ class Row:
     dtype: str
     run: str
     name: str
-    milliseconds: float
-    ratio: float
-    limit_ms: float
+    milliseconds: float  # what `ratio` compares
+    timed: Timed  # what `milliseconds` is: a warm graph replay, or eager
+    ratio: float  # over our time of the same kind
+    limit_ms: float  # what moving the bytes takes at least
+    limit_share: float  # limit_ms over the cold time, in which all comes from memory; else over `milliseconds`
+    warm_ms: float | None  # graph replays
+    cold_ms: float | None  # graph replays, the L2 cache overwritten before each call
+    eager_ms: float  # calls from the host
+    host_us: float | None  # microseconds until the host has enqueued a call
     peak_mib: float
-    error: float
+    out_error: float  # relative RMS
+    grad_error: float  # of the worst gradient, also in rows of the forward pass
+    note: str  # why there is no graph
 
 
-HEADER = (
-    f"{'score':8}{'queries':15}{'regime':8}{'dtype':10}{'run':10}{'who':11}"
-    f"{'ms':>10}{'x ours':>8}{'limit ms':>10}{'peak MiB':>10}{'error':>9}"
+COLUMNS = (
+    ("score", "score", "<8"),
+    ("queries", "queries", "<15"),
+    ("regime", "regime", "<8"),
+    ("dtype", "dtype", "<10"),
+    ("run", "run", "<10"),
+    ("who", "name", "<15"),
+    ("ms", "milliseconds", ">10.3f"),
+    ("timed", "timed", ">7"),
+    ("x ours", "ratio", ">8.2f"),
+    ("limit ms", "limit_ms", ">10.3f"),
+    ("share", "limit_share", ">7.2f"),
+    ("warm ms", "warm_ms", ">9.3f"),
+    ("cold ms", "cold_ms", ">9.3f"),
+    ("eager ms", "eager_ms", ">10.3f"),
+    ("host us", "host_us", ">9.0f"),
+    ("peak MiB", "peak_mib", ">10.0f"),
+    ("out err", "out_error", ">9.0e"),
+    ("grad err", "grad_error", ">10.0e"),
 )
 
 
+def _cell(value: object, form: str) -> str:
+    """A dash where a figure is unknown."""
+    return format(value, form) if value is not None else format("-", form.partition(".")[0])
+
+
+HEADER = "".join(_cell(label, form.partition(".")[0]) for label, _, form in COLUMNS)
+
+
 def line(row: Row) -> str:
-    return (
-        f"{row.score:8}{row.queries:15}{row.regime:8}{row.dtype:10}{row.run:10}{row.name:11}"
-        f"{row.milliseconds:10.3f}{row.ratio:8.2f}{row.limit_ms:10.3f}{row.peak_mib:10.0f}{row.error:9.0e}"
-    )
+    cells = "".join(_cell(getattr(row, field), form) for _, field, form in COLUMNS)
+    return f"{cells}  {row.note}".rstrip()
 
 
 def measure(workloads: list[tuple[str, Workload]], run: Run, ceilings: Ceilings) -> Iterator[Row | str]:
@@ -68,28 +111,41 @@ def measure(workloads: list[tuple[str, Workload]], run: Run, ceilings: Ceilings)
         inputs = workload.inputs(run.device)
         grad_out = torch.randn(inputs.points.offsets.shape[:3] + inputs.value.shape[3:])
         grad_out = grad_out.to(run.device, workload.dtype)
-        found = _errors(inputs, grad_out, run.peers)
-        limits = {name: TOLERANCE[workload.dtype] if name == OURS else PEER_TOLERANCE for name in found}
-        for name, error in found.items():
-            if error > limits[name]:
-                yield f"{name} is off by {error:.1e} (relative RMS) on {label} {workload.regime}: not timed"
-        right = {name: error for name, error in found.items() if error <= limits[name]}
+        right = {}
+        for name, found in _checked(inputs, grad_out, run.peers):
+            limit = TOLERANCE[workload.dtype] if name == OURS else PEER_TOLERANCE
+            if isinstance(found, Errors) and found.worst <= limit:
+                right[name] = found
+            else:
+                what = f"is off by {found.worst:.1e} (relative RMS)" if isinstance(found, Errors) else f"fails: {found}"
+                yield f"{name} {what} on {label} {workload.regime}: not timed"
         for passes in run.passes:
             yield from _rows(label, workload, passes, _steps(right, passes, inputs, grad_out), right, run, ceilings)
 
 
-def _errors(inputs: Inputs, grad_out: Tensor, peers: tuple[str, ...]) -> dict[str, float]:
-    """The worst relative RMS of outputs and gradients, of ours and of each peer that can take the call."""
+def _checked(inputs: Inputs, grad_out: Tensor, peers: tuple[str, ...]) -> Iterator[tuple[str, Errors | Exception]]:
+    """Of ours and of each peer that can take the call; a peer's own exception, which ends that peer's rows only."""
     expected = reference_results(inputs, grad_out)
-    names = [OURS, *(name for name in peers if obstacle(name, inputs) is None)]
-    return {name: worst_error(training_step(_attend(name), inputs, grad_out.flatten(2))(), expected) for name in names}
+    yield OURS, _beside(training_step(attend, inputs, grad_out.flatten(2))(), expected)
+    for name in peers:
+        if obstacle(name, inputs) is None:
+            try:
+                found = _beside(training_step(PEERS[name], inputs, grad_out.flatten(2))(), expected)
+            except Exception as error:
+                found = error
+            yield name, found
+
+
+def _beside(results: dict[str, Tensor], expected: dict[str, Tensor]) -> Errors:
+    found = {name: relative_error(tensor, expected[name]) for name, tensor in results.items()}
+    return Errors(found.pop("out"), max(found.values()))
 
 
 def _attend(name: str) -> Attend:
     return attend if name == OURS else PEERS[name]
 
 
-def _steps(names: dict[str, float], passes: str, inputs: Inputs, grad_out: Tensor) -> dict[str, Step]:
+def _steps(names: Iterable[str], passes: str, inputs: Inputs, grad_out: Tensor) -> dict[str, Step]:
     if passes == "training":
         return {name: training_step(_attend(name), inputs, grad_out.flatten(2)) for name in names}
     return {name: forward_step(_attend(name), inputs) for name in names}
@@ -100,13 +156,15 @@ def _rows(
     workload: Workload,
     passes: str,
     steps: dict[str, Step],
-    errors: dict[str, float],
+    errors: dict[str, Errors],
     run: Run,
     ceilings: Ceilings,
 ) -> Iterator[Row]:
     found = side_by_side(steps, run.device, run.rounds)
     limit = floor_milliseconds(workload.inputs("meta"), passes == "training", ceilings)
     for name, timing in found.items():
+        timed = timing.comparable(found[OURS]) if OURS in found else timing.timed
+        milliseconds = timing.by(timed)
         yield Row(
             score=workload.score,
             queries=f"{label} {workload.queries}",
@@ -114,11 +172,19 @@ def _rows(
             dtype=str(workload.dtype).removeprefix("torch."),
             run=passes,
             name=name,
-            milliseconds=timing.milliseconds,
-            ratio=timing.milliseconds / found[OURS].milliseconds if OURS in found else float("nan"),
+            milliseconds=milliseconds,
+            timed=timed,
+            ratio=milliseconds / found[OURS].by(timed) if OURS in found else float("nan"),
             limit_ms=limit,
+            limit_share=limit / (milliseconds if timing.cold_ms is None else timing.cold_ms),
+            warm_ms=timing.warm_ms,
+            cold_ms=timing.cold_ms,
+            eager_ms=timing.eager_ms,
+            host_us=timing.host_us,
             peak_mib=timing.peak_mib,
-            error=errors[name],
+            out_error=errors[name].out,
+            grad_error=errors[name].grad,
+            note=timing.note,
         )
 
 

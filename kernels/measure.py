@@ -7,9 +7,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 import torch
@@ -19,21 +19,15 @@ from torch.profiler import ProfilerActivity, profile
 from kernels.check import by_name
 from kernels.inputs import Inputs
 from kernels.peers import Attend
-
-Step = Callable[[], object]
+from kernels.replay import CudaGpu
+from kernels.timing import Gpu, Step, Timing, time_on_gpu
 
 COPY_BYTES = 1 << 28
+PRODUCT_SIDE = {"cpu": 1024, "cuda": 8192}  # of square matrices
+PRODUCTS = {"bf16": (torch.bfloat16, "highest"), "tf32": (torch.float32, "high"), "fp32": (torch.float32, "highest")}
 STDERR = 2  # the file descriptor, which C++ writes to
 KINETO_NOTES = (b"USDT:", b"STAGE:")
 L1_BYTES_PER_CLOCK = 128  # of one multiprocessor
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Median milliseconds, and the peak in MiB of the memory that tensors take on top of what is there before."""
-
-    milliseconds: float
-    peak_mib: float
 
 
 def forward_step(attend: Attend, inputs: Inputs) -> Step:
@@ -59,11 +53,18 @@ def training_step(attend: Attend, inputs: Inputs, grad_out: Tensor) -> Step:
     return step
 
 
-def side_by_side(steps: dict[str, Step], device: torch.device, rounds: int) -> dict[str, Timing]:
-    """On a CPU in turns, so that what disturbs one disturbs all; on a GPU one after the other, `rounds` ms each."""
+def side_by_side(
+    steps: dict[str, Step], device: torch.device, rounds: int, graphs: bool = True, gpu: Gpu | None = None
+) -> dict[str, Timing]:
+    """On a CPU in turns, so that what disturbs one disturbs all; on a GPU one after the other, eager and by replays.
+
+    rounds: turns on a CPU, milliseconds of each kind of timing on a GPU. graphs: False for steps that change what they
+    work on. gpu: stands in for the device's own.
+    """
     if device.type == "cpu":
         return _in_turns(steps, rounds)
-    return {name: _on_gpu(step, device, rounds) for name, step in steps.items()}
+    gpu = gpu or CudaGpu.of(device)
+    return {name: time_on_gpu(step, gpu, rounds, graphs) for name, step in steps.items()}
 
 
 def _in_turns(steps: dict[str, Step], rounds: int) -> dict[str, Timing]:
@@ -115,39 +116,52 @@ def _without_kineto_log() -> Iterator[None]:
         os.close(stderr)
 
 
-def _on_gpu(step: Step, device: torch.device, milliseconds: int) -> Timing:
-    from triton.testing import do_bench  # a CPU needs no Triton
-
-    step()
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    step()
-    torch.cuda.synchronize(device)
-    peak = (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    return Timing(do_bench(step, rep=milliseconds, return_mode="median"), peak)
-
-
 @dataclass(frozen=True)
 class Ceilings:
-    """Bytes a second. bandwidth: of a large copy, reads and writes counted. l1: of all first-level caches, if known."""
+    """What the machine reaches on calls that do nothing else."""
 
-    bandwidth: float
-    l1: float | None
+    bandwidth: float  # bytes a second of a large copy, reads and writes counted
+    l1: float | None  # bytes a second of all first-level caches, if known
+    products: dict[str, float] = field(default_factory=dict)  # FLOP/s of a large matrix product by precision
 
     @classmethod
     def of(cls, device: torch.device) -> Ceilings:
-        """Measured by a copy; the caches' from clock and multiprocessors."""
+        """Measured by a copy and by products; the caches' from clock and multiprocessors."""
         source = torch.randn(COPY_BYTES // 4, device=device)
         target = torch.empty_like(source)
-        copied = side_by_side({"copy": lambda: target.copy_(source)}, device, 5 if device.type == "cpu" else 100)
+        rounds = 5 if device.type == "cpu" else 100
+        copied = side_by_side({"copy": lambda: target.copy_(source)}, device, rounds)
         bandwidth = 2 * COPY_BYTES / (copied["copy"].milliseconds * 1e-3)
+        products = _products(device, rounds)
         if device.type == "cpu":
-            return cls(bandwidth, None)
+            return cls(bandwidth, None, products)
         properties = torch.cuda.get_device_properties(device)
         kilohertz = getattr(properties, "clock_rate", None)
         multiprocessors = properties.multi_processor_count
-        return cls(bandwidth, kilohertz and kilohertz * 1e3 * multiprocessors * L1_BYTES_PER_CLOCK)
+        l1 = kilohertz and kilohertz * 1e3 * multiprocessors * L1_BYTES_PER_CLOCK
+        return cls(bandwidth, l1, products)
+
+    def __str__(self) -> str:
+        products = (f"{name} products {rate / 1e12:.3g} TFLOP/s" for name, rate in self.products.items())
+        return ", ".join([f"copy bandwidth {self.bandwidth / 1e9:.0f} GB/s", *products])
+
+
+def _products(device: torch.device, rounds: int) -> dict[str, float]:
+    """FLOP/s by precision; a CPU's in fp32 only, since it may lack the others."""
+    side = PRODUCT_SIDE[device.type]
+    names = ("fp32",) if device.type == "cpu" else tuple(PRODUCTS)
+    found, before = {}, torch.get_float32_matmul_precision()
+    for name in names:
+        dtype, precision = PRODUCTS[name]
+        left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+        out = torch.empty_like(left)
+        torch.set_float32_matmul_precision(precision)
+        try:
+            timing = side_by_side({"product": lambda a=left, b=right, c=out: torch.mm(a, b, out=c)}, device, rounds)
+        finally:
+            torch.set_float32_matmul_precision(before)
+        found[name] = 2 * side**3 / (timing["product"].milliseconds * 1e-3)
+    return found
 
 
 def floor_milliseconds(inputs: Inputs, training: bool, ceilings: Ceilings) -> float:

@@ -20,6 +20,12 @@ from kernels.points import level_starts
 Attend = Callable[[Inputs], Tensor]
 
 
+@lru_cache(maxsize=256)
+def _constant(numbers: tuple[object, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A tensor of (nested) numbers, kept: a copy to the device on each call makes the host wait for it."""
+    return torch.tensor(numbers, device=device, dtype=dtype)
+
+
 def unfused(inputs: Inputs) -> Tensor:
     """As the published Lite DETR does: every sampled key and value is written to memory by grid_sample."""
     locations = _normalised(inputs)
@@ -38,7 +44,8 @@ def unfused(inputs: Inputs) -> Tensor:
 def _normalised(inputs: Inputs) -> Tensor:
     """(B, Q, M, L, P, 2) in [0, 1]."""
     location = inputs.points.pixel_locations()
-    size = location.new_tensor([(w, h) for h, w in inputs.points.shapes]).view(-1, 1, 2)
+    sides = tuple((w, h) for h, w in inputs.points.shapes)
+    size = _constant(sides, location.device, location.dtype).view(-1, 1, 2)
     return (location + 0.5) / size
 
 
@@ -57,14 +64,28 @@ def _grid_sample(table: Tensor, locations: Tensor, inputs: Inputs) -> Tensor:
 
 
 def deformops(inputs: Inputs) -> Tensor:
-    """The deformops library (MSDA alone); it wants locations normalised, and in the precision of the values."""
+    """The deformops library (MSDA only), as it comes: it adds the gradients of half-precision values in their precision
+    where the GPU has such atomics (sm_90 and later).
+    """
+    return _deformops(inputs)
+
+
+def deformops_fp32(inputs: Inputs) -> Tensor:
+    """The same, with gradients added in fp32, as our kernels add them."""
+    from deformops.registry import Backend
+
+    return _deformops(inputs, backend=Backend.TRITON, fp32acc=True)
+
+
+def _deformops(inputs: Inputs, **options: object) -> Tensor:
+    """It wants locations normalised."""
     from deformops.registry import msda
 
     points, value = inputs.points, inputs.value
-    shapes = torch.tensor(points.shapes, device=value.device)
-    starts = torch.tensor(level_starts(points.shapes), device=value.device)
+    shapes = _constant(tuple(map(tuple, points.shapes)), value.device, torch.int64)
+    starts = _constant(tuple(level_starts(points.shapes)), value.device, torch.int64)
     weights = inputs.logits.unflatten(-1, points.offsets.shape[3:5])
-    return msda(value, shapes, starts, _normalised(inputs).to(value.dtype), weights, method="softmax")
+    return msda(value, shapes, starts, _normalised(inputs).to(value.dtype), weights, method="softmax", **options)
 
 
 @lru_cache
@@ -79,10 +100,14 @@ def compiled(inputs: Inputs) -> Tensor:
 
 def obstacle(name: str, inputs: Inputs) -> str | None:
     """Why a peer cannot take a call, or None."""
-    if name == "deformops" and find_spec("deformops") is None:
+    if name not in ("deformops", "deformops_fp32"):
+        return None
+    if find_spec("deformops") is None:
         return "not installed"
-    if name == "deformops" and inputs.logits is None:
+    if inputs.logits is None:
         return "has no key-aware attention"
+    if name == "deformops_fp32" and inputs.value.element_size() > 2:
+        return "the same as deformops in single precision"
     return None
 
 
@@ -91,4 +116,5 @@ PEERS: dict[str, Attend] = {
     "compiled": compiled,
     "unfused": unfused,
     "deformops": deformops,
+    "deformops_fp32": deformops_fp32,
 }

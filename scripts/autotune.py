@@ -1,12 +1,19 @@
 """Tune the kernels for the GPU that is here, for the attentions of the configured model.
 
 python scripts/autotune.py
-python scripts/autotune.py model=dino_4scale batch_size=4 dtypes=[bfloat16]
+python scripts/autotune.py model=dino_4scale batch_size=4 dtypes=[bfloat16] budget_s=120
 python scripts/autotune.py target=sm_90       # no GPU needed: compiles the candidates, shows registers and spills
 """
 
-from dataclasses import dataclass
+import math
+import os
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
+from pathlib import Path
 
 from _common import as_mapping
 from _script import script
@@ -14,10 +21,13 @@ from _script import script
 import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
+from triton.runtime.driver import driver
 
-from kernels.fused.launch import Launch, Pass, Shape, rule
+from kernels.fused.ahead import Ahead, Compilers
+from kernels.fused.jobs import Campaign, Job, Untuned
+from kernels.fused.launch import TUNED, Pass, Shape, file_name, rule, tuned
 from kernels.fused.resources import parse_target, resources
-from kernels.fused.tuning import Trial, Tuned, candidates, milliseconds, save, tune
+from kernels.fused.tuning import AnyLaunch, Timer, Tuned, candidates, replays, save
 from kernels.workloads import Workload
 from litedetr.config import require
 from litedetr.engine import beside_model, detector_config, require_image_size
@@ -37,6 +47,9 @@ class AutotuneConfig:
     dtypes: tuple[str, ...]
     passes: tuple[Pass, ...]
     repetitions_ms: int
+    budget_s: float | None
+    workers: int | None
+    compile_s: float
     target: str | None
     output: str | None
 
@@ -44,6 +57,9 @@ class AutotuneConfig:
         require_image_size(self.image_size)
         require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
         require(self.repetitions_ms >= 1, "repetitions_ms", "at least 1", self.repetitions_ms)
+        require(self.budget_s is None or self.budget_s > 0, "budget_s", "null or more than 0", self.budget_s)
+        require(self.workers is None or self.workers >= 0, "workers", "null or at least 0", self.workers)
+        require(self.compile_s > 0, "compile_s", "more than 0", self.compile_s)
         for name in ("dtypes", "passes"):
             require(len(getattr(self, name)) > 0, name, "at least one", getattr(self, name))
         for name in self.dtypes:
@@ -54,17 +70,17 @@ class AutotuneConfig:
 def main(cfg: DictConfig) -> None:
     settings = as_mapping(cfg)
     (config,) = beside_model(settings, AutotuneConfig)
-    jobs = list(product(workloads(config, detector_config(settings)), config.passes))
+    jobs = jobs_of(config, detector_config(settings))
     if config.target is not None:
         parse_target(config.target)
         compile_all(jobs, config.target)
     else:
         require_gpu()
-        measure_all(jobs, config)
+        measure_all(jobs, config, current_gpu(config.repetitions_ms))
 
 
-def workloads(config: AutotuneConfig, model: DetectorConfig) -> list[Workload]:
-    """One for each kind of call that the model makes, and each precision."""
+def jobs_of(config: AutotuneConfig, model: DetectorConfig) -> list[Job]:
+    """One for each kind of call that the model makes, each precision and pass; the most valuable first."""
 
     def workload(call: AttentionCall, dtype: str) -> Workload:
         return Workload(
@@ -79,8 +95,12 @@ def workloads(config: AutotuneConfig, model: DetectorConfig) -> list[Workload]:
             points=model.attention.num_points,
         )
 
-    calls = attention_calls(model, config.image_size)
-    return list(dict.fromkeys(workload(call, dtype) for dtype, call in product(config.dtypes, calls)))
+    calls = Counter()
+    for call, dtype in product(attention_calls(model, config.image_size), dict.fromkeys(config.dtypes)):
+        calls[workload(call, dtype)] += call.count
+    passes = dict.fromkeys(config.passes)
+    jobs = [Job(found, run, number) for (found, number), run in product(calls.items(), passes)]
+    return sorted(jobs, key=lambda job: job.rank)
 
 
 def require_gpu() -> None:
@@ -92,53 +112,91 @@ def require_gpu() -> None:
         )
 
 
-def measure_all(jobs: list[tuple[Workload, Pass]], config: AutotuneConfig) -> None:
-    """Every result is saved at once, so that an interrupted run keeps what it has measured."""
+@dataclass(frozen=True)
+class Gpu:
+    """What is tuned for."""
+
+    name: str
+    device: torch.device
+    timer: Timer
+
+
+def current_gpu(repetitions_ms: int) -> Gpu:
     device = torch.device("cuda", torch.cuda.current_device())
-    gpu, results, folder = torch.cuda.get_device_name(device), [], config.output and user_path(config.output)
-    timer = milliseconds(config.repetitions_ms)
-    for number, (workload, run) in enumerate(jobs, start=1):
-        label = f"{number}/{len(jobs)} {describe(workload, run)}"
-        with tqdm(desc=label, unit=" launches", disable=None) as bar:
-            for outcome in tune(workload, run, device, timer):
-                if isinstance(outcome, Trial):
-                    bar.update()
-                else:
-                    results.append((label, outcome))
-        path = save([results[-1][1]], gpu, folder)
-    print(table(results), f"\n{path}", sep="\n")
+    return Gpu(torch.cuda.get_device_name(device), device, replays(device, repetitions_ms))
 
 
-def describe(workload: Workload, run: Pass) -> str:
-    dtype = str(workload.dtype).removeprefix("torch.")
-    return f"{run} {workload.score} {dtype} B {workload.batch} Q {workload.queries} S {workload.tokens}"
+def measure_all(jobs: list[Job], config: AutotuneConfig, gpu: Gpu) -> None:
+    """Every launch that is the best so far is saved at once, so that an interrupted run keeps what it has measured."""
+    folder = config.output and user_path(config.output)
+    deadline = math.inf if config.budget_s is None else time.monotonic() + config.budget_s
+    results: dict[Job, Tuned] = {}
+    with ExitStack() as stack:
+        ahead = compile_ahead(jobs, config, deadline, stack)
+        known = tuned(gpu.name, folder)
+        campaign = Campaign(gpu.device, gpu.timer, partial(keep, gpu.name, folder), known, deadline, ahead)
+        bar = stack.enter_context(tqdm(unit=" launches", disable=None))
+        for outcome in campaign.run(jobs):
+            if isinstance(outcome, Untuned):
+                tqdm.write(f"{describe(outcome.job)}: {outcome.reason}")
+                continue
+            job, found = outcome
+            bar.set_description(f"{jobs.index(job) + 1}/{len(jobs)} {describe(job)}", refresh=False)
+            if isinstance(found, Tuned):
+                results[job] = found
+            else:
+                bar.update()
+                if found.reason:
+                    tqdm.write(f"{describe(job)}: {short(found.launch)}: left out, {found.reason}")
+    print(table(results), f"\n{(folder or TUNED) / file_name(gpu.name)}", sep="\n")
 
 
-def table(results: list[tuple[str, Tuned]]) -> str:
+def compile_ahead(jobs: list[Job], config: AutotuneConfig, deadline: float, stack: ExitStack) -> Ahead | None:
+    """Processes that compile while this one measures; None for none."""
+    workers = max(1, (os.cpu_count() or 2) - 1) if config.workers is None else config.workers
+    if workers == 0:
+        return None
+    target = driver.active.get_current_target()
+    compilers = stack.enter_context(Compilers(target, workers, config.compile_s))
+    return Ahead(compilers, [(job.workload, job.run) for job in jobs], deadline)
+
+
+def keep(gpu: str, folder: Path | None, found: Tuned) -> None:
+    save([found], gpu, folder)
+
+
+def describe(job: Job) -> str:
+    work = job.workload
+    dtype = str(work.dtype).removeprefix("torch.")
+    return f"{job.run} {work.score} {dtype} B {work.batch} Q {work.queries} S {work.tokens}"
+
+
+def table(results: dict[Job, Tuned]) -> str:
     """Before is the rule's launch, after the fastest."""
     lines = [f"{'':58}{'before':>10}{'after':>10}{'ratio':>7}  launch"]
-    for label, tuned in results:
-        before, after = tuned.by_rule.milliseconds, tuned.best.milliseconds
-        row = f"{label:58}{before:7.3f} ms{after:7.3f} ms{before / after:7.2f}  {short(tuned.best.launch)}"
+    for job, found in results.items():
+        before, after = found.by_rule.milliseconds, found.best.milliseconds
+        row = f"{describe(job):58}{before:7.3f} ms{after:7.3f} ms{before / after:7.2f}  {short(found.best.launch)}"
         lines.append(row)
     return "\n".join(lines)
 
 
-def short(launch: Launch) -> str:
-    return f"{launch.tile[0]}x{launch.tile[1]} queries, {launch.num_warps} warps"
+def short(launch: AnyLaunch) -> str:
+    """Its settings without those that are left to Triton."""
+    return ", ".join(f"{name} {value}" for name, value in asdict(launch).items() if value is not None)
 
 
-def compile_all(jobs: list[tuple[Workload, Pass]], target: str) -> None:
+def compile_all(jobs: list[Job], target: str) -> None:
     """A table of what each candidate needs on `target`; the rule's own launch comes first."""
-    for workload, run in jobs:
-        print(f"\n{describe(workload, run)} on {target}")
-        shape = Shape.of(run, workload.inputs("meta"))
+    for job in jobs:
+        print(f"\n{describe(job)} on {target}")
+        shape = Shape.of(job.run, job.workload.inputs("meta"))
         for launch in tqdm(candidates(shape), unit=" launches", leave=False, disable=None):
-            for found in resources(workload, run, launch, target):
+            for found in resources(job.workload, job.run, launch, target):
                 fits = "spills" if found.spilled else ""
                 chosen = "rule" if launch == rule(shape) else ""
                 registers = f"{found.registers:4} registers {found.spilled:5} bytes spilled"
-                tqdm.write(f"  {short(launch):28}{registers}  {fits or chosen}")
+                tqdm.write(f"  {short(launch):60}{registers}  {fits or chosen}")
 
 
 if __name__ == "__main__":

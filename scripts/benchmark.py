@@ -26,7 +26,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from kernels.benchmark import HEADER, Row, Run, choose_workloads, line, measure
 from kernels.inputs import Score
-from kernels.measure import Ceilings, Step, side_by_side
+from kernels.measure import Ceilings, side_by_side
+from kernels.timing import Step, Timing
 from kernels.workloads import Regime
 from litedetr.config import from_mapping, require
 from litedetr.engine import Precision, beside_model, choose_device, detector_config, require_image_size
@@ -81,7 +82,7 @@ class KernelsConfig:
     regimes: tuple[Regime, ...]
     dtypes: tuple[Literal["float32", "float16", "bfloat16"], ...] | None
     passes: tuple[Literal["forward", "training"], ...]
-    peers: tuple[Literal["reference", "compiled", "unfused", "deformops"], ...]
+    peers: tuple[Literal["reference", "compiled", "unfused", "deformops", "deformops_fp32"], ...]
     batch_size: int
     heads: int
     channels: int
@@ -121,10 +122,10 @@ class BenchmarkConfig:
 
 @dataclass(frozen=True)
 class Machine:
-    """What the figures hold for. rounds: turns on a CPU, milliseconds of each on a GPU."""
+    """What the figures hold for."""
 
     device: torch.device
-    rounds: int
+    rounds: int  # turns on a CPU, milliseconds of each kind of timing on a GPU
 
     @property
     def facts(self) -> dict[str, str]:
@@ -133,16 +134,18 @@ class Machine:
         name = torch.cuda.get_device_name(self.device) if on_gpu else threads
         return {"device": name, "torch": torch.__version__, "python": platform.python_version()}
 
-    def clock(self, steps: dict[str, Step]) -> dict[str, tuple[float, float]]:
-        """Median milliseconds and peak MiB of each step."""
-        found = side_by_side(steps, self.device, self.rounds)
-        return {name: (timing.milliseconds, timing.peak_mib) for name, timing in found.items()}
+    def clock(self, steps: dict[str, Step], graphs: bool) -> dict[str, Timing]:
+        """See litedetr.engine.benchmark.report.Clock."""
+        return side_by_side(steps, self.device, self.rounds, graphs)
 
     def clock_alone(self, make_step: Callable[[], Step]) -> tuple[float, float | None]:
-        """The same of one step: on a CPU in a process of its own, whose memory is then the step's."""
+        """Median milliseconds of one step from the host, and its peak in MiB: on a CPU in a process of its own, whose
+        memory is then the step's.
+        """
         if self.device.type == "cpu":
             return alone(make_step, self.rounds, torch.get_num_threads())
-        return self.clock({"step": make_step()})["step"]
+        timing = self.clock({"step": make_step()}, graphs=False)["step"]
+        return timing.eager_ms, timing.peak_mib
 
 
 @script("benchmark")
@@ -203,7 +206,7 @@ def composed(text: str) -> DetectorConfig:
 def time_kernels(config: BenchmarkConfig, machine: Machine) -> None:
     kernels, device = config.kernels, machine.device
     ceilings = Ceilings.of(device)
-    print(f"\ncopy bandwidth {ceilings.bandwidth / 1e9:.0f} GB/s\n\n{HEADER}")
+    print(f"\n{ceilings}\n\n{HEADER}")
     usual = ("float32",) if device.type == "cpu" else ("bfloat16", "float32")
     workloads = choose_workloads(
         tuple(DTYPES[name] for name in kernels.dtypes or usual),

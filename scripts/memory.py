@@ -45,7 +45,7 @@ def main(cfg: DictConfig) -> None:
         steps = {name: sample_step(added, ranks.device) for name, added in config.options.items()}
         memory = {name: step.memory() for name, step in steps.items()}
         timed = {name: step for name, step in steps.items() if config.rounds and can_be_timed(step)}
-        times = side_by_side(timed, ranks.device, config.rounds)
+        times = side_by_side(timed, ranks.device, config.rounds, graphs=False)
     print(f"{'MiB':26}", *(f"{name:>{width}}" for name, width in COLUMNS.items()), f"{'time':>7}", sep="")
     for name, found in memory.items():
         print(line(name, found, ratio(times, name, next(iter(steps)))))

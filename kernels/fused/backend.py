@@ -11,13 +11,10 @@ from torch import Tensor
 from kernels.fused.backward import backward_kernel
 from kernels.fused.call import Call, Launcher, contiguous, run
 from kernels.fused.forward import forward_kernel
-from kernels.fused.launch import Launch, Shape, choose
+from kernels.fused.launch import Launch, Segments, Shape, choose
 from kernels.fused.limits import MOST_INT32
 from kernels.fused.segments import segment_kernel
 from kernels.inputs import Gradients, Inputs, Saved
-
-SEGMENT_TOKENS, SEGMENT_SAMPLES, SEGMENT_WARPS = 4, 8, 4
-SEGMENT_REGISTERS = 56  # in half precision the assembler else spills to fit one more program (sm_80, sm_100)
 
 
 class FusedBackend:
@@ -53,11 +50,12 @@ def backward(
     deterministic: bool,
     reference_grad: bool,
     launcher: Launcher = run,
+    segments: Segments | None = None,
 ) -> Gradients:
     """All gradients, that of the reference only if wanted.
 
     Those of values and keys are added by atomics in full precision and cast once; or, deterministic, added up from the
-    sorted samples.
+    sorted samples. segments: how they are added up, None: as is best on the device.
     """
     call = Call.of(inputs, launch, launcher)
     cells = call.plan.cells
@@ -77,7 +75,8 @@ def backward(
         REFERENCE_GRAD=reference_grad,
     )
     if deterministic:
-        add_up(call, samples, grad_out, grads, cells, no_cell)
+        segments = segments or choose(Shape.of("segments", inputs), inputs.value.device)
+        add_up(call, segments, samples, grad_out, grads, cells, no_cell)
     reference = grads.reference.sum(2).to(inputs.points.reference.dtype) if reference_grad else None
     key = None if grads.key is None else grads.key.to(inputs.key.dtype)
     return replace(grads, key=key, value=grads.value.to(inputs.value.dtype), reference=reference)
@@ -135,7 +134,9 @@ class Samples:
         return self.p, self.d_score, self.fraction, self.cell
 
 
-def add_up(call: Call, samples: Samples, grad_out: Tensor, grads: Gradients, cells: int, no_cell: int) -> None:
+def add_up(
+    call: Call, segments: Segments, samples: Samples, grad_out: Tensor, grads: Gradients, cells: int, no_cell: int
+) -> None:
     """Write the gradients of key and value."""
     inputs, points = call.inputs, call.inputs.points
     batch, tokens, heads, _ = inputs.value.shape
@@ -143,7 +144,7 @@ def add_up(call: Call, samples: Samples, grad_out: Tensor, grads: Gradients, cel
     start = torch.searchsorted(cell, torch.arange(no_cell + 1, dtype=cell.dtype, device=cell.device))
     call.launcher(
         segment_kernel,
-        (triton.cdiv(tokens, SEGMENT_TOKENS), heads, batch),
+        (triton.cdiv(tokens, segments.tokens), heads, batch),
         contiguous(inputs.query),
         call.plan.levels,
         contiguous(points.valid_sizes),
@@ -158,8 +159,9 @@ def add_up(call: Call, samples: Samples, grad_out: Tensor, grads: Gradients, cel
         tokens,
         cells,
         **call.plan.constants,
-        BLOCK_TOKENS=SEGMENT_TOKENS,
-        BLOCK_SAMPLES=SEGMENT_SAMPLES,
-        num_warps=SEGMENT_WARPS,
-        maxnreg=SEGMENT_REGISTERS if inputs.value.element_size() == 2 else None,
+        BLOCK_TOKENS=segments.tokens,
+        BLOCK_SAMPLES=segments.samples,
+        num_warps=segments.num_warps,
+        maxnreg=segments.max_registers,
+        num_stages=segments.num_stages,
     )

@@ -30,8 +30,11 @@ def run(kernel, grid: Grid, *arguments: object, **constants: object) -> None:
     if 0 in grid:
         return
     device = next(x.device for x in arguments if isinstance(x, Tensor))
-    if constants.get("maxnreg") is None or device.type != "cuda" or torch.version.hip:
+    if device.type != "cuda" or torch.version.hip:
         constants.pop("maxnreg", None)
+    for option in ("maxnreg", "num_stages"):
+        if constants.get(option) is None:  # Triton's own choice
+            constants.pop(option, None)
     with _current(device):
         kernel[grid](*arguments, **constants)
 
@@ -80,6 +83,7 @@ def plan_of(sizes: Sizes, launch: Launch) -> Plan:
             "INDEX": _index_type(sizes),
             "num_warps": launch.num_warps,
             "maxnreg": launch.max_registers,
+            "num_stages": launch.num_stages,
         },
         real=sizes.real,
         cells=sizes.cells,

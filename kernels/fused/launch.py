@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from kernels.constants import MOST_KEPT
 from kernels.fused.sizes import Sizes, power_of_two
 from kernels.inputs import Inputs, Score
 
-Pass = Literal["forward", "backward"]
+Pass = Literal["forward", "backward", "segments"]  # segments: the deterministic backward pass, how values are added up
 
 TUNED = Path(__file__).parent.parent / "tuned"
 ELEMENTS_PER_THREAD = {"forward": 16, "backward": 8}
@@ -37,18 +37,18 @@ class Launch:
 
     tile_height: rows of the query grid that a block spans, 1 for raster order; a block is tile_height x
     block_queries / tile_height. max_registers: of a thread, on NVIDIA GPUs; None leaves it to the assembler.
+    num_stages: of a pipelined loop; None leaves it to Triton.
     """
 
     block_queries: int
     num_warps: int
     tile_height: int = 1
     max_registers: int | None = None
+    num_stages: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("block_queries", "num_warps", "tile_height"):
-            number = getattr(self, name)
-            if not isinstance(number, int) or number < 1 or number & (number - 1):
-                raise ValueError(f"{name}: expected a power of two, got {number!r}")
+        _require_powers_of_two(self, "block_queries", "num_warps", "tile_height")
+        _require_stages(self.num_stages)
         if self.tile_height > self.block_queries:
             raise ValueError(
                 f"tile_height: expected at most block_queries = {self.block_queries}, got {self.tile_height}"
@@ -58,6 +58,42 @@ class Launch:
     def tile(self) -> tuple[int, int]:
         """(height, width) in queries."""
         return self.tile_height, self.block_queries // self.tile_height
+
+
+@dataclass(frozen=True)
+class Segments:
+    """How kernels/fused/segments.py is cut: pixels a program takes, samples of a cell that each reads at a time.
+
+    The rest as in Launch.
+    """
+
+    tokens: int
+    samples: int
+    num_warps: int
+    max_registers: int | None = None
+    num_stages: int | None = None
+
+    def __post_init__(self) -> None:
+        _require_powers_of_two(self, "tokens", "samples", "num_warps")
+        _require_stages(self.num_stages)
+
+
+def _require_powers_of_two(launch: Launch | Segments, *names: str) -> None:
+    for name in names:
+        number = getattr(launch, name)
+        if not isinstance(number, int) or number < 1 or number & (number - 1):
+            raise ValueError(f"{name}: expected a power of two, got {number!r}")
+
+
+def _require_stages(number: object) -> None:
+    if number is not None and not (isinstance(number, int) and number >= 1):
+        raise ValueError(f"num_stages: expected null or at least 1, got {number!r}")
+
+
+SEGMENTS = Segments(tokens=4, samples=8, num_warps=4)
+SEGMENT_REGISTERS = 56  # in half precision the assembler else spills to fit one more program (sm_80, sm_100)
+KINDS = {"forward": Launch, "backward": Launch, "segments": Segments}
+HALVES = ("bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -85,7 +121,7 @@ def shape_of(run: Pass, sizes: Sizes) -> Shape:
     return Shape(run, sizes.score, dtype, sizes.heads, sizes.channels, sizes.levels, sizes.points, queries)
 
 
-def choose(shape: Shape, device: torch.device) -> Launch:
+def choose(shape: Shape, device: torch.device) -> Launch | Segments:
     """The launch of a shape on a device."""
     if device.type != "cuda":
         return rule(shape)
@@ -99,23 +135,25 @@ def gpu_name(index: int) -> str:
 
 
 @lru_cache(maxsize=MOST_KEPT)
-def rule(shape: Shape) -> Launch:
+def rule(shape: Shape) -> Launch | Segments:
     """Blocks of four warps, more where one query alone would be too much for them."""
+    if shape.run == "segments":
+        return replace(SEGMENTS, max_registers=SEGMENT_REGISTERS if shape.dtype in HALVES else None)
     per_query = power_of_two(shape.points) * power_of_two(shape.channels)
     most = ELEMENTS_PER_THREAD[shape.run] * THREADS_PER_WARP
     if shape.dtype == "float64":
         most //= 2
     warps = min(max(4, per_query // most), MOST_WARPS)
     block = max(1, min(warps * most // per_query, power_of_two(shape.queries)))
-    is_half = shape.dtype in ("bfloat16", "float16")
-    registers = TIGHT_REGISTERS.get((shape.run, shape.score)) if is_half else None
+    registers = TIGHT_REGISTERS.get((shape.run, shape.score)) if shape.dtype in HALVES else None
     return Launch(block, warps, max_registers=registers)
 
 
 @lru_cache
-def tuned(gpu: str) -> dict[Shape, Launch]:
-    """What was measured on a GPU with the Triton version installed here."""
-    return {shape: Launch(**entry["launch"]) for shape, entry in read_entries(TUNED / file_name(gpu)).items()}
+def tuned(gpu: str, folder: Path | None = None) -> dict[Shape, Launch | Segments]:
+    """What was measured on a GPU with the Triton version installed here. folder: of the file, None: TUNED."""
+    entries = read_entries((folder or TUNED) / file_name(gpu))
+    return {shape: KINDS[shape.run](**entry["launch"]) for shape, entry in entries.items()}
 
 
 def read_entries(path: Path) -> dict[Shape, dict[str, Any]]:

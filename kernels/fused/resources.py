@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import triton
@@ -15,9 +17,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from kernels.fused.backend import backward, forward
-from kernels.fused.call import Grid
-from kernels.fused.launch import Launch, Pass
+from kernels.fused.call import Grid, Launcher
+from kernels.fused.launch import Launch, Pass, Segments, Shape, rule
 from kernels.fused.limits import MOST_INT32
+from kernels.fused.segments import segment_kernel
 from kernels.workloads import Workload
 
 TYPES = {
@@ -30,6 +33,7 @@ TYPES = {
 }
 TRITON = tuple(map(int, triton.__version__.split(".")[:2]))
 ALIGNED = [["tt.divisibility", 16]]
+OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion", "maxnreg")
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,38 @@ class Resources:
 
 
 def resources(
-    workload: Workload, run: Pass, launch: Launch, target: str, deterministic: bool = False
+    workload: Workload, run: Pass, launch: Launch | Segments, target: str, deterministic: bool = False
 ) -> list[Resources]:
     """Of every kernel that a pass over a workload launches. target: `sm_90`, `gfx942` and the like."""
-    inputs = workload.inputs("meta")
     compiler = Compiler(parse_target(target))
-    saved = forward(inputs, launch, compiler if run == "forward" else _nothing)
-    if run == "backward":
-        backward(inputs, saved, torch.empty_like(saved.out), launch, deterministic, False, compiler)
+    walk(workload, run, launch, compiler, deterministic)
     return compiler.results
+
+
+def walk(
+    workload: Workload, run: Pass, launch: Launch | Segments, launcher: Launcher, deterministic: bool = False
+) -> None:
+    """Hand every kernel of a pass to `launcher` with arguments that have no memory.
+
+    Of the pass `segments` only its own kernel.
+    """
+    inputs = workload.inputs("meta")
+    saved = forward(inputs, launch if run == "forward" else rule(Shape.of("forward", inputs)), _only(run, launcher))
+    if run == "backward":
+        backward(inputs, saved, torch.empty_like(saved.out), launch, deterministic, False, launcher)
+    elif run == "segments":
+        blocks = rule(Shape.of("backward", inputs))
+        backward(inputs, saved, torch.empty_like(saved.out), blocks, True, False, _only(run, launcher), launch)
+
+
+def _only(run: Pass, launcher: Launcher) -> Launcher:
+    """Leaves out the kernels that belong to other passes."""
+
+    def launch(kernel, *arguments: object, **constants: object) -> None:
+        if run == "forward" or (run == "segments" and kernel is segment_kernel):
+            launcher(kernel, *arguments, **constants)
+
+    return launch
 
 
 def parse_target(name: str) -> GPUTarget:
@@ -62,10 +89,6 @@ def parse_target(name: str) -> GPUTarget:
     raise ValueError(f"target: expected sm_<number> or gfx<number>, got {name!r}")
 
 
-def _nothing(kernel, grid: Grid, *arguments: object, **constants: object) -> None:
-    """Launches nothing."""
-
-
 @dataclass(frozen=True)
 class Compiler:
     """A launcher (kernels/fused/call.py) that compiles for `target` and reads what the assembler says."""
@@ -74,14 +97,23 @@ class Compiler:
     results: list[Resources] = field(default_factory=list)
 
     def __call__(self, kernel, grid: Grid, *arguments: object, **constants: object) -> None:
-        options = {name: constants.pop(name, None) for name in ("num_warps", "enable_fp_fusion", "maxnreg")}
-        if options["maxnreg"] is None or self.target.backend != "cuda":
-            del options["maxnreg"]
+        options = given_options({name: constants.pop(name, None) for name in OPTIONS}, self.target)
         values = dict(zip(kernel.arg_names, arguments, strict=False)) | constants
         signature = {name: _type(values[name], name in constants) for name in kernel.arg_names}
         compiled = triton.compile(_source(kernel, signature, values), target=self.target, options=options)
-        read = _of_nvidia if self.target.backend == "cuda" else _of_amd
-        self.results.append(Resources(kernel.fn.__name__, *read(compiled.asm)))
+        self.results.append(resources_of(kernel, compiled.asm, self.target))
+
+
+def given_options(options: dict[str, object], target: GPUTarget) -> dict[str, object]:
+    """Without those that Triton chooses or the target does not know."""
+    unknown = () if target.backend == "cuda" else ("maxnreg",)
+    return {name: value for name, value in options.items() if value is not None and name not in unknown}
+
+
+def resources_of(kernel, asm: Mapping[str, Any], target: GPUTarget) -> Resources:
+    """asm: what Triton compiled."""
+    read = _of_nvidia if target.backend == "cuda" else _of_amd
+    return Resources(kernel.fn.__name__, *read(asm))
 
 
 def _source(kernel, signature: dict[str, str], values: dict[str, object]) -> ASTSource:

@@ -12,6 +12,7 @@ import torch
 from engine_helpers import MODEL, run_config, train
 from test_scripts import ROOT, run
 
+from kernels.timing import Timing
 from litedetr.config import ConfigError
 from litedetr.engine import Ranks
 from litedetr.engine.benchmark import (
@@ -38,17 +39,22 @@ def contestant(name: str, gflops: float | None, **steps) -> Contestant:
     return Contestant(name, steps, gflops, 1.0)
 
 
-def clock(times: dict[object, float]):
-    """Times of the steps' own results."""
-    return lambda steps: {name: (times[step()], 10.0) for name, step in steps.items()}
+def clock(times: dict[object, float], replays: dict[object, float] | None = None):
+    """Times of the steps' own results, on a CPU; or beside them those of replays, of some."""
+
+    def timing(result: object, graphs: bool) -> Timing:
+        warm = (replays or {}).get(result) if graphs else None
+        return Timing(times[result], 10.0, warm, note="" if warm or not replays else "why")
+
+    return lambda steps, graphs: {name: timing(step(), graphs) for name, step in steps.items()}
 
 
-def rows(runs=("forward", "training")) -> list[ModelRow]:
+def rows(runs=("forward", "training"), replays: dict[object, float] | None = None) -> list[ModelRow]:
     base = contestant("base", 200.0, forward=lambda: "f", backbone=lambda: "b", training=lambda: "t")
     lite = contestant("lite", 120.0, forward=lambda: "F", backbone=lambda: "b", training=lambda: "T")
     other = contestant("other", None, forward=lambda: "o", backbone=lambda: "b")
     times = {"f": 1000.0, "F": 500.0, "o": 800.0, "b": 200.0, "t": 4000.0, "T": 1000.0}
-    return list(rows_of([base, lite, other], runs, SETTING, clock(times)))
+    return list(rows_of([base, lite, other], runs, SETTING, clock(times, replays)))
 
 
 def test_ratios():
@@ -60,6 +66,18 @@ def test_ratios():
     assert (found["other", "forward"].ratio, found["other", "forward"].gflops_ratio) == (0.8, None)
     training = found["lite", "training"]
     assert (training.ratio, training.backbone_ms, training.rest_over_backbone) == (0.25, None, None)
+
+
+def test_replays_are_compared_with_replays_only():
+    """`other` has none: its ratio is of eager times. A training step is never replayed."""
+    found = {(row.name, row.run): row for row in rows(replays={"f": 100.0, "F": 80.0, "b": 20.0, "t": 1.0, "T": 1.0})}
+    base, lite, other = (found[name, "forward"] for name in ("base", "lite", "other"))
+    assert (base.timed, lite.timed, other.timed) == ("graph", "graph", "eager")
+    assert (lite.milliseconds, lite.graph_ms, lite.eager_ms, lite.ratio) == (80.0, 80.0, 500.0, 0.8)
+    assert (lite.backbone_ms, lite.rest_over_backbone) == (20.0, 3.0)
+    assert (other.milliseconds, other.graph_ms, other.ratio, other.backbone_ms) == (800.0, None, 0.8, 200.0)
+    assert (found["lite", "training"].timed, found["lite", "training"].ratio) == ("eager", 0.25)
+    assert "other, forward: why" in model_table(list(found.values()))
 
 
 def test_the_question_is_answered_in_words():
@@ -90,8 +108,8 @@ def test_names_of_runs_are_drawn_as_they_are(tmp_path: Path):
 
 def test_steps_do_what_they_say():
     found = of_config("tiny", MODEL, SETTING)
-    detections = found.steps["forward"]()
-    assert len(detections) == 1
+    scores, labels, boxes = found.steps["forward"]()
+    assert (scores.shape, labels.shape, boxes.shape) == ((1, 24), (1, 24), (1, 24, 4))  # 8 queries, 3 classes
     assert [tuple(level.values.shape[-2:]) for level in found.steps["backbone"]()] == [(2, 3)]
     first, second = found.steps["training"]().loss, found.steps["training"]().loss
     assert first != second  # the optimiser moved the weights

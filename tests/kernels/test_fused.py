@@ -8,7 +8,7 @@ import pytest
 import torch
 from kernel_helpers import CASES, attend, make_problem, run
 
-from kernels.fused import backend, launch
+from kernels.fused import launch
 from kernels.fused.tables import tile_order
 
 KINDS = ["deformable", "shared", "own"]
@@ -29,6 +29,10 @@ def poisoned_memory():
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+def launch_always(monkeypatch, chosen, segments=launch.SEGMENTS):
+    monkeypatch.setattr(launch, "rule", lambda shape: segments if shape.run == "segments" else chosen)
 
 
 def assert_equal(actual, expected):
@@ -62,8 +66,7 @@ def test_precision(kind, dtype):
 @pytest.mark.parametrize("deterministic", [False, True], ids=["atomic", "deterministic"])
 def test_several_blocks_and_a_part_of_one(deterministic, monkeypatch):
     """Queries fill several programs of each image, the last one not wholly."""
-    monkeypatch.setattr(launch, "rule", lambda shape: launch.Launch(2, 1))
-    monkeypatch.setattr(backend, "SEGMENT_TOKENS", 4)
+    launch_always(monkeypatch, launch.Launch(2, 1), launch.Segments(4, 8, 4))
     case = {"queries": 7, "points": 2}
     expected = run("reference", "shared", make_problem(**case))
     assert_equal(run("triton", "shared", make_problem(**case).to(DEVICE), deterministic=deterministic), expected)
@@ -71,7 +74,7 @@ def test_several_blocks_and_a_part_of_one(deterministic, monkeypatch):
 
 @pytest.mark.parametrize("tile_height", [2, 4])
 def test_tiles_of_a_query_grid(tile_height, monkeypatch):
-    monkeypatch.setattr(launch, "rule", lambda shape: launch.Launch(4, 1, tile_height))
+    launch_always(monkeypatch, launch.Launch(4, 1, tile_height))
     case = {"queries": 5 * 3 + 2, "points": 2}
     expected = run("reference", "shared", make_problem(**case))
     problem = make_problem(**case, query_shapes=((5, 3), (1, 2))).to(DEVICE)

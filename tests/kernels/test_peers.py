@@ -1,6 +1,8 @@
 """What the benchmark compares with, and how it measures."""
 
 import os
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -60,6 +62,38 @@ def test_what_is_not_finite_is_infinitely_wrong():
 def test_peers_that_cannot_take_a_call_say_why():
     assert peers.obstacle("unfused", inputs_of("shared")) is None
     assert peers.obstacle("deformops", inputs_of("shared")) is not None
+
+
+def test_constants_of_peers_are_copied_once():
+    """On a GPU the host would wait for each copy, and no graph could hold the call."""
+    inputs = inputs_of("shared")
+    peers._constant.cache_clear()
+    for _ in range(3):
+        peers.unfused(inputs)
+    assert (peers._constant.cache_info().misses, peers._constant.cache_info().hits) == (1, 2)
+
+
+def test_deformops_adds_gradients_as_it_comes_and_in_fp32(monkeypatch):
+    calls = []
+    registry = ModuleType("deformops.registry")
+    registry.Backend = SimpleNamespace(TRITON="triton")
+    registry.msda = lambda *arguments, **options: calls.append((arguments, options))
+    monkeypatch.setitem(sys.modules, "deformops", ModuleType("deformops"))
+    monkeypatch.setitem(sys.modules, "deformops.registry", registry)
+    monkeypatch.setattr(peers, "find_spec", lambda name: True)
+    inputs = inputs_of("logits")
+    peers.deformops(inputs)
+    peers.deformops_fp32(inputs)
+    (default, by_default), (fp32, in_fp32) = calls
+    assert by_default == {"method": "softmax"}
+    assert in_fp32 == {"method": "softmax", "backend": "triton", "fp32acc": True}
+    assert default[1] is fp32[1]  # the shapes, kept
+    assert default[2] is fp32[2]  # where levels start
+    assert default[1].tolist() == [list(shape) for shape in inputs.points.shapes]
+    half = inputs.map(lambda x: x.to(torch.bfloat16))
+    assert peers.obstacle("deformops_fp32", half) is None
+    assert "single precision" in peers.obstacle("deformops_fp32", inputs)
+    assert "key-aware" in peers.obstacle("deformops_fp32", inputs_of("shared"))
 
 
 def test_turns_are_medians_of_the_rounds_after_the_first(monkeypatch):

@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from triton.runtime.errors import OutOfResources
 
-from kernels.fused import backend, launch, tuning
-from kernels.fused.launch import Launch, Shape, choose, rule
+from kernels.fused import backend, call, launch, tuning
+from kernels.fused.launch import Launch, Segments, Shape, choose, rule
 from kernels.fused.limits import MOST_BLOCK, check_limits
+from kernels.fused.resources import walk
 from kernels.fused.sizes import Sizes
 from kernels.workloads import Workload
 
@@ -34,23 +36,98 @@ def times(milliseconds):
     return time
 
 
+def trials_and_results(outcomes):
+    outcomes = list(outcomes)
+    return [[x for x in outcomes if isinstance(x, kind)] for kind in (tuning.Trial, tuning.Tuned)]
+
+
+@pytest.fixture
+def no_variants(monkeypatch):
+    monkeypatch.setattr(tuning, "variants", lambda *_: [])
+
+
 @pytest.mark.parametrize("run", ["forward", "backward"])
-def test_the_fastest_is_found(run, few_candidates, monkeypatch):
-    monkeypatch.setattr(tuning, "tiled", lambda best: [])
-    *trials, result = tuning.tune(SMALL, run, DEVICE, times([3.0, 1.0, 2.0]))
+def test_the_fastest_is_found(run, few_candidates, no_variants):
+    trials, results = trials_and_results(tuning.tune(SMALL, run, DEVICE, times([3.0, 1.0, 2.0])))
     assert [trial.launch for trial in trials[1:]] == FEW
     assert all(trial.error < 1e-5 for trial in trials)
-    assert (result.best.launch, result.best.milliseconds) == (FEW[0], 1.0)
-    assert result.by_rule.milliseconds == 3.0
+    assert [result.best.milliseconds for result in results] == [3.0, 1.0]  # each as soon as it is the best
+    assert results[-1].best.launch == FEW[0]
+    assert results[-1].by_rule.milliseconds == 3.0
+
+
+def test_segments_are_tuned(no_variants, monkeypatch):
+    """In one program each, or the interpreter takes long; a wrong sum would be an error."""
+    few = [Segments(32, 2, 4), Segments(32, 4, 1)]
+    monkeypatch.setattr(launch, "SEGMENTS", Segments(32, 8, 4))
+    monkeypatch.setattr(tuning, "candidates", lambda shape: [rule(shape), *few])
+    trials, results = trials_and_results(tuning.tune(SMALL, "segments", DEVICE, times([3.0, 2.0, 1.0])))
+    assert [trial.launch for trial in trials[1:]] == few
+    assert all(trial.error < 1e-5 for trial in trials)
+    assert results[-1].best.launch == few[1]
 
 
 def test_tiles_of_the_fastest_are_tried(few_candidates):
-    *trials, result = tuning.tune(SMALL, "forward", DEVICE, times([3.0, 2.0, 1.0, 0.5, 0.7, 0.9]))
+    found = tuning.tune(SMALL, "forward", DEVICE, times([3.0, 2.0, 1.0, 0.5, 0.7, 0.9]))
+    trials, results = trials_and_results(found)
     assert {trial.launch.tile_height for trial in trials[3:]} == {2}
-    assert result.best.launch == replace(FEW[1], tile_height=2)
+    assert results[-1].best.launch == replace(FEW[1], tile_height=2)
 
 
-def test_a_wrong_launch_is_not_timed(few_candidates, monkeypatch):
+def test_stages_that_help_the_rule_are_tried_on_the_fastest(monkeypatch):
+    def few(shape):
+        return [rule(shape), replace(rule(shape), num_stages=2), replace(rule(shape), num_stages=4), FEW[0]]
+
+    monkeypatch.setattr(tuning, "candidates", few)
+    workload = replace(SMALL, query_levels=None, num_queries=4)  # no grid, no tiles
+    trials, results = trials_and_results(tuning.tune(workload, "forward", DEVICE, times([3.0, 4.0, 2.0, 1.0, 0.5])))
+    assert trials[-1].launch == results[-1].best.launch == replace(FEW[0], num_stages=4)
+    trials, _ = trials_and_results(tuning.tune(workload, "forward", DEVICE, times([3.0, 4.0, 5.0, 1.0])))
+    assert len(trials) == 4  # none of them helped
+
+
+def test_candidates_are_distinct_and_the_rule_is_the_first():
+    for run in ("forward", "backward", "segments"):
+        shape = replace(SHAPE, run=run)
+        found = tuning.candidates(shape)
+        assert found[0] == rule(shape)
+        assert [item.num_stages for item in found[1:4]] == [1, 2, 4]
+        assert len(set(found)) == len(found) > 20
+
+
+def test_what_was_known_is_tried_before_there_is_a_result(few_candidates, no_variants):
+    """Or a run that is killed would have replaced it by something slower."""
+    outcomes = list(tuning.tune(SMALL, "forward", DEVICE, times([3.0, 1.0, 2.0]), known=FEW[1]))
+    kinds = [type(outcome) for outcome in outcomes]
+    assert kinds == [tuning.Trial, tuning.Trial, tuning.Tuned, tuning.Trial]
+    assert (outcomes[1].launch, outcomes[2].best.launch) == (FEW[1], FEW[1])
+
+
+def test_what_is_left_out_says_why(few_candidates, no_variants):
+    trials, results = trials_and_results(
+        tuning.tune(SMALL, "forward", DEVICE, times([3.0, 2.0]), prepare=lambda launches: {launches[1]: "spills"})
+    )
+    assert [(trial.milliseconds, trial.reason) for trial in trials] == [(3.0, ""), (None, "spills"), (2.0, "")]
+    assert results[-1].best.launch == FEW[1]
+    with pytest.raises(RuntimeError, match="the rule's launch .* does not run: why"):
+        list(tuning.tune(SMALL, "forward", DEVICE, times([]), prepare=lambda launches: {launches[0]: "why"}))
+
+
+def test_what_does_not_fit_the_gpu_says_why(few_candidates, no_variants, monkeypatch):
+    right = backend.forward
+
+    def too_large_for_the_first(inputs, chosen, *rest):
+        if chosen == FEW[0]:
+            raise OutOfResources(300_000, 232_448, "shared memory")
+        return right(inputs, chosen, *rest)
+
+    monkeypatch.setattr(backend, "forward", too_large_for_the_first)
+    trials, _ = trials_and_results(tuning.tune(SMALL, "forward", DEVICE, times([2.0, 1.0])))
+    assert [trial.milliseconds for trial in trials] == [2.0, None, 1.0]
+    assert "shared memory" in trials[1].reason
+
+
+def test_a_wrong_launch_is_not_timed(few_candidates, no_variants, monkeypatch):
     right = backend.forward
 
     def wrong_for_the_first(inputs, chosen, *rest):
@@ -60,11 +137,10 @@ def test_a_wrong_launch_is_not_timed(few_candidates, monkeypatch):
         return saved
 
     monkeypatch.setattr(backend, "forward", wrong_for_the_first)
-    monkeypatch.setattr(tuning, "tiled", lambda best: [])
-    *trials, result = tuning.tune(SMALL, "forward", DEVICE, times([2.0, 1.0]))
+    trials, results = trials_and_results(tuning.tune(SMALL, "forward", DEVICE, times([2.0, 1.0])))
     assert [trial.milliseconds for trial in trials] == [2.0, None, 1.0]
     assert trials[1].error > 0.01
-    assert result.best.launch == FEW[1]
+    assert results[-1].best.launch == FEW[1]
 
 
 def test_a_wrong_rule_is_an_error(few_candidates, monkeypatch):
@@ -102,6 +178,14 @@ def test_saving_keeps_other_shapes(fake_gpu):
     tuning.save([result_of(Launch(8, 4), other)], "NVIDIA H100 80GB HBM3")
     assert choose(SHAPE, fake_gpu) == Launch(32, 8)
     assert choose(other, fake_gpu) == Launch(8, 4)
+
+
+def test_tuned_segments_are_launched(fake_gpu):
+    shape, best = replace(SHAPE, run="segments"), Segments(8, 4, 2, max_registers=64, num_stages=2)
+    assert choose(shape, fake_gpu) == Segments(4, 8, 4, max_registers=56)
+    assert choose(replace(shape, dtype="float32"), fake_gpu) == Segments(4, 8, 4)
+    tuning.save([result_of(best, shape), result_of(Launch(32, 8))], "NVIDIA H100 80GB HBM3")
+    assert (choose(shape, fake_gpu), choose(SHAPE, fake_gpu)) == (best, Launch(32, 8))
 
 
 def test_another_version_of_triton_counts_for_nothing(fake_gpu):
@@ -172,7 +256,31 @@ def test_a_rule_without_bounds_is_an_error_before_anything_is_compiled(run, monk
         passes[run]()
 
 
-@pytest.mark.parametrize("bad", [{"block_queries": 3}, {"num_warps": 0}, {"tile_height": 32}])
+@pytest.mark.parametrize("bad", [{"block_queries": 3}, {"num_warps": 0}, {"tile_height": 32}, {"num_stages": 0}])
 def test_impossible_launches_are_named(bad):
     with pytest.raises(ValueError, match=f"^{next(iter(bad))}: expected"):
         Launch(**{"block_queries": 16, "num_warps": 4} | bad)
+
+
+@pytest.mark.parametrize("bad", [{"tokens": 3}, {"samples": 0}, {"num_warps": 0}, {"num_stages": 0}])
+def test_impossible_segments_are_named(bad):
+    with pytest.raises(ValueError, match=f"^{next(iter(bad))}: expected"):
+        Segments(**{"tokens": 4, "samples": 8, "num_warps": 4} | bad)
+
+
+def test_options_reach_triton_unless_they_are_left_to_it():
+    seen = []
+    backend.forward(SMALL.inputs("meta"), Launch(2, 1, num_stages=3), lambda *_, **options: seen.append(options))
+    assert (seen[0]["num_stages"], seen[0]["maxnreg"]) == (3, None)
+    segments = Segments(2, 16, 8, max_registers=72, num_stages=5)
+    walk(SMALL, "segments", segments, lambda *_, **options: seen.append(options))
+    given = ("BLOCK_TOKENS", "BLOCK_SAMPLES", "num_warps", "maxnreg", "num_stages")
+    assert tuple(seen[1][name] for name in given) == (2, 16, 8, 72, 5)
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda *arguments, **options: seen.append(options)
+
+    for stages in (3, None):
+        call.run(Kernel(), (1, 1, 1), torch.ones(1), num_stages=stages, maxnreg=None, num_warps=4)
+    assert seen[2:] == [{"num_stages": 3, "num_warps": 4}, {"num_warps": 4}]

@@ -4,6 +4,7 @@ Without a GPU the fused kernels are interpreted and their accesses watched; with
 """
 
 from contextlib import nullcontext
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
@@ -12,9 +13,10 @@ from hypothesis import given, settings
 from lying_problems import Lie, assert_as_expected, exact_results, lies, results
 from memory_guard import guarded, obstacle
 
-from kernels.fused import backend
+from kernels.fused import launch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+FEW_PROGRAMS = replace(launch.SEGMENTS, tokens=32)  # each of which is slow to interpret
 
 
 def check_cpu(lie: Lie) -> None:
@@ -27,7 +29,7 @@ def check_cpu(lie: Lie) -> None:
 def check_fused(lie: Lie) -> None:
     on_device = Lie(lie.kind, lie.problem.to(DEVICE), lie.deterministic)
     watch = nullcontext() if DEVICE == "cuda" else guarded()
-    with watch, patch.object(backend, "SEGMENT_TOKENS", 32):  # few programs, each of which is slow to interpret
+    with watch, patch.object(launch, "SEGMENTS", FEW_PROGRAMS):
         found = results("triton", on_device)
     assert_as_expected(found, exact_results(lie), lie)
 

@@ -10,17 +10,17 @@ import torch
 from litedetr.config import require
 from litedetr.engine.checkpoint import checkpoint_file, load_detector, load_progress
 from litedetr.engine.config import Precision, ScheduleConfig, require_image_size
-from litedetr.engine.detect import detect
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.flops import count
 from litedetr.engine.optim import build_optimizer
-from litedetr.engine.precision import autocast
+from litedetr.engine.precision import autocast, full_precision
 from litedetr.engine.random_batch import random_images, random_targets
 from litedetr.engine.signals import StopRequest
 from litedetr.engine.train_step import TrainStep
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models import Detector, DetectorConfig, build_detector
 from litedetr.paths import user_path
+from litedetr.postprocess import best_pairs
 from litedetr.structures import ImageBatch, TargetBatch
 
 Step = Callable[[], object]
@@ -52,7 +52,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Contestant:
-    """steps: by name, `forward` (images to detections), `backbone` (its share) and, of our own detectors, `training`.
+    """steps: by name, `forward` (images to the best boxes), `backbone` (its share) and, of our own, `training`.
 
     gflops: of one image, multiply-adds counted as in the paper. parameters: millions. ap: box AP, where one is known,
     and ap_source: whose it is.
@@ -85,14 +85,19 @@ def of_checkpoint(path: str, setting: Setting) -> Contestant:
 def _contestant(name: str, model: Detector, setting: Setting, ap: float | None, ap_source: str) -> Contestant:
     cost = count(model.config, setting.image_size, model.num_classes).total
     model, images = model.to(setting.device), setting.images()
-    sizes = [setting.image_size] * setting.batch_size
 
     def forward() -> object:
-        return detect(model.eval(), images, sizes, setting.precision)
+        """All that detection computes on the device: what follows, a list of detections, waits for it."""
+        _to_mode(model, training=False)
+        with torch.no_grad():
+            with autocast(setting.device, setting.precision):
+                output = model(images)
+            return best_pairs(full_precision(output.predictions))
 
     def backbone() -> object:
+        _to_mode(model, training=False)
         with torch.no_grad(), autocast(setting.device, setting.precision):
-            return model.eval().backbone(images)
+            return model.backbone(images)
 
     steps = {"forward": forward, "backbone": backbone, "training": _training_step(model, setting)}
     return Contestant(name, steps, cost.published, cost.parameters, ap, ap_source)
@@ -115,7 +120,13 @@ def _training_step(model: Detector, setting: Setting) -> Step:
     batch = (setting.images(), setting.targets(model.num_classes))
 
     def training() -> object:
-        model.train()
+        _to_mode(model, training=True)
         return step(0, [batch])
 
     return training
+
+
+def _to_mode(model: Detector, training: bool) -> None:
+    """Only if it is in the other one: going through all modules takes the host a while."""
+    if model.training != training:
+        model.train(training)

@@ -4,39 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from litedetr.engine.benchmark.contestants import Contestant, Setting, Step
 
-MILLISECONDS, MIB = 0, 1  # of what a clock returns
-# Times steps by name side by side: name -> (median milliseconds, peak MiB of tensors on top of what was there)
-Clock = Callable[[dict[str, Step]], Mapping[str, tuple[float, float]]]
+Timed = Literal["graph", "eager"]
+
+
+class Timing(Protocol):
+    """What a clock says of a step; the figures of replays are None on a CPU and of what no graph can hold."""
+
+    eager_ms: float  # of calls from the host
+    peak_mib: float  # memory of tensors on top of what was there
+    warm_ms: float | None  # of CUDA graph replays
+    host_us: float | None  # microseconds until the host has enqueued a call
+    note: str  # why there is no graph
+
+    def by(self, timed: Timed) -> float:
+        """Milliseconds of one kind."""
+
+
+# Times steps by name side by side. graphs: whether the steps may be replayed as CUDA graphs
+Clock = Callable[[dict[str, Step], bool], Mapping[str, Timing]]
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """run: `forward` or `training`. ratio: time over that of the first detector. gflops_ratio: the same of FLOPs.
-
-    backbone_ms: of a forward pass. rest_over_backbone: time outside of the backbone over the backbone's.
-    peak_mib: memory of tensors at the highest point, without weights. gflops, parameters, ap: see Contestant.
-    """
+    """A detector's forward pass or training step."""
 
     name: str
-    run: str
+    run: str  # `forward` or `training`
     height: int
     width: int
     batch_size: int
     precision: str
-    milliseconds: float
-    ratio: float | None
+    milliseconds: float  # what ratios compare
+    timed: Timed  # what `milliseconds` and `backbone_ms` are: graph replays, if the first detector has them too
+    ratio: float | None  # time over that of the first detector
     images_per_second: float
-    peak_mib: float
-    backbone_ms: float | None
-    rest_over_backbone: float | None
-    gflops: float | None
-    gflops_ratio: float | None
-    parameters: float
-    ap: float | None
+    eager_ms: float  # calls from the host
+    graph_ms: float | None  # CUDA graph replays
+    host_us: float | None  # microseconds until the host has enqueued a call
+    peak_mib: float  # memory of tensors at the highest point, without weights
+    backbone_ms: float | None  # of a forward pass
+    rest_over_backbone: float | None  # time outside of the backbone over the backbone's
+    gflops: float | None  # see Contestant
+    gflops_ratio: float | None  # over the first detector's
+    parameters: float  # see Contestant
+    ap: float | None  # see Contestant
     ap_source: str
+    note: str  # why there is no graph
 
 
 def rows_of(
@@ -51,7 +68,7 @@ def rows_of(
             for name in names
             if name in contestant.steps
         }
-        found = clock(steps)
+        found = clock(steps, run == "forward")
         for number, contestant in enumerate(contestants):
             if run in contestant.steps:
                 yield _row(number, contestant, run, found, contestants[0], setting)
@@ -61,13 +78,16 @@ def _row(
     number: int,
     contestant: Contestant,
     run: str,
-    found: Mapping[str, tuple[float, float]],
+    found: Mapping[str, Timing],
     first: Contestant,
     setting: Setting,
 ) -> ModelRow:
-    time, peak = found[f"{number} {run}"]
-    base = found[f"0 {run}"][MILLISECONDS] if f"0 {run}" in found else None
-    backbone = found[f"{number} backbone"][MILLISECONDS] if run == "forward" else None
+    timing, base = found[f"{number} {run}"], found.get(f"0 {run}")
+    backbone = found[f"{number} backbone"] if run == "forward" else None
+    together = [x for x in (timing, base, backbone) if x is not None]
+    timed = "graph" if all(x.warm_ms is not None for x in together) else "eager"
+    time = timing.by(timed)
+    backbone_ms = backbone and backbone.by(timed)
     known = contestant.gflops is not None and first.gflops is not None
     return ModelRow(
         name=contestant.name,
@@ -77,26 +97,35 @@ def _row(
         batch_size=setting.batch_size,
         precision=setting.precision,
         milliseconds=time,
-        ratio=base and time / base,
+        timed=timed,
+        ratio=base and time / base.by(timed),
         images_per_second=setting.batch_size * 1e3 / time,
-        peak_mib=peak,
-        backbone_ms=backbone,
-        rest_over_backbone=backbone and (time - backbone) / backbone,
+        eager_ms=timing.eager_ms,
+        graph_ms=timing.warm_ms,
+        host_us=timing.host_us,
+        peak_mib=timing.peak_mib,
+        backbone_ms=backbone_ms,
+        rest_over_backbone=backbone_ms and (time - backbone_ms) / backbone_ms,
         gflops=contestant.gflops,
         gflops_ratio=contestant.gflops / first.gflops if known else None,
         parameters=contestant.parameters,
         ap=contestant.ap,
         ap_source=contestant.ap_source,
+        note=timing.note,
     )
 
 
 COLUMNS = (
     ("ms", "milliseconds", ".1f", 10),
+    ("timed", "timed", "", 7),
     ("x first", "ratio", ".2f", 9),
     ("GFLOPs", "gflops", ".1f", 8),
     ("x first", "gflops_ratio", ".2f", 9),
     ("backbone ms", "backbone_ms", ".1f", 13),
     ("rest/backbone", "rest_over_backbone", ".2f", 15),
+    ("eager ms", "eager_ms", ".1f", 10),
+    ("graph ms", "graph_ms", ".1f", 10),
+    ("host us", "host_us", ".0f", 9),
     ("images/s", "images_per_second", ".2f", 10),
     ("peak MiB", "peak_mib", ".0f", 10),
     ("params M", "parameters", ".1f", 10),
@@ -111,10 +140,11 @@ def model_table(rows: Sequence[ModelRow]) -> str:
     for row in rows:
         cells = (_cell(getattr(row, field), form, width) for _, field, form, width in COLUMNS)
         lines.append(f"{row.name:{names}}  {row.run:9}" + "".join(cells))
+    lines += [f"{row.name}, {row.run}: {row.note}" for row in rows if row.note]
     return "\n".join(lines)
 
 
-def _cell(value: float | None, form: str, width: int) -> str:
+def _cell(value: float | str | None, form: str, width: int) -> str:
     return f"{'-' if value is None else format(value, form):>{width}}"
 
 

@@ -1,0 +1,81 @@
+"""Tunes many calls within a time: the most valuable first, the best so far kept whatever happens."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from kernels.fused.ahead import Ahead
+from kernels.fused.launch import Pass, Shape
+from kernels.fused.tuning import AnyLaunch, Timer, Trial, Tuned, tune
+from kernels.timing import NotCapturedError
+from kernels.workloads import Workload
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)  # the ones that users train with first
+WEIGHT = {"forward": 1, "backward": 3, "segments": 3}  # time of a pass, roughly
+
+
+@dataclass(frozen=True)
+class Job:
+    """A pass over a workload. calls: of one forward pass of the model."""
+
+    workload: Workload
+    run: Pass
+    calls: int = 1
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """The least is the most valuable: by precision, then by the samples that a training step takes."""
+        work = self.workload
+        samples = work.batch * work.queries * work.heads * len(work.shapes) * work.points * work.channels
+        return DTYPES.index(work.dtype), -WEIGHT[self.run] * self.calls * samples
+
+
+@dataclass(frozen=True)
+class Untuned:
+    """A job without a result, or whose launches were not all tried."""
+
+    job: Job
+    reason: str
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """How jobs are tuned."""
+
+    device: torch.device
+    time: Timer
+    keep: Callable[[Tuned], object]  # is handed every result as soon as it is the best so far
+    known: Mapping[Shape, AnyLaunch] = field(default_factory=dict)  # of an earlier run
+    deadline: float = math.inf  # of time.monotonic
+    ahead: Ahead | None = None  # of the same jobs in the same order
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Trial | Tuned] | Untuned]:
+        """Tune jobs in the order they come. A job that fails is told, and the next one is tuned."""
+        for number, job in enumerate(jobs):
+            if self._is_over():
+                yield Untuned(job, "the time was up")
+                continue
+            try:
+                yield from self._tune(number, job)
+            except (RuntimeError, NotCapturedError) as error:
+                yield Untuned(job, str(error).strip().split("\n")[0])
+
+    def _tune(self, number: int, job: Job) -> Iterator[tuple[Job, Trial | Tuned] | Untuned]:
+        shape = Shape.of(job.run, job.workload.inputs("meta"))
+        prepare = (lambda launches: self.ahead.prepare(number, launches)) if self.ahead else (lambda launches: {})
+        known, tried = self.known.get(shape), 0
+        for found in tune(job.workload, job.run, self.device, self.time, prepare, known, self._is_over):
+            if isinstance(found, Tuned):
+                self.keep(found)
+            tried += isinstance(found, Trial)
+            yield job, found
+        if self._is_over():
+            yield Untuned(job, f"the time was up after {tried} launches")
+
+    def _is_over(self) -> bool:
+        return time.monotonic() >= self.deadline
