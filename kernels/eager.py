@@ -32,6 +32,12 @@ def save_for_backward(ctx, results: Saved | None, tensors: Sequence[Tensor | Non
 def eager_attention(name: str, backend: Backend, operator: BackwardOperator) -> Attend:
     """operator: the backward pass for gradients that are not plain, as within create_graph=True, vmap or a counter."""
 
+    # an opaque step to torch.compile, where it compiles what is left of a function between breaks of the graph
+    @torch._disable_dynamo
+    def backward(*arguments) -> Sequence[Tensor | None]:
+        with torch._C._AutoDispatchBelowADInplaceOrView():
+            return backends.backward(backend, *arguments).tensors
+
     class Attention(Function):
         @staticmethod
         def forward(ctx, inputs: Inputs, deterministic: bool, *_: Tensor | None) -> Tensor:
@@ -59,14 +65,14 @@ def eager_attention(name: str, backend: Backend, operator: BackwardOperator) -> 
             if torch.is_grad_enabled() or is_watched() or not are_plain(grad_out, out, *tensors):
                 grads = operator(*arguments)
             else:
-                with torch._C._AutoDispatchBelowADInplaceOrView():
-                    grads = backends.backward(backend, *arguments).tensors
+                grads = backward(*arguments)
             kept = [grad if is_wanted else None for grad, is_wanted in zip(grads, wanted, strict=True)]
             return None, None, *kept
 
     node = type(name, (Attention,), {})  # grad_fn and errors show the name
     record = super(Function, node).apply  # without what Function.apply does for torch.func
 
+    @torch._disable_dynamo
     def attend(inputs: Inputs, deterministic: bool) -> Tensor:
         tensors = inputs.tensors
         if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):

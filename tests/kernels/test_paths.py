@@ -450,6 +450,32 @@ def test_a_profiler_sees_the_attention_by_name(path):
     assert any(name.endswith(BACKENDS["auto"]) for name in names)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_plain_call_between_breaks_of_a_compiled_graph_is_one_step(backend, monkeypatch):
+    """Where torch.compile gave up on a function, it still compiles what the function calls."""
+    expected = run(backend, "own", small(), deterministic=True)
+    monkeypatch.setattr("kernels.interface.is_plain", torch._dynamo.disable(lambda inputs: True))
+    monkeypatch.setattr("kernels.eager.is_watched", torch._dynamo.disable(lambda: False))
+    compiled, problem = [], small()
+
+    def keep(graph, _):
+        compiled.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    def step():
+        attended = attend("own", problem, backend, deterministic=True)
+        grad = torch.linspace(-1, 1, attended.numel()).bfloat16().to(attended.device, attended.dtype)
+        attended.backward(grad.view_as(attended))
+        return attended.sin()
+
+    torch._dynamo.reset()
+    out = torch.compile(step, backend=keep)()
+    torch.testing.assert_close(out, expected.pop("output").sin())
+    assert_same_bits({name: problem.tensors[name].grad for name in expected}, expected)
+    assert compiled
+    assert not [name for name in compiled if "embedding" in name or "empty" in name or "zeros" in name]
+
+
 def test_several_watchers_at_once():
     with ExitStack() as stack:
         watchers = [stack.enter_context(PassingOperators()) for _ in range(2)]
