@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -76,7 +75,9 @@ class StandInDevice:
         self._undo.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrites)
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         for name in ("tensor", "as_tensor", "asarray"):
-            self._undo.enter_context(patch.object(torch, name, partial(_by_the_host, getattr(torch, name))))
+            make = getattr(torch, name)
+            self._undo.callback(setattr, torch, name, make)
+            setattr(torch, name, partial(_by_the_host, make))
         self._undo.enter_context(_Operators())
         return self
 
