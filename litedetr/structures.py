@@ -7,7 +7,7 @@ Levels run from high resolution to low: index 0 has stride 8 (S4 in the paper), 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -67,13 +67,6 @@ class Target:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Target:
-        return replace(
-            self,
-            labels=self.labels.to(device, non_blocking=non_blocking),
-            boxes=self.boxes.to(device, non_blocking=non_blocking),
-        )
-
 
 @dataclass(frozen=True)
 class Share:
@@ -86,44 +79,87 @@ class Share:
 
 @dataclass(frozen=True)
 class TargetBatch:
-    """The targets of a batch, with what couples its images.
+    """The targets of B images, packed, with what couples the images.
 
-    num_boxes: the losses' normaliser; max_objects: decides the number of denoising groups.
-    Both default to this batch's own; a trainer that accumulates gradients or runs on several ranks replaces them
-    by those of the whole batch, so that the gradient is the large batch's own.
-    share: this batch's place in the whole one, by which it gets the noise that the whole one would draw for it; None:
-    it is the whole, and draws from PyTorch's global generator.
+    Two tensors hold all N objects, image by image, so that two copies bring a batch to the device. All that the host
+    asks for is known on the host, so nothing waits for the device.
     """
 
-    items: tuple[Target, ...]
+    numbers: Tensor  # (3, N) int64: an object's label, its image's index in the batch, its place among the image's
+    boxes: Tensor  # (N, 4), as in Target
+    counts: tuple[int, ...]  # objects of each image
+    image_ids: tuple[int, ...]  # as in Target
+    original_sizes: tuple[tuple[int, int], ...]  # as in Target
+    # The losses' normaliser, and what decides the number of denoising groups. Both default to this batch's own; a
+    # trainer that accumulates gradients or runs on several ranks replaces them by those of the whole batch, so that the
+    # gradient is the large batch's own.
     num_boxes: float
     max_objects: int
+    # This batch's place in the whole one, by which it gets the noise that the whole one would draw for it. None: it is
+    # the whole, and draws from PyTorch's global generator.
     share: Share | None = None
 
     @classmethod
     def from_targets(cls, targets: Sequence[Target]) -> TargetBatch:
-        counts = [len(target) for target in targets]
-        return cls(tuple(targets), float(max(sum(counts), 1)), max(counts, default=0))
+        """Pack the targets of at least one image."""
+        counts = tuple(len(target) for target in targets)
+        labels = torch.cat([target.labels for target in targets])
+        image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        place = torch.cat([torch.arange(count) for count in counts])
+        return cls(
+            numbers=torch.stack([labels, image.to(labels.device), place.to(labels.device)]),
+            boxes=torch.cat([target.boxes for target in targets]),
+            counts=counts,
+            image_ids=tuple(target.image_id for target in targets),
+            original_sizes=tuple(target.original_size for target in targets),
+            num_boxes=float(max(sum(counts), 1)),
+            max_objects=max(counts),
+        )
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.counts)
 
-    def repeated(self, times: int) -> TargetBatch:
-        """Every object `times` times, and so the normaliser: what one-to-many matching is done with."""
-        items = (
-            replace(target, labels=target.labels.repeat(times), boxes=target.boxes.repeat(times, 1))
-            for target in self.items
-        )
-        return TargetBatch(tuple(items), self.num_boxes * times, self.max_objects * times)
+    @property
+    def labels(self) -> Tensor:
+        """(N,) classes of all objects."""
+        return self.numbers[0]
+
+    @property
+    def slots(self) -> tuple[Tensor, Tensor]:
+        """(N,) each, the image and the place of every object: an index into tensors (B, at least max_objects, ...)."""
+        return self.numbers[1], self.numbers[2]
+
+    @property
+    def items(self) -> tuple[Target, ...]:
+        """The targets image by image, as views."""
+        parts = zip(self.labels.split(self.counts), self.boxes.split(self.counts), strict=True)
+        rest = zip(self.image_ids, self.original_sizes, strict=True)
+        return tuple(Target(*part, *others) for part, others in zip(parts, rest, strict=True))
+
+    def padded(self, num_slots: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Labels (B, num_slots), boxes (B, num_slots, 4) and which slots hold an object (B, num_slots); the others are
+        zero.
+        """
+        shape = (len(self), num_slots)
+        labels = self.labels.new_zeros(shape).index_put(self.slots, self.labels)
+        boxes = self.boxes.new_zeros(*shape, 4).index_put(self.slots, self.boxes)
+        exists = torch.ones_like(self.labels, dtype=torch.bool)
+        real = torch.zeros_like(labels, dtype=torch.bool).index_put(self.slots, exists)
+        return labels, boxes, real
 
     def without_classes(self) -> TargetBatch:
         """Every object of class 0: what predictions that only tell objects from background are matched with."""
-        return replace(
-            self, items=tuple(replace(target, labels=torch.zeros_like(target.labels)) for target in self.items)
-        )
+        return replace(self, numbers=torch.cat([torch.zeros_like(self.numbers[:1]), self.numbers[1:]]))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TargetBatch:
-        return replace(self, items=tuple(target.to(device, non_blocking) for target in self.items))
+        return self._map(lambda x: x.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> TargetBatch:
+        """In page-locked memory, from which a non-blocking copy to a GPU waits for nothing; DataLoader calls it."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> TargetBatch:
+        return replace(self, numbers=change(self.numbers), boxes=change(self.boxes))
 
 
 @dataclass(frozen=True)

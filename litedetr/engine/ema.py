@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class ModelAverage:
@@ -25,5 +26,14 @@ class ModelAverage:
         decay = min(self.decay, (1 + num_updates) / (10 + num_updates))
         average, current = list(self.model.parameters()), list(model.parameters())
         torch._foreach_lerp_(average, current, 1 - decay)
-        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)
+        mine, theirs = (_buffers_by_dtype(x) for x in (self.model, model))
+        for dtype, buffers in mine.items():
+            torch._foreach_copy_(buffers, theirs[dtype])
+
+
+def _buffers_by_dtype(model: nn.Module) -> dict[torch.dtype, list[Tensor]]:
+    """One kernel copies many tensors, but only of one dtype."""
+    groups: dict[torch.dtype, list[Tensor]] = defaultdict(list)
+    for buffer in model.buffers():
+        groups[buffer.dtype].append(buffer)
+    return groups

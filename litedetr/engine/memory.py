@@ -134,7 +134,7 @@ class SampleStep:
     def memory(self) -> Memory:
         weights = [*self.model.parameters(), *self.model.buffers()]
         gradients = [p.grad for p in self.trained]
-        inputs = [self.images.pixels, self.images.sizes, *(x for t in self.targets.items for x in (t.labels, t.boxes))]
+        inputs = [self.images.pixels, self.images.sizes, self.targets.numbers, self.targets.boxes]
         with LiveBytes([*weights, *gradients, *inputs]) as live:
             loss = self.loss()
             kept = live.now

@@ -20,7 +20,8 @@ from litedetr.engine.optim import gradient_norm
 from litedetr.engine.precision import autocast
 from litedetr.engine.signals import StopRequest
 from litedetr.losses import Criterion, Losses
-from litedetr.structures import DetectorOutput, ImageBatch, Share, TargetBatch
+from litedetr.structures import ImageBatch, Share, TargetBatch
+from litedetr.transfers import to_host
 
 # Of the fp16 loss. It begins at 65536 and is halved by each overflow; here no loss near 1 could still overflow.
 LEAST_SCALE = 2.0**-10
@@ -41,6 +42,10 @@ class StepResult:
     grad_norm: float
     parts: dict[str, Tensor]
     stop_signal: int
+
+    def read_parts(self) -> dict[str, float]:
+        """`parts` on the host. Waits for the device, so it is for steps whose parts are wanted."""
+        return read_parts(self.parts)
 
 
 @dataclass(frozen=True)
@@ -70,17 +75,30 @@ class TrainStep:
         torch.manual_seed(step_seed(self.seed, step, 1 + self.ranks.rank))
         self.optimizer.zero_grad(set_to_none=True)
         targets = as_shares([targets for _, targets in batches], self.ranks, step_seed(self.seed, step, 0))
-        loss, parts = 0.0, {}
-        for number, ((images, _), own_targets) in enumerate(zip(batches, targets, strict=True), start=1):
-            with self._synchronised(last=number == len(batches)):
-                losses = self._backward(step, images.to(self.ranks.device), own_targets.to(self.ranks.device))
-            loss = loss + losses.total.detach()
-            parts = {name: parts.get(name, 0) + value for name, value in losses.parts.items()}
-        shared = self.ranks.gather_numbers(float(loss), self.stop.signum)
+        loss, parts = self._accumulate(step, [(images, own) for (images, _), own in zip(batches, targets, strict=True)])
+        own_loss, grad_norm, scale = self._gradient(loss)
+        shared = self.ranks.gather_numbers(own_loss, self.stop.signum)
         total, stop_signal = sum(row[0] for row in shared), int(max(row[1] for row in shared))
         if not math.isfinite(total):
             raise self._failure(f"the loss is {total}", step, parts)
-        return StepResult(total, self._update(step, parts), parts, stop_signal)
+        # With fp16 an overflow is normal: the scaler skips the step and lowers its scale. But not for ever.
+        overflow_explains = self.scaler.is_enabled() and scale > LEAST_SCALE
+        if not math.isfinite(grad_norm) and not overflow_explains:
+            raise self._failure(f"the gradient's norm is {grad_norm}", step, parts)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return StepResult(total, grad_norm, parts, stop_signal)
+
+    def _accumulate(self, step: int, batches: Sequence[MicroBatch]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Leave the gradient of all `batches` in the parameters. Returns their loss and its parts, on the device."""
+        loss, parts = 0.0, {}
+        for number, batch in enumerate(batches, start=1):
+            images, targets = (x.to(self.ranks.device, non_blocking=True) for x in batch)
+            with self._synchronised(last=number == len(batches)):
+                losses = self._backward(step, images, targets)
+            loss = loss + losses.total.detach()
+            parts = {name: parts[name] + value if parts else value for name, value in losses.parts.items()}
+        return loss, parts
 
     def _synchronised(self, last: bool) -> AbstractContextManager[object]:
         """Ranks exchange gradients once, after the last micro-batch."""
@@ -92,28 +110,27 @@ class TrainStep:
         with autocast(self.ranks.device, self.precision):
             output = self.model(images, targets)
         # Before the loss, whose matching cannot be done with NaN; all ranks must learn it, or some would wait forever.
-        broken = non_finite(output)
-        if any(row[0] for row in self.ranks.gather_numbers(len(broken))):
-            where = ", ".join(broken) or "on another process"
+        readout = self.criterion.read(output, targets)
+        if any(row[0] for row in self.ranks.gather_numbers(len(readout.broken))):
+            where = ", ".join(readout.broken) or "on another process"
             raise self._failure(f"predictions are not finite ({where})", step, {})
-        losses = self.criterion(output, targets)
+        losses = self.criterion(output, targets, readout)
         # The normaliser is that of all ranks and DDP averages over them: their number makes it a sum again.
         self.scaler.scale(losses.total * self.ranks.world_size).backward()
         return losses
 
-    def _update(self, step: int, parts: dict[str, Tensor]) -> float:
+    def _gradient(self, loss: Tensor) -> tuple[float, float, float]:
+        """Unscale and clip the gradient. Returns the loss, the norm before clipping and the scaler's scale.
+
+        The host needs all three before it may update, and waits for the device once.
+        """
         self.scaler.unscale_(self.optimizer)
-        grad_norm = float(gradient_norm(self.model, self.clip_norm))
-        # With fp16 an overflow is normal: the scaler skips the step and lowers its scale. But not for ever.
-        overflow_explains = self.scaler.is_enabled() and self.scaler.get_scale() > LEAST_SCALE
-        if not math.isfinite(grad_norm) and not overflow_explains:
-            raise self._failure(f"the gradient's norm is {grad_norm}", step, parts)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return grad_norm
+        norm = gradient_norm(self.model, self.clip_norm)
+        scale = self.scaler.scale(torch.ones_like(loss))  # `get_scale` would wait by itself
+        return tuple(map(float, to_host(loss, norm, scale)))
 
     def _failure(self, what: str, step: int, parts: dict[str, Tensor]) -> NonFiniteError:
-        listed = ", ".join(f"{name} {float(part):.4g}" for name, part in parts.items())
+        listed = ", ".join(f"{name} {part:.4g}" for name, part in read_parts(parts).items())
         return NonFiniteError(
             f"{what} at step {step}; nothing was updated, and the last checkpoint is intact. "
             f"Parts of the loss: {listed or 'none could be computed'}. Try a lower schedule.lr, a longer "
@@ -122,21 +139,17 @@ class TrainStep:
         )
 
 
-def non_finite(output: DetectorOutput) -> list[str]:
-    """Names of the predictions that are infinite or not a number."""
-    named = {f"decoder layer {i}": layer for i, layer in enumerate(output.layers)} | {"proposals": output.proposals}
-    if output.one_to_many is not None:
-        named |= {f"one-to-many queries, layer {i}": layer for i, layer in enumerate(output.one_to_many.layers)}
-    finite = [p.class_logits.isfinite().all() & p.boxes.isfinite().all() for p in named.values()]
-    flags = torch.stack(finite).tolist()  # one wait for the device, not one for each
-    return [name for name, is_finite in zip(named, flags, strict=True) if not is_finite]
+def read_parts(parts: dict[str, Tensor]) -> dict[str, float]:
+    """Parts of the loss on the host, in one copy."""
+    values = to_host(torch.stack(list(parts.values())))[0].tolist() if parts else []
+    return dict(zip(parts, values, strict=True))
 
 
 def as_shares(batches: Sequence[TargetBatch], ranks: Ranks, seed: int) -> list[TargetBatch]:
     """Give all micro-batches of all ranks the normaliser and the largest object count of the whole batch, and their
     place in it.
     """
-    counts = [len(item) for batch in batches for item in batch.items]
+    counts = [count for batch in batches for count in batch.counts]
     shared = ranks.gather_numbers(sum(counts), max(counts, default=0), *map(len, batches))
     num_boxes = max(sum(row[0] for row in shared), 1.0)
     max_objects = int(max(row[1] for row in shared))

@@ -171,9 +171,10 @@ class Trainer:
 
     def _log(self, step: int, result: StepResult, rate: float) -> None:
         lap = self.pace.lap()
-        shares = self.ranks.gather_numbers(lap.data_share, *(float(part) for part in result.parts.values()))
+        own = result.read_parts()
+        shares = self.ranks.gather_numbers(lap.data_share, *own.values())
         waited, *of_parts = zip(*shares, strict=True)
-        parts = {name: sum(share) for name, share in zip(result.parts, of_parts, strict=True)}
+        parts = {name: sum(share) for name, share in zip(own, of_parts, strict=True)}
         speed = lap.steps * self.config.schedule.batch_size / lap.seconds
         numbers = {"epoch": step / self.timeline.steps_per_epoch, "loss": result.loss, "lr": rate}
         numbers |= {"grad_norm": result.grad_norm, "images_per_second": speed, "data_share": max(waited)}

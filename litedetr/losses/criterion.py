@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,8 +10,9 @@ from torch import Tensor
 from litedetr.boxes import cxcywh_to_xyxy, generalized_iou
 from litedetr.losses.config import LossConfig
 from litedetr.losses.focal import focal_loss
-from litedetr.losses.matcher import Assignment, assign_denoising, match
-from litedetr.structures import DenoisingOutput, DetectorOutput, OneToManyOutput, Predictions, TargetBatch
+from litedetr.losses.matcher import Assignment, Group, assign_denoising, match
+from litedetr.losses.readout import Readout, read
+from litedetr.structures import DenoisingOutput, DetectorOutput, Predictions, TargetBatch
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,18 @@ class Losses:
     parts: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class MatchedPart:
+    """Layers that are matched together, with the suffixes of their losses."""
+
+    suffixes: tuple[str, ...]
+    group: Group
+
+    @classmethod
+    def of(cls, layers: dict[str, Predictions], targets: TargetBatch, repeats: int = 1) -> MatchedPart:
+        return cls(tuple(layers), Group(tuple(map(_full_precision, layers.values())), targets, repeats))
+
+
 class Criterion:
     """criterion(output, targets) -> Losses.
 
@@ -35,34 +47,39 @@ class Criterion:
     def __init__(self, config: LossConfig) -> None:
         self.config = config
 
-    def __call__(self, output: DetectorOutput, targets: TargetBatch) -> Losses:
+    def read(self, output: DetectorOutput, targets: TargetBatch) -> Readout:
+        """What the host must know of `output` before its loss. Waits for the device; nothing else here does."""
+        return read(output, [part.group for part in self._matched_parts(output, targets)], self.config)
+
+    def __call__(self, output: DetectorOutput, targets: TargetBatch, readout: Readout | None = None) -> Losses:
+        """readout: of the same arguments, where the caller has looked at it; else it is made here."""
+        parts = self._matched_parts(output, targets)
+        groups = [part.group for part in parts]
+        readout = read(output, groups, self.config) if readout is None else readout
         terms: dict[str, Tensor] = {}
+        for part, assignments in zip(parts, match(groups, readout.costs), strict=True):
+            normaliser = targets.num_boxes * part.group.repeats
+            for suffix, layer, pairs in zip(part.suffixes, part.group.layers, assignments, strict=True):
+                self._add(terms, suffix, self._terms(layer, pairs, normaliser))
+        if output.denoising is not None:
+            for i, layer_terms in enumerate(self._denoising(output.denoising, targets)):
+                self._add(terms, f"_denoising_{i}", layer_terms)
+        total = torch.stack([self._weight(name) * value for name, value in terms.items()]).sum()
+        return Losses(total, {name: value.detach() for name, value in terms.items()})
+
+    @staticmethod
+    def _matched_parts(output: DetectorOutput, targets: TargetBatch) -> list[MatchedPart]:
         layers = {f"_{i}": layer for i, layer in enumerate(output.layers[:-1])} | {"": output.predictions}
         proposals = output.proposals
         if proposals is not None and not proposals.foreground:
             layers["_proposals"] = proposals
-        for suffix, part in zip(layers, self._matched(list(layers.values()), targets), strict=True):
-            self._add(terms, suffix, part)
+        parts = [MatchedPart.of(layers, targets)]
         if proposals is not None and proposals.foreground:
-            (part,) = self._matched([proposals], targets.without_classes())
-            self._add(terms, "_proposals", part)
-        if output.denoising is not None:
-            for i, part in enumerate(self._denoising(output.denoising, targets)):
-                self._add(terms, f"_denoising_{i}", part)
-        if output.one_to_many is not None:
-            for i, part in enumerate(self._one_to_many(output.one_to_many, targets)):
-                self._add(terms, f"_one_to_many_{i}", part)
-        total = torch.stack([self._weight(name) * value for name, value in terms.items()]).sum()
-        return Losses(total, {name: value.detach() for name, value in terms.items()})
-
-    def _matched(self, layers: Sequence[Predictions], targets: TargetBatch) -> list[dict[str, Tensor]]:
-        layers = [_full_precision(layer) for layer in layers]
-        assignments = match(layers, targets, self.config)
-        return [self._terms(*pair, targets.num_boxes) for pair in zip(layers, assignments, strict=True)]
-
-    def _one_to_many(self, output: OneToManyOutput, targets: TargetBatch) -> list[dict[str, Tensor]]:
-        """Every object is there `num_repeats` times, and so is it in the normaliser (H-DETR, section 3.2)."""
-        return self._matched(output.layers, targets.repeated(output.num_repeats))
+            parts.append(MatchedPart.of({"_proposals": proposals}, targets.without_classes()))
+        if output.one_to_many is not None:  # every object is there several times, in the normaliser too (H-DETR, 3.2)
+            layers = {f"_one_to_many_{i}": layer for i, layer in enumerate(output.one_to_many.layers)}
+            parts.append(MatchedPart.of(layers, targets, output.one_to_many.num_repeats))
+        return parts
 
     def _denoising(self, denoising: DenoisingOutput, targets: TargetBatch) -> list[dict[str, Tensor]]:
         """Padding slots are left out, so that an image's loss does not depend on its batch."""
@@ -75,8 +92,9 @@ class Criterion:
         self, predictions: Predictions, pairs: Assignment, normaliser: float, real: Tensor | None = None
     ) -> dict[str, Tensor]:
         logits = predictions.class_logits
-        wanted = torch.zeros_like(logits)
-        wanted[pairs.image, pairs.query, pairs.labels] = 1
+        # A number in the place of this tensor would be copied to the device, and waited for.
+        one = logits.new_ones(())
+        wanted = torch.zeros_like(logits).index_put_((pairs.image, pairs.query, pairs.labels), one)
         classes = focal_loss(logits, wanted, self.config.focal_alpha, self.config.focal_gamma)
         if real is not None:
             classes = classes * real.unsqueeze(-1)

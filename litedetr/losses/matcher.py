@@ -9,12 +9,29 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from litedetr.boxes import cxcywh_to_xyxy, generalized_iou
 from litedetr.losses.config import LossConfig
 from litedetr.losses.focal import focal_cost
 from litedetr.structures import Predictions, TargetBatch
+from litedetr.transfers import to_device
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers whose Q queries are matched to the same objects, every object `repeats` times."""
+
+    layers: tuple[Predictions, ...]
+    targets: TargetBatch
+    repeats: int = 1
+
+
+@dataclass(frozen=True)
+class HostCosts:
+    """What the matching of a group needs, on the host."""
+
+    costs: np.ndarray  # (layers, B, Q, N), N the most objects of an image; an image's own are the first columns
+    usable: np.ndarray  # (B, Q), which queries can be matched
 
 
 @dataclass(frozen=True)
@@ -28,18 +45,13 @@ class Assignment:
 
 
 @torch.no_grad()
-def match(layers: Sequence[Predictions], targets: TargetBatch, config: LossConfig) -> list[Assignment]:
-    """For each layer the assignment of least cost between its queries and the objects of each image (DETR, Eq. 1).
-
-    All layers have the same Q queries, of which those that are not valid are left out. Their costs travel to the host
-    together, so the device is waited for once. Where an image has more objects than queries, the dearest are left out.
-    Raises ValueError where a cost is not finite, which only diverged predictions have.
-    """
-    labels, boxes = (pad_sequence([getattr(t, name) for t in targets.items], True) for name in ("labels", "boxes"))
-    costs = torch.stack([_cost(predictions, labels, boxes, config) for predictions in layers]).cpu().numpy()
-    valid = layers[0].valid
-    usable = np.ones(costs.shape[1:3], bool) if valid is None else valid.cpu().numpy()
-    return [_assign(cost, usable, targets) for cost in costs]
+def group_costs(group: Group, config: LossConfig) -> tuple[Tensor, Tensor]:
+    """`costs` and `usable` of HostCosts, on the device."""
+    labels, boxes, _ = group.targets.padded(max(group.targets.counts))
+    costs = torch.stack([_cost(predictions, labels, boxes, config) for predictions in group.layers])
+    valid = group.layers[0].valid
+    usable = costs.new_ones(costs.shape[1:3], dtype=torch.bool) if valid is None else valid
+    return costs, usable
 
 
 def _cost(predictions: Predictions, labels: Tensor, boxes: Tensor, config: LossConfig) -> Tensor:
@@ -52,24 +64,42 @@ def _cost(predictions: Predictions, labels: Tensor, boxes: Tensor, config: LossC
     return config.cost.classes * classes + config.cost.l1 * l1 - config.cost.giou * giou
 
 
-def _assign(costs: np.ndarray, usable: np.ndarray, targets: TargetBatch) -> Assignment:
-    """costs (B, Q, N_max), of which an image's own objects are the first columns; usable (B, Q)."""
-    pairs = []
-    for cost, rows, target in zip(costs, usable, targets.items, strict=True):
+def match(groups: Sequence[Group], costs: Sequence[HostCosts]) -> list[list[Assignment]]:
+    """For each layer of each group the assignment of least cost between its queries and each image's objects (DETR,
+    Eq. 1).
+
+    Queries that are not usable are left out, and where an image has more objects than queries, the dearest objects. All
+    assignments go to the device in one copy.
+    Raises ValueError where a cost is not finite, which only diverged predictions have.
+    """
+    known = zip(groups, costs, strict=True)
+    pairs = [_pairs(layer, of_group.usable, group) for group, of_group in known for layer in of_group.costs]
+    together = torch.from_numpy(np.concatenate(pairs, axis=1))
+    on_device = to_device(together, groups[0].targets.boxes.device).split([part.shape[1] for part in pairs], dim=1)
+    parts = iter(on_device)
+    return [[_assignment(next(parts), group.targets) for _ in group.layers] for group in groups]
+
+
+def _pairs(costs: np.ndarray, usable: np.ndarray, group: Group) -> np.ndarray:
+    """One layer's pairs (3, n) of image, query and object, the latter counted through the batch; costs (B, Q, N)."""
+    targets = group.targets
+    starts = np.cumsum([0, *targets.counts])
+    found = []
+    for image, (cost, rows, count) in enumerate(zip(costs, usable, targets.counts, strict=True)):
         (queries,) = rows.nonzero()
-        cost = cost[queries, : len(target)]
+        cost = cost[queries, :count]
         if not np.isfinite(cost).all():
-            raise ValueError(f"image {target.image_id}: predictions are not finite, nothing can be matched to them")
-        chosen, objects = linear_sum_assignment(cost)
-        pairs.append((queries[chosen], objects))
-    starts = np.cumsum([0, *(len(target) for target in targets.items)])
-    image = np.repeat(np.arange(len(pairs)), [len(query) for query, _ in pairs])
-    query = np.concatenate([query for query, _ in pairs])
-    chosen = np.concatenate([objects + start for (_, objects), start in zip(pairs, starts, strict=False)])
-    device = targets.items[0].labels.device
-    image, query, chosen = (torch.from_numpy(x).to(device) for x in (image, query, chosen))
-    labels, boxes = (torch.cat([getattr(t, name) for t in targets.items])[chosen] for name in ("labels", "boxes"))
-    return Assignment(image, query, labels, boxes)
+            where = targets.image_ids[image]
+            raise ValueError(f"image {where}: predictions are not finite, nothing can be matched to them")
+        chosen, columns = linear_sum_assignment(np.tile(cost, (1, group.repeats)))
+        objects = columns % max(count, 1) + starts[image]
+        found.append(np.stack([np.full_like(chosen, image), queries[chosen], objects]))
+    return np.concatenate(found, axis=1)
+
+
+def _assignment(pairs: Tensor, targets: TargetBatch) -> Assignment:
+    image, query, chosen = pairs.unbind()
+    return Assignment(image, query, targets.labels[chosen], targets.boxes[chosen])
 
 
 def assign_denoising(targets: TargetBatch, num_groups: int, num_slots: int) -> tuple[Assignment, Tensor]:
@@ -77,14 +107,13 @@ def assign_denoising(targets: TargetBatch, num_groups: int, num_slots: int) -> t
 
     num_slots: of one half of a group, that is, the most objects an image of the batch has, at least one.
     """
-    device = targets.items[0].labels.device
-    counts = torch.tensor([len(t) for t in targets.items], device=device)
-    real = torch.arange(num_slots, device=device) < counts.unsqueeze(1)  # (B, N_max)
-    image, chosen = real.nonzero(as_tuple=True)
-    labels = torch.cat([t.labels for t in targets.items])
-    boxes = torch.cat([t.boxes for t in targets.items])
-    start = torch.arange(num_groups, device=device).unsqueeze(1) * 2 * num_slots
+    image, place = targets.slots
+    _, _, real = targets.padded(num_slots)
+    start = torch.arange(num_groups, device=place.device).unsqueeze(1) * 2 * num_slots
     pairs = Assignment(
-        image.repeat(num_groups), (start + chosen).flatten(), labels.repeat(num_groups), boxes.repeat(num_groups, 1)
+        image.repeat(num_groups),
+        (start + place).flatten(),
+        targets.labels.repeat(num_groups),
+        targets.boxes.repeat(num_groups, 1),
     )
     return pairs, real.repeat(1, 2 * num_groups)

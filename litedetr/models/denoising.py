@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from litedetr.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
 from litedetr.models.config import DenoisingConfig
@@ -59,7 +58,7 @@ class Denoising(nn.Module):
     def forward(self, targets: TargetBatch) -> DenoisingQueries:
         num_slots = max(targets.max_objects, 1)
         num_groups = max(1, self.config.num_pairs // num_slots)
-        labels, boxes, valid = _pad(targets, num_slots)
+        labels, boxes, valid = targets.padded(num_slots)
         repeat = (1, 2 * num_groups)
         labels, valid = labels.repeat(repeat), valid.repeat(repeat)
         boxes = boxes.repeat(*repeat, 1)
@@ -78,16 +77,6 @@ class Denoising(nn.Module):
         half = boxes[..., 2:].repeat(1, 1, 2) / 2
         corners = cxcywh_to_xyxy(boxes) + noise.sign * distance * half * self.config.box_noise
         return xyxy_to_cxcywh(corners.clamp(0, 1))
-
-
-def _pad(targets: TargetBatch, num_slots: int) -> tuple[Tensor, Tensor, Tensor]:
-    """labels (B, N), boxes (B, N, 4) and which slots are real (B, N), padded to N = num_slots."""
-    first = targets.items[0]
-    labels = pad_sequence([first.labels.new_zeros(num_slots), *(t.labels for t in targets.items)], batch_first=True)
-    boxes = pad_sequence([first.boxes.new_zeros(num_slots, 4), *(t.boxes for t in targets.items)], batch_first=True)
-    counts = torch.tensor([len(t) for t in targets.items], device=labels.device)
-    valid = torch.arange(num_slots, device=labels.device) < counts.unsqueeze(1)
-    return labels[1:], boxes[1:], valid
 
 
 def group_mask(denoising: DenoisingQueries, num_queries: int) -> Tensor:

@@ -29,7 +29,10 @@ def test_a_short_run_does_not_average_over_its_initial_weights():
 
 def test_statistics_are_copied_and_the_copy_is_never_trained():
     average = ModelAverage(model_of(0.0).train(), decay=0.9)
-    average.update(model_of(1.0), num_updates=1000)
+    model = model_of(1.0)
+    model.num_batches_tracked.fill_(7)  # of another dtype than the rest
+    average.update(model, num_updates=1000)
     assert torch.equal(average.model.running_mean, torch.ones(2))
+    assert average.model.num_batches_tracked == 7
     assert not average.model.training
     assert not any(p.requires_grad for p in average.model.parameters())

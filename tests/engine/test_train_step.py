@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from litedetr.data import build_datasets, collate
 from litedetr.engine import NonFiniteError, Ranks
 from litedetr.engine.loader import MicroBatch
-from litedetr.engine.train_step import TrainStep, as_shares, non_finite, step_seed
+from litedetr.engine.train_step import TrainStep, as_shares, step_seed
 from litedetr.losses import Criterion, LossConfig, Losses
 from litedetr.models.config import DecoderConfig, DenoisingConfig, HybridConfig, QuerySelectionConfig
-from litedetr.structures import DetectorOutput, Share, Target, TargetBatch
+from litedetr.structures import Share, Target, TargetBatch
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,7 @@ def samples(cache):
 
 def batch_of(samples, dtype: torch.dtype) -> MicroBatch:
     images, targets = collate(samples)
-    items = tuple(replace(item, boxes=item.boxes.to(dtype)) for item in targets.items)
-    return replace(images, pixels=images.pixels.to(dtype)), replace(targets, items=items)
+    return replace(images, pixels=images.pixels.to(dtype)), replace(targets, boxes=targets.boxes.to(dtype))
 
 
 # Of 4 or 5 tokens an image, 3 are the detector's own; images have up to 3 objects, which one-to-many queries see twice.
@@ -151,23 +150,25 @@ def test_nan_predictions_stop_before_the_update(samples, one_rank: Ranks):
 
 def test_one_to_many_predictions_are_checked_too(samples, one_rank: Ranks):
     images, targets = batch_of(samples[:2], torch.float32)
-    output = build_step(one_rank, system=H_DETR).model(images, targets)
-    assert non_finite(output) == []
+    step = build_step(one_rank, system=H_DETR)
+    output = step.model(images, targets)
+    assert step.criterion.read(output, targets).broken == []
     first, second = output.one_to_many.layers
     broken = replace(second, boxes=second.boxes * math.nan)
     output = replace(output, one_to_many=replace(output.one_to_many, layers=(first, broken)))
-    assert non_finite(output) == ["one-to-many queries, layer 1"]
+    assert step.criterion.read(output, targets).broken == ["one-to-many queries, layer 1"]
 
 
 def test_an_infinite_loss_stops_before_the_update_with_its_parts(samples, one_rank: Ranks):
     batch = batch_of(samples[:2], torch.float32)
-    usual = Criterion(LossConfig())
 
-    def infinite(output: DetectorOutput, targets: TargetBatch) -> Losses:
-        losses = usual(output, targets)
-        return replace(losses, total=losses.total * math.inf)
+    class Infinite(Criterion):
+        def __call__(self, *args: object) -> Losses:
+            losses = super().__call__(*args)
+            return replace(losses, total=losses.total * math.inf)
 
-    assert_stops_without_update(replace(build_step(one_rank), criterion=infinite), batch, r"loss is inf.* l1 \d\.\d+,")
+    infinite = replace(build_step(one_rank), criterion=Infinite(LossConfig()))
+    assert_stops_without_update(infinite, batch, r"loss is inf.* l1 \d\.\d+,")
     other_rank_failed = replace(build_step(one_rank), ranks=TwoRanks(NO_OBJECTS, FINITE, (math.nan, 0)))
     assert_stops_without_update(other_rank_failed, batch, "the loss is nan")
 

@@ -10,7 +10,8 @@ from torch.nn.functional import one_hot
 from litedetr.boxes import cxcywh_to_xyxy, generalized_iou
 from litedetr.losses import Criterion, LossConfig
 from litedetr.losses.focal import focal_cost, focal_loss
-from litedetr.losses.matcher import match
+from litedetr.losses.matcher import Group, match
+from litedetr.losses.readout import read
 from litedetr.structures import DenoisingOutput, DetectorOutput, OneToManyOutput, Predictions, Target, TargetBatch
 
 CONFIG = LossConfig()
@@ -38,6 +39,13 @@ def targets(*counts, seed=1):
     return TargetBatch.from_targets(items)
 
 
+def pairs_of(p, wanted, repeats=1):
+    """The assignment of one layer."""
+    groups = [Group((p,), wanted, repeats)]
+    ((assignment,),) = match(groups, read(DetectorOutput((p,)), groups, CONFIG).costs)
+    return assignment
+
+
 def pair_cost(p, image, query, label, box):
     classes = focal_cost(p.class_logits[image, query, label], 0.25, 2.0)
     own = p.boxes[image, query]
@@ -47,7 +55,7 @@ def pair_cost(p, image, query, label, box):
 
 def test_matching_is_the_cheapest_of_all_assignments():
     p, wanted = predictions(), targets(3, 2)
-    (assignment,) = match([p], wanted, CONFIG)
+    assignment = pairs_of(p, wanted)
     for i, target in enumerate(wanted.items):
         chosen = assignment.image == i
         pairs = zip(assignment.query[chosen], assignment.labels[chosen], assignment.boxes[chosen], strict=True)
@@ -60,14 +68,14 @@ def test_matching_is_the_cheapest_of_all_assignments():
 
 
 def test_more_objects_than_queries_match_as_many_as_there_are():
-    (assignment,) = match([predictions(batch=1, queries=2)], targets(4), CONFIG)
+    assignment = pairs_of(predictions(batch=1, queries=2), targets(4))
     assert sorted(assignment.query.tolist()) == [0, 1]
 
 
 def test_predictions_that_are_not_finite_are_named():
     broken = replace(predictions(), boxes=torch.full((2, 5, 4), float("nan")))
     with pytest.raises(ValueError, match="image 0: predictions are not finite"):
-        match([broken], targets(1, 1), CONFIG)
+        pairs_of(broken, targets(1, 1))
 
 
 def test_focal_loss_formula():
@@ -82,7 +90,7 @@ def test_focal_loss_formula():
 def test_loss_of_one_layer_spelled_out():
     p, wanted = predictions(), targets(2, 1)
     losses = Criterion(CONFIG)(DetectorOutput((p,)), wanted)
-    (pairs,) = match([p], wanted, CONFIG)
+    pairs = pairs_of(p, wanted)
     onehot = torch.zeros_like(p.class_logits)
     onehot[pairs.image, pairs.query] = one_hot(pairs.labels, 3).double()
     matched = p.boxes[pairs.image, pairs.query]
@@ -190,7 +198,7 @@ def test_one_to_many_queries_are_matched_to_repeated_objects():
         alone = Criterion(CONFIG)(DetectorOutput((p,)), TargetBatch.from_targets(by_hand)).parts
         for name, value in alone.items():
             torch.testing.assert_close(parts[f"{name}_one_to_many_{layer}"], value)
-    (pairs,) = match([predictions(queries=9)], wanted.repeated(2), CONFIG)
+    pairs = pairs_of(predictions(queries=9), wanted, repeats=2)
     assert torch.bincount(pairs.image).tolist() == [4, 2]
     first = pairs.boxes[pairs.image == 0]
     assert sorted(first[:, 0].tolist()) == sorted(wanted.items[0].boxes[:, 0].tolist() * 2)
@@ -212,7 +220,7 @@ def test_one_to_many_queries_on_padding_are_not_matched():
     valid = torch.ones(2, 9, dtype=torch.bool)
     valid[1, 1:] = False
     wanted = targets(2, 2)
-    (pairs,) = match([replace(predictions(queries=9), valid=valid)], wanted.repeated(2), CONFIG)
+    pairs = pairs_of(replace(predictions(queries=9), valid=valid), wanted, repeats=2)
     assert pairs.query[pairs.image == 1].tolist() == [0]
     assert len(pairs.query[pairs.image == 0]) == 4
     output = hybrid_output(wanted, valid=valid)

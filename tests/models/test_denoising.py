@@ -9,7 +9,7 @@ from model_helpers import random_targets, small_detector
 from litedetr.boxes import cxcywh_to_xyxy, inverse_sigmoid
 from litedetr.models.config import DenoisingConfig
 from litedetr.models.denoising import Denoising, Noise, group_mask
-from litedetr.structures import Share
+from litedetr.structures import Share, TargetBatch
 
 
 def make_queries(targets, **settings):
@@ -103,7 +103,8 @@ def test_an_image_gets_the_same_noise_in_any_share_of_the_batch():
     targets = random_targets(2, 0, 3, 1, 2)
     whole, other = (make_queries(replace(targets, share=Share(0, 5, seed)), num_pairs=7).queries for seed in (0, 1))
     for first, end in ((0, 1), (1, 4), (2, 5)):
-        part = replace(targets, items=targets.items[first:end], share=Share(first, 5, seed=0))
+        own = TargetBatch.from_targets(targets.items[first:end])
+        part = replace(own, max_objects=targets.max_objects, share=Share(first, 5, seed=0))
         queries = make_queries(part, num_pairs=7).queries
         assert torch.equal(queries.content, whole.content[first:end])
         assert torch.equal(queries.reference_logit, whole.reference_logit[first:end])

@@ -7,7 +7,7 @@ import torch
 from model_helpers import DEFORMABLE_DETR, FULL, H_DETR, PLAIN, random_images, random_targets, small_detector
 
 from litedetr.losses import Criterion, LossConfig
-from litedetr.structures import ImageBatch
+from litedetr.structures import ImageBatch, TargetBatch
 
 SIZES = [(96, 150), (131, 85), (33, 40)]  # no side divides by a stride; the last has fewer tokens than queries
 ENCODERS = {
@@ -66,7 +66,8 @@ def assert_learns_alike(model, targets):
     together = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     for image, target in zip(images, targets.items, strict=True):
-        share = replace(targets, items=(target,))
+        own = TargetBatch.from_targets([target])
+        share = replace(own, num_boxes=targets.num_boxes, max_objects=targets.max_objects)
         loss = criterion(model(ImageBatch.from_images([image]), share), share).total
         loss.backward()
         total = total - loss.detach()

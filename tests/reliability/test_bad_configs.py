@@ -17,7 +17,6 @@ from model_helpers import random_targets
 
 from litedetr.config import ConfigError
 from litedetr.engine import RunConfig
-from litedetr.engine.train_step import non_finite
 from litedetr.losses import Criterion
 from litedetr.models import DetectorConfig, build_detector
 from litedetr.structures import ImageBatch
@@ -151,10 +150,11 @@ def learn(config: RunConfig) -> str:
     model = build_detector(config.model, num_classes=3)
     images = ImageBatch.from_images([torch.randn(3, 48, 64), torch.randn(3, 64, 40)])
     targets = random_targets(2, 0)
-    output = model(images, targets)
-    if non_finite(output):
+    output, criterion = model(images, targets), Criterion(config.loss)
+    readout = criterion.read(output, targets)
+    if readout.broken:
         return "not finite"
-    total = Criterion(config.loss)(output, targets).total
+    total = criterion(output, targets, readout).total
     total.backward()
     return "finite" if total.isfinite() else "not finite"
 
