@@ -25,7 +25,7 @@ def samples(cache):
 def batch_of(samples, dtype: torch.dtype) -> MicroBatch:
     images, targets = collate(samples)
     items = tuple(replace(item, boxes=item.boxes.to(dtype)) for item in targets.items)
-    return replace(images, pixels=images.pixels.to(dtype)), replace(targets, items=items)
+    return replace(images, pixels=images.normalised().pixels.to(dtype)), replace(targets, items=items)
 
 
 # Of 4 or 5 tokens an image, 3 are the detector's own; images have up to 3 objects, which one-to-many queries see twice.

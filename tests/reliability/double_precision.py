@@ -30,7 +30,7 @@ def double_precision() -> Iterator[None]:
 def double(batch: MicroBatch) -> MicroBatch:
     images, targets = batch
     items = tuple(replace(item, boxes=item.boxes.double()) for item in targets.items)
-    return replace(images, pixels=images.pixels.double()), replace(targets, items=items)
+    return replace(images, pixels=images.normalised().pixels.double()), replace(targets, items=items)
 
 
 @dataclass(frozen=True)
