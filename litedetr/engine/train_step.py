@@ -73,7 +73,8 @@ class TrainStep:
         loss, parts = 0.0, {}
         for number, ((images, _), own_targets) in enumerate(zip(batches, targets, strict=True), start=1):
             with self._synchronised(last=number == len(batches)):
-                losses = self._backward(step, images.to(self.ranks.device), own_targets.to(self.ranks.device))
+                on_device = images.to(self.ranks.device, non_blocking=True)
+                losses = self._backward(step, on_device, own_targets.to(self.ranks.device))
             loss = loss + losses.total.detach()
             parts = {name: parts.get(name, 0) + value for name, value in losses.parts.items()}
         shared = self.ranks.gather_numbers(float(loss), self.stop.signum)
