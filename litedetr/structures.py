@@ -7,18 +7,22 @@ Levels run from high resolution to low: index 0 has stride 8 (S4 in the paper), 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from litedetr.pixels import inside, normalised
+
 
 @dataclass(frozen=True)
 class ImageBatch:
     """Images of different sizes, zero-padded at the right and bottom to one size.
 
-    pixels: (B, 3, H, W), normalised, zero on padding.
+    pixels: (B, 3, H, W), zero on padding: uint8, RGB as images are stored, which is how they travel to the device; or
+        floats, normalised. The detector normalises bytes as it begins.
     sizes: (B, 2) int64, the (height, width) of every image without padding.
     padded: whether any image is smaller than (H, W); known on the host, so nothing waits for the device.
     """
@@ -27,19 +31,43 @@ class ImageBatch:
     sizes: Tensor
     padded: bool
 
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 and not self.pixels.is_floating_point():
+            raise TypeError(f"pixels: expected uint8 RGB or normalised floats, got {self.pixels.dtype}")
+
     @classmethod
-    def from_images(cls, images: Sequence[Tensor]) -> ImageBatch:
-        """Pad normalised images, each (3, h, w), to the largest height and width among them."""
+    def from_images(cls, images: Sequence[Tensor], shared: bool = False) -> ImageBatch:
+        """Pad images, each (3, h, w), all of bytes or all normalised, to the largest height and width among them.
+
+        Channels lie last in memory, as in a decoded image and in fast convolutions.
+        shared: in shared memory, from which another process takes them without a copy.
+        """
+        dtypes = {image.dtype for image in images}
+        if len(dtypes) > 1:
+            raise TypeError(f"images: expected one dtype, got {', '.join(sorted(map(str, dtypes)))}")
         sizes = [tuple(image.shape[-2:]) for image in images]
         height, width = (max(side) for side in zip(*sizes, strict=True))
-        pixels = images[0].new_zeros(len(images), 3, height, width)
+        padded = any(size != (height, width) for size in sizes)
+        pixels = _zeros((len(images), height, width, 3), images[0], shared).permute(0, 3, 1, 2)
         for slot, image, (h, w) in zip(pixels, images, sizes, strict=True):
             slot[:, :h, :w] = image
-        padded = any(size != (height, width) for size in sizes)
         return cls(pixels, torch.tensor(sizes, device=pixels.device), padded)
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def normalised(self) -> ImageBatch:
+        """With normalised floats in place of bytes, still zero on padding; floats stay as they are."""
+        if self.pixels.is_floating_point():
+            return self
+        pixels = normalised(self.pixels)
+        if self.padded and pixels.device.type == "cpu":  # sizes are at hand, and rows are written faster than masks
+            for image, (h, w) in zip(pixels, self.sizes.tolist(), strict=True):
+                image[:, h:] = 0
+                image[:, :h, w:] = 0
+        elif self.padded:
+            pixels.masked_fill_(~inside(self.sizes, *pixels.shape[-2:]), 0)
+        return replace(self, pixels=pixels)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ImageBatch:
         return replace(
@@ -47,6 +75,17 @@ class ImageBatch:
             pixels=self.pixels.to(device, non_blocking=non_blocking),
             sizes=self.sizes.to(device, non_blocking=non_blocking),
         )
+
+    def pin_memory(self) -> ImageBatch:
+        """In page-locked memory, from which a copy to a GPU runs beside the host: what DataLoader calls to pin."""
+        return replace(self, pixels=self.pixels.pin_memory(), sizes=self.sizes.pin_memory())
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor, shared: bool) -> Tensor:
+    if not shared:
+        return like.new_zeros(shape)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape) * like.element_size())  # which the system zeroes
+    return like.new_empty(0).set_(storage, 0, shape)
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,8 @@ def _leave(code: int, text: str | None = None) -> NoReturn:
 
 
 def _leave_system_errors_to_main(failure: threading.ExceptHookArgs) -> None:
-    """TensorBoard's thread raises its own once more where the next number is written: said twice is too much."""
-    if not isinstance(failure.exc_value, OSError):
+    """TensorBoard's thread raises its own once more where the next number is written; that a loader process ended while
+    a thread took its images, the main thread notices itself. Said twice is too much.
+    """
+    if not isinstance(failure.exc_value, (OSError, EOFError)):
         threading.__excepthook__(failure)

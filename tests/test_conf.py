@@ -97,6 +97,7 @@ def test_dino_has_a_full_encoder_and_no_a():
         (["data.classes=[ring, '']"], r"data.classes\[1\]: expected text that is not empty, got ''"),
         (["data.classes=[ring, ring]"], "data.classes: expected null or distinct category names"),
         (["data.num_workers=100000"], "data.num_workers: expected an integer in 0..256, got 100000"),
+        (["data.prefetch=0"], "data.prefetch: expected an integer in 1..64, got 0"),
         (["data.transforms.train_sides=[1000000]"], "data.transforms.train_sides: expected sides of 1 to 16384 pixels"),
         (
             ["data.transforms.max_side=100", "data.transforms.eval_side=200"],
@@ -157,7 +158,7 @@ def test_numbers_that_depend_on_system_and_size(system: str, size: str, numbers:
     assert (model.query_selection.num_queries, model.hybrid.num_queries, *widths) == numbers
 
 
-@pytest.mark.parametrize("script", ["train", "eval", "flops", "autotune", "memory"])
+@pytest.mark.parametrize("script", ["train", "eval", "feeding", "flops", "autotune", "memory"])
 def test_help_names_every_choice_of_every_group(script: str):
     """And no group that the script does not know."""
     with initialize_config_dir(str(CONF), version_base=None):

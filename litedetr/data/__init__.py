@@ -3,19 +3,18 @@
 from litedetr.data.annotations import read_categories
 from litedetr.data.build import DatasetPair, build_datasets, build_eval_dataset
 from litedetr.data.categories import Categories
+from litedetr.data.clock import Stopwatch
 from litedetr.data.coco import CocoDetection, coco_ground_truth
 from litedetr.data.coco_classes import COCO_CLASSES
 from litedetr.data.config import DataConfig, ShapesConfig, TransformConfig, require_workers
 from litedetr.data.errors import DataError
-from litedetr.data.images import IMAGENET_MEAN, IMAGENET_STD, denormalize, normalize, read_image, read_size, to_rgb
+from litedetr.data.images import read_image, read_size, resized, to_pixels, to_rgb
 from litedetr.data.sampling import EpochSampler, Sample, SampleKey, collate
 from litedetr.data.sources import ImageFiles, find_images
 from litedetr.data.transforms import evaluation_size
 
 __all__ = [
     "COCO_CLASSES",
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
     "Categories",
     "CocoDetection",
     "DataConfig",
@@ -26,18 +25,19 @@ __all__ = [
     "Sample",
     "SampleKey",
     "ShapesConfig",
+    "Stopwatch",
     "TransformConfig",
     "build_datasets",
     "build_eval_dataset",
     "coco_ground_truth",
     "collate",
-    "denormalize",
     "evaluation_size",
     "find_images",
-    "normalize",
     "read_categories",
     "read_image",
     "read_size",
     "require_workers",
+    "resized",
+    "to_pixels",
     "to_rgb",
 ]

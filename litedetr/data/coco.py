@@ -18,9 +18,10 @@ from torch.utils.data import Dataset
 from litedetr.boxes import xyxy_to_cxcywh
 from litedetr.data.annotations import CocoJson, is_ignored
 from litedetr.data.categories import Categories
+from litedetr.data.clock import Clock, untimed
 from litedetr.data.config import TransformConfig
 from litedetr.data.errors import DataError
-from litedetr.data.images import normalize, read_image
+from litedetr.data.images import read_image, to_pixels
 from litedetr.data.layout import SplitFiles
 from litedetr.data.remarks import object_remarks
 from litedetr.data.sampling import Sample, SampleKey
@@ -76,15 +77,22 @@ class CocoDetection(Dataset[Sample]):
         return len(self._table)
 
     def __getitem__(self, key: SampleKey | int) -> Sample:
+        return self.sample(key)
+
+    def sample(self, key: SampleKey | int, clock: Clock = untimed) -> Sample:
+        """The item of `key`. clock: gets the steps `decode`, `augment` and `resize`."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
+        with clock("decode"):
+            image = to_pixels(self._load(index))
         boxes, labels = self._table.objects(index)
-        item = LabelledImage(self._load(index), torch.from_numpy(boxes.copy()), torch.from_numpy(labels.copy()))
+        item = LabelledImage(image, torch.from_numpy(boxes.copy()), torch.from_numpy(labels.copy()))
         if self._training:
             sequence = np.random.SeedSequence(self._seed, spawn_key=(epoch, index))
-            item = augment(item, self._transforms, np.random.default_rng(sequence))
+            item = augment(item, self._transforms, np.random.default_rng(sequence), clock)
         else:
-            item = for_evaluation(item, self._transforms)
-        return Sample(normalize(item.image), self._target(index, item))
+            with clock("resize"):
+                item = for_evaluation(item, self._transforms)
+        return Sample(item.image, self._target(index, item))
 
     def image_path(self, image_id: int) -> Path:
         return self._path(self._index(image_id))
@@ -99,7 +107,7 @@ class CocoDetection(Dataset[Sample]):
 
     def _target(self, index: int, item: LabelledImage) -> Target:
         height, width = self._table.sizes[index].tolist()
-        boxes = xyxy_to_cxcywh(item.boxes / torch.tensor(item.image.size).repeat(2))
+        boxes = xyxy_to_cxcywh(item.boxes / torch.tensor(item.size).repeat(2))
         return Target(item.labels, boxes, int(self._table.ids[index]), (height, width))
 
     def _index(self, image_id: int) -> int:

@@ -9,6 +9,7 @@ from litedetr.config import ConfigError, require, typed
 
 LARGEST_SIDE, LONGEST_SIDE = 2**14, 2**16  # pixels: of what images are resized to, and of their cap
 MOST_WORKERS = 256  # processes, of each process that trains
+MOST_PREFETCHED = 64  # batches, of each process that loads images
 MOST_DRAWN, LARGEST_DRAWN, MOST_OBJECTS = 10**6, 4096, 1000  # images, pixels a side, objects of an image
 
 
@@ -100,6 +101,7 @@ class DataConfig:
     root: folder of a coco set, in one of the layouts of `litedetr.data.layout`.
     train_images ... val_annotations: explicit folders and JSON files, relative to `root` where it is given.
     classes: train and evaluate on these category names alone; None takes all.
+    num_workers: processes that load images. prefetch: batches that each of them loads in advance.
     """
 
     name: Literal["shapes", "coco"]
@@ -112,9 +114,12 @@ class DataConfig:
     classes: tuple[str, ...] | None = None
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
     num_workers: int = 0
+    prefetch: int = 2
 
     def __post_init__(self) -> None:
         require_workers("data.num_workers", self.num_workers)
+        expected = f"an integer in 1..{MOST_PREFETCHED}"
+        require(1 <= self.prefetch <= MOST_PREFETCHED, "data.prefetch", expected, self.prefetch)
         if self.classes is not None:
             distinct = 0 < len(self.classes) == len(set(self.classes))
             require(distinct, "data.classes", "null or distinct category names", self.classes)

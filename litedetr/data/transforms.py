@@ -10,37 +10,54 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from litedetr.data.clock import Clock, untimed
 from litedetr.data.config import TransformConfig
+from litedetr.data.images import resized
 
 LONGEST_BEFORE_CROP = 8192  # pixels; DETR knows no limit, and makes 600x1,200,000 pixels of a strip of 1x2000
 
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An RGB image with its objects: boxes (N, 4) float32 xyxy in pixels, labels (N,) int64."""
+    """image: (3, h, w) uint8 RGB. Its objects: boxes (N, 4) float32 xyxy in pixels, labels (N,) int64."""
 
-    image: Image.Image
+    image: Tensor
     boxes: Tensor
     labels: Tensor
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)."""
+        height, width = self.image.shape[-2:]
+        return width, height
 
-def augment(item: LabelledImage, config: TransformConfig, rng: np.random.Generator) -> LabelledImage:
-    """Random flip, random crop, random scale."""
+
+def augment(
+    item: LabelledImage, config: TransformConfig, rng: np.random.Generator, clock: Clock = untimed
+) -> LabelledImage:
+    """Random flip, random crop, random scale. clock: gets the steps `augment` and `resize`."""
+    with clock("augment"):
+        item = _flip_and_crop(item, config, rng)
+    with clock("resize"):
+        side = _choose(config.train_sides, rng) if config.train_sides else min(item.size)
+        return resize(item, side, config.max_side)
+
+
+def _flip_and_crop(item: LabelledImage, config: TransformConfig, rng: np.random.Generator) -> LabelledImage:
+    """Before a crop the image is resized."""
     if rng.random() < config.flip:
         item = flip(item)
     if config.crop and rng.random() < config.crop_probability:
         item = resize(item, _choose(config.crop_resize_sides, rng), LONGEST_BEFORE_CROP)
         item = _random_crop(item, config.crop_range, rng)
-    side = _choose(config.train_sides, rng) if config.train_sides else min(item.image.size)
-    return resize(item, side, config.max_side)
+    return item
 
 
 def for_evaluation(item: LabelledImage, config: TransformConfig) -> LabelledImage:
     """Resize to the evaluation size."""
-    return _resized(item, evaluation_size(item.image.size, config))
+    return _resized(item, evaluation_size(item.size, config))
 
 
 def evaluation_size(size: tuple[int, int], config: TransformConfig) -> tuple[int, int]:
@@ -50,15 +67,15 @@ def evaluation_size(size: tuple[int, int], config: TransformConfig) -> tuple[int
 
 def resize(item: LabelledImage, side: int, max_side: int | None = None) -> LabelledImage:
     """Resize the shortest side to `side`, or less if the longest would exceed `max_side`; boxes follow exactly."""
-    return _resized(item, resized_size(item.image.size, side, max_side))
+    return _resized(item, resized_size(item.size, side, max_side))
 
 
 def _resized(item: LabelledImage, new: tuple[int, int]) -> LabelledImage:
-    old = item.image.size
+    old = item.size
     if new == old:
         return item
     scale = torch.tensor([new[0] / old[0], new[1] / old[1]]).repeat(2)
-    return LabelledImage(item.image.resize(new, Image.Resampling.BILINEAR), item.boxes * scale, item.labels)
+    return LabelledImage(resized(item.image, new), item.boxes * scale, item.labels)
 
 
 def resized_size(size: tuple[int, int], side: int, max_side: int | None = None) -> tuple[int, int]:
@@ -76,10 +93,10 @@ def resized_size(size: tuple[int, int], side: int, max_side: int | None = None) 
 
 def flip(item: LabelledImage) -> LabelledImage:
     """Mirror left and right."""
-    width = item.image.size[0]
+    width = item.size[0]
     x1, y1, x2, y2 = item.boxes.unbind(-1)
     boxes = torch.stack([width - x2, y1, width - x1, y2], dim=-1)
-    return LabelledImage(item.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), boxes, item.labels)
+    return LabelledImage(item.image.flip(-1), boxes, item.labels)
 
 
 def crop(item: LabelledImage, left: int, top: int, size: tuple[int, int]) -> LabelledImage:
@@ -88,15 +105,15 @@ def crop(item: LabelledImage, left: int, top: int, size: tuple[int, int]) -> Lab
     boxes = item.boxes - torch.tensor([left, top, left, top])
     boxes = torch.minimum(boxes.clamp(min=0), torch.tensor([width, height, width, height]))
     kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    image = item.image.crop((left, top, left + width, top + height))
+    image = item.image[:, top : top + height, left : left + width]
     return LabelledImage(image, boxes[kept], item.labels[kept])
 
 
 def _random_crop(item: LabelledImage, sides: tuple[int, int], rng: np.random.Generator) -> LabelledImage:
     low, high = sides
-    width, height = (int(rng.integers(min(low, full), min(high, full), endpoint=True)) for full in item.image.size)
-    left = int(rng.integers(item.image.width - width, endpoint=True))
-    top = int(rng.integers(item.image.height - height, endpoint=True))
+    width, height = (int(rng.integers(min(low, full), min(high, full), endpoint=True)) for full in item.size)
+    left = int(rng.integers(item.size[0] - width, endpoint=True))
+    top = int(rng.integers(item.size[1] - height, endpoint=True))
     return crop(item, left, top, (width, height))
 
 

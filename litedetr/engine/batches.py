@@ -14,11 +14,12 @@ from litedetr.engine.loader import Loader, MicroBatch
 
 @dataclass(frozen=True)
 class LoaderSettings:
-    """batch_size: images of one micro-batch of one rank."""
+    """batch_size: images of one micro-batch of one rank. prefetch: as Loader's."""
 
     batch_size: int
     num_workers: int
     seed: int
+    prefetch: int | None = None
 
 
 def loader_settings(config: RunConfig, ranks: Ranks) -> LoaderSettings:
@@ -27,7 +28,7 @@ def loader_settings(config: RunConfig, ranks: Ranks) -> LoaderSettings:
     shares = ranks.world_size * accumulate
     expected = f"a multiple of processes ({ranks.world_size}) x schedule.accumulate ({accumulate})"
     require(total % shares == 0, "schedule.batch_size", expected, total)
-    return LoaderSettings(total // shares, config.data.num_workers, config.seed)
+    return LoaderSettings(total // shares, config.data.num_workers, config.seed, config.data.prefetch)
 
 
 class StepBatches:
@@ -41,7 +42,7 @@ class StepBatches:
         expected = f"at most the number of training images ({len(dataset)})"
         require(self.steps_per_epoch > 0, "schedule.batch_size", expected, batch_size, advice)
         self.sampler = _sampler(dataset, settings, ranks, training=True)
-        self.loader = Loader(dataset, self.sampler, settings.num_workers)
+        self.loader = _loader(dataset, self.sampler, settings, ranks)
 
     def from_step(self, step: int) -> Iterator[list[MicroBatch]]:
         """Endless, one list an optimiser step, beginning with step number `step`."""
@@ -65,7 +66,12 @@ def _fitting(num_images: int, world_size: int, accumulate: int) -> str:
 
 def evaluation_batches(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks) -> Loader:
     """Batches that hold every image once over all ranks."""
-    return Loader(dataset, _sampler(dataset, settings, ranks, training=False), settings.num_workers)
+    return _loader(dataset, _sampler(dataset, settings, ranks, training=False), settings, ranks)
+
+
+def _loader(dataset: CocoDetection, sampler: EpochSampler, settings: LoaderSettings, ranks: Ranks) -> Loader:
+    pin = ranks.device.type == "cuda"
+    return Loader(dataset, sampler, settings.num_workers, prefetch=settings.prefetch, pin=pin)
 
 
 def _sampler(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks, training: bool) -> EpochSampler:

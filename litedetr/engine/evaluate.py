@@ -53,7 +53,8 @@ def evaluate_checkpoint(config: EvalConfig, otherwise: str = OTHER_DATA) -> tupl
     loaded = load_detector(config.path)
     with join_ranks(config.device) as ranks:
         dataset = validation_set(config, loaded, otherwise)
-        settings = LoaderSettings(config.batch_size, _data_config(config, loaded).num_workers, 0)
+        data = _data_config(config, loaded)
+        settings = LoaderSettings(config.batch_size, data.num_workers, 0, data.prefetch)
         with evaluation_batches(dataset, settings, ranks) as batches:
             model = for_inference(loaded.model, ranks.device, config.precision)
             evaluation = Evaluator(dataset, batches, config.precision, ranks)(model)

@@ -60,7 +60,8 @@ class Evaluator:
     def _detect(self, model: nn.Module) -> Iterator[list[np.ndarray]]:
         for images, targets in self.batches:
             sizes = [target.original_size for target in targets.items]
-            found = detect(model, images.to(self.ranks.device), sizes, self.precision)
+            on_device = images.to(self.ranks.device, non_blocking=True)
+            found = detect(model, on_device, sizes, self.precision)
             yield [as_rows(*pair, self.categories) for pair in zip(targets.items, found, strict=True)]
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from litedetr.config import as_type, require
-from litedetr.data import Categories, TransformConfig, evaluation_size, normalize
+from litedetr.data import Categories, TransformConfig, evaluation_size, resized, to_pixels
 from litedetr.engine.checkpoint import LoadedDetector, checkpoint_file, load_detector
 from litedetr.engine.config import Device, Precision
 from litedetr.engine.cuda_graphs import CudaGraphs, GpuCapture, check_cuda_graphs
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Preparation:
-    """An RGB image -> (3, h, w), resized and normalised as in evaluation."""
+    """An RGB image -> (3, h, w) uint8, resized as in evaluation."""
 
     transforms: TransformConfig
 
@@ -42,8 +42,7 @@ class Preparation:
         return evaluation_size(size, self.transforms)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        size = self.size(image.size)
-        return normalize(image if size == image.size else image.resize(size, Image.Resampling.BILINEAR))
+        return resized(to_pixels(image), self.size(image.size))
 
 
 class Predictor:

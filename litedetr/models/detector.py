@@ -34,6 +34,7 @@ class Detector(nn.Module):
         self.decoder = Decoder(config, num_classes)
 
     def forward(self, images: ImageBatch, targets: TargetBatch | None = None) -> DetectorOutput:
+        images = images.normalised()
         pyramid = self.neck(self.backbone(images), images)
         memory = self.encoder(pyramid)
         selected, proposals = self.query_selection(memory, self._num_one_to_many(targets))

@@ -21,9 +21,9 @@ from litedetr.data import (
     SampleKey,
     TransformConfig,
     collate,
-    denormalize,
 )
 from litedetr.data.layout import SplitFiles
+from litedetr.structures import ImageBatch
 
 Content = dict[str, Any]
 Write = Callable[..., SplitFiles]
@@ -62,11 +62,12 @@ def test_images_without_objects_have_empty_targets(content: Content, write: Writ
     assert target.labels.dtype == torch.int64
 
 
-def test_pixels_are_normalised_and_back(content: Content, write: Write, native: Any) -> None:
+def test_images_are_bytes_until_the_detector_normalises_them(content: Content, write: Write, native: Any) -> None:
     image = CocoDetection(write(content), native, training=False)[0].image
+    assert image.dtype == torch.uint8
+    assert image[:, 0, 0].tolist() == [200, 30, 60]
     red = (200 / 255 - 0.485) / 0.229
-    torch.testing.assert_close(image[0], torch.full((20, 40), red))
-    torch.testing.assert_close(denormalize(image)[:, 0, 0], torch.tensor([200, 30, 60]) / 255)
+    torch.testing.assert_close(ImageBatch.from_images([image]).normalised().pixels[0, 0], torch.full((20, 40), red))
 
 
 def test_classes_restrict_targets_and_ground_truth(content: Content, write: Write, native: Any) -> None:

@@ -73,7 +73,7 @@ def test_training_ranks_that_would_run_out_of_batches_are_refused() -> None:
 
 def test_collate_pads_and_counts() -> None:
     samples = [
-        Sample(torch.ones(3, *size), Target(torch.arange(n), torch.rand(n, 4), n, size))
+        Sample(torch.ones(3, *size, dtype=torch.uint8), Target(torch.arange(n), torch.rand(n, 4), n, size))
         for n, size in ((2, (4, 6)), (0, (5, 3)))
     ]
     images, targets = collate(samples)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from litedetr.data import TransformConfig
+from litedetr.data import TransformConfig, images, to_pixels, transforms
 from litedetr.data.transforms import LabelledImage, augment, crop, flip, for_evaluation, resize, resized_size
 
 RED = (255, 0, 0)
@@ -19,12 +19,12 @@ def labelled(width: int, height: int, box: tuple[int, int, int, int]) -> Labelle
     """A red rectangle on black; `box` is (x1, y1, x2, y2), its end not included."""
     image = Image.new("RGB", (width, height))
     ImageDraw.Draw(image).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=RED)
-    return LabelledImage(image, torch.tensor([box], dtype=torch.float32), torch.tensor([3]))
+    return LabelledImage(to_pixels(image), torch.tensor([box], dtype=torch.float32), torch.tensor([3]))
 
 
-def red_box(image: Image.Image) -> tuple[float, ...]:
+def red_box(image: torch.Tensor) -> tuple[float, ...]:
     """Tight xyxy box of the pixels that are at least half red."""
-    rows, columns = np.nonzero(np.asarray(image)[..., 0] > 127)
+    rows, columns = np.nonzero(image[0].numpy() > 127)
     return (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
 
 
@@ -56,7 +56,7 @@ def test_boxes_stay_on_the_object_through_each_transform(size: tuple[int, int]) 
 
 def test_boxes_follow_the_rounded_size_of_each_side() -> None:
     changed = resize(labelled(30, 20, (0, 0, 30, 20)), 7)
-    assert changed.image.size == (10, 7)
+    assert changed.size == (10, 7)
     assert changed.boxes[0].tolist() == pytest.approx([0, 0, 10, 7])
 
 
@@ -65,17 +65,17 @@ def test_boxes_stay_on_the_object_through_augmentation() -> None:
     sizes = set()
     for seed in range(60):
         changed = augment(item, DETR, np.random.default_rng(seed))
-        sizes.add(changed.image.size)
+        sizes.add(changed.size)
         assert changed.boxes[0].tolist() == pytest.approx(red_box(changed.image), abs=1.5)
-        assert min(changed.image.size) in DETR.train_sides or max(changed.image.size) == 133
-        assert max(changed.image.size) <= 133
+        assert min(changed.size) in DETR.train_sides or max(changed.size) == 133
+        assert max(changed.size) <= 133
     assert len(sizes) > 20
 
 
 def test_crop_clips_boxes_and_drops_those_outside() -> None:
     boxes = torch.tensor([[0, 0, 8, 8], [4, 4, 30, 14], [0, 10, 40, 20], [32, 0, 40, 9]], dtype=torch.float32)
-    changed = crop(LabelledImage(Image.new("RGB", (40, 30)), boxes, torch.arange(4)), 8, 6, (20, 10))
-    assert changed.image.size == (20, 10)
+    changed = crop(LabelledImage(to_pixels(Image.new("RGB", (40, 30))), boxes, torch.arange(4)), 8, 6, (20, 10))
+    assert changed.size == (20, 10)
     assert changed.labels.tolist() == [1, 2]
     assert changed.boxes.tolist() == [[0, 0, 20, 8], [0, 4, 20, 10]]
 
@@ -83,13 +83,13 @@ def test_crop_clips_boxes_and_drops_those_outside() -> None:
 def test_crop_window_lies_in_the_range_and_in_the_image() -> None:
     """A window drawn too large, or beyond the image, would show black where the image is white."""
     config = TransformConfig((), 1333, None, 0.0, True, 1.0, crop_resize_sides=(50,), crop_range=(40, 70))
-    white = LabelledImage(Image.new("RGB", (100, 50), "white"), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    white = LabelledImage(to_pixels(Image.new("RGB", (100, 50), "white")), torch.zeros(0, 4), torch.zeros(0).long())
     widths, heights = set(), set()
     for seed in range(80):
-        image = augment(white, config, np.random.default_rng(seed)).image
-        assert np.asarray(image).min() == 255
-        widths.add(image.width)
-        heights.add(image.height)
+        changed = augment(white, config, np.random.default_rng(seed))
+        assert changed.image.min() == 255
+        widths.add(changed.size[0])
+        heights.add(changed.size[1])
     assert min(widths) < 45
     assert 65 < max(widths) <= 70
     assert min(heights) >= 40
@@ -107,15 +107,15 @@ def test_flip_and_scale_come_as_often_as_configured() -> None:
     item = labelled(60, 40, (0, 0, 20, 40))
     changed = [augment(item, config, np.random.default_rng(seed)) for seed in range(400)]
     assert 70 < sum(bool(c.boxes[0, 0] > 0) for c in changed) < 130
-    assert set(Counter(c.image.height for c in changed)) == {40, 50}
-    assert 150 < sum(c.image.height == 40 for c in changed) < 250
+    assert set(Counter(c.size[1] for c in changed)) == {40, 50}
+    assert 150 < sum(c.size[1] == 40 for c in changed) < 250
 
 
 def test_native_size_is_kept_up_to_the_cap() -> None:
     config = TransformConfig((), 64, None, 0.0, False)
     rng = np.random.default_rng(0)
-    assert augment(labelled(64, 33, (1, 1, 9, 9)), config, rng).image.size == (64, 33)
-    assert augment(labelled(128, 66, (1, 1, 9, 9)), config, rng).image.size == (64, 33)
+    assert augment(labelled(64, 33, (1, 1, 9, 9)), config, rng).size == (64, 33)
+    assert augment(labelled(128, 66, (1, 1, 9, 9)), config, rng).size == (64, 33)
 
 
 def test_evaluation_is_resized_only() -> None:
@@ -126,9 +126,9 @@ def test_evaluation_is_resized_only() -> None:
 
 @pytest.mark.parametrize("size", [(1, 2000), (2000, 1)])
 def test_a_strip_does_not_burst_the_crop(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes, whole = [], Image.Image.resize
-    monkeypatch.setattr(Image.Image, "resize", lambda image, new, *rest: sizes.append(new) or whole(image, new, *rest))
+    sizes, whole = [], images.resized
+    monkeypatch.setattr(transforms, "resized", lambda pixels, new: sizes.append(new) or whole(pixels, new))
     always = replace(DETR, crop_probability=1.0)
     item = augment(labelled(*size, (0, 0, *size)), always, np.random.default_rng(0))
-    assert max(max(new) for new in sizes) <= 8192
-    assert max(item.image.size) <= always.max_side
+    assert 133 < max(max(new) for new in sizes) <= 8192
+    assert max(item.size) <= always.max_side

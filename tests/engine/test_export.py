@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from litedetr.config import ConfigError, to_mapping
-from litedetr.data import Categories, DataConfig, TransformConfig, normalize
+from litedetr.data import Categories, DataConfig, TransformConfig, to_pixels
 from litedetr.engine import Checkpoint, load_detector, save_checkpoint
 from litedetr.engine.checkpoint import Progress
 from litedetr.engine.convert import NO_ROOT
@@ -82,7 +82,7 @@ def noise(*shape: int) -> Tensor:
 def detections(checkpoint: Path, images: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
     """By the way that training and evaluation go, in pixels of the images."""
     model = load_detector(checkpoint).model
-    batch = ImageBatch.from_images([normalize(Image.fromarray(image.permute(1, 2, 0).numpy())) for image in images])
+    batch = ImageBatch.from_images([to_pixels(Image.fromarray(image.permute(1, 2, 0).numpy())) for image in images])
     found = postprocess(model(batch).predictions, [tuple(images.shape[-2:])] * len(images))
     return [(x.scores, x.labels, x.boxes) for x in found]
 

@@ -24,7 +24,7 @@ def samples(cache):
 
 def batch_of(samples, dtype: torch.dtype) -> MicroBatch:
     images, targets = collate(samples)
-    return replace(images, pixels=images.pixels.to(dtype)), replace(targets, boxes=targets.boxes.to(dtype))
+    return replace(images, pixels=images.normalised().pixels.to(dtype)), replace(targets, boxes=targets.boxes.to(dtype))
 
 
 # Of 4 or 5 tokens an image, 3 are the detector's own; images have up to 3 objects, which one-to-many queries see twice.

@@ -23,6 +23,7 @@ from litedetr.config import from_mapping
 from litedetr.data import DataConfig
 from litedetr.engine import EvalConfig, PredictConfig, RunConfig, beside_model, detector_config
 from litedetr.engine.export import ExportConfig
+from litedetr.engine.feeding import FeedingConfig
 from litedetr.engine.memory import StepConfig
 from litedetr.models import DetectorConfig
 
@@ -129,6 +130,7 @@ SOURCES = [
     Source("predict", (CHECKPOINT, "source=photos"), strict(PredictConfig)),
     Source("export", (CHECKPOINT, "check_sizes=[[1,64,64]]"), strict(ExportConfig)),
     Source("benchmark", (), strict(BenchmarkConfig)),
+    Source("feeding", (), strict(FeedingConfig)),
     Source("memory", ("size=small",), model_beside(MemoryConfig, StepConfig)),
     Source("flops", ("tables=[1]",), model_beside(FlopsConfig)),
     Source("autotune", (), model_beside(AutotuneConfig)),

@@ -29,7 +29,7 @@ def double_precision() -> Iterator[None]:
 
 def double(batch: MicroBatch) -> MicroBatch:
     images, targets = batch
-    return replace(images, pixels=images.pixels.double()), replace(targets, boxes=targets.boxes.double())
+    return replace(images, pixels=images.normalised().pixels.double()), replace(targets, boxes=targets.boxes.double())
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from litedetr.data import IMAGENET_MEAN, IMAGENET_STD
 from litedetr.models import Detector, DetectorConfig, fold_frozen_norms, level_shapes
+from litedetr.pixels import IMAGENET_MEAN, IMAGENET_STD
 from litedetr.postprocess import best_pairs
 from litedetr.structures import ImageBatch, Predictions
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from litedetr.pixels import inside
 from litedetr.structures import ImageBatch
 
 
@@ -28,9 +29,7 @@ class PaddingMask:
 
     def valid(self, height: int, width: int) -> Tensor:
         """(B, 1, H, W) bool, True on the image."""
-        rows = torch.arange(height, device=self.sizes.device) < self.sizes[:, :1]
-        columns = torch.arange(width, device=self.sizes.device) < self.sizes[:, 1:]
-        return (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
+        return inside(self.sizes, height, width)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class TransformersBackbone(nn.Module):
         self.out_channels = list(self.body.channels)
 
     def forward(self, images: ImageBatch) -> list[FeatureMap]:
-        maps = self.body(images.pixels).feature_maps
+        maps = self.body(images.pixels.contiguous()).feature_maps
         mask = PaddingMask.of(images)
         return [_feature_map(values, stride, mask) for values, stride in zip(maps, self.strides, strict=True)]
 
