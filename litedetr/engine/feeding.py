@@ -29,7 +29,7 @@ class FeedingConfig:
 
     data: DataConfig
     batch_size: int = 16
-    num_images: int = 64
+    num_images: int = 128
     workers: tuple[int, ...] = (1, 2)
     step_ms: float | None = None
     seed: int = 0
@@ -127,6 +127,6 @@ def _rate(dataset: CocoDetection, batches: Sequence[Keys], workers: int, config:
         for _ in islice(given, workers * (prefetch + 1)):  # those that were read while processes started
             pass
         start, number = time.perf_counter(), 0
-        for images, _ in islice(given, max(len(batches), workers)):
+        for images, _ in islice(given, max(len(batches), 4 * workers)):
             number += len(images)
         return number / (time.perf_counter() - start)

@@ -3,6 +3,7 @@
 Without a GPU PyTorch does not start the thread; here it is made to believe in one.
 """
 
+import inspect
 import os
 import signal
 import threading
@@ -12,7 +13,7 @@ import pytest
 import torch
 from engine_helpers import run_config
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, dataloader
 from torch.utils.data._utils import pin_memory
 
 from litedetr.data import DataError, Sample, build_datasets
@@ -37,6 +38,8 @@ class Images(Dataset):
 @pytest.fixture
 def pinned(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
     """The threads that pinned a tensor."""
+    if "torch.accelerator.is_available" not in inspect.getsource(dataloader):
+        pytest.skip("older: asks for CUDA by name")
     threads = []
 
     def pin(x: Tensor) -> Tensor:
