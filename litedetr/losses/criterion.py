@@ -25,18 +25,6 @@ class Losses:
     parts: dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class MatchedPart:
-    """Layers that are matched together, with the suffixes of their losses."""
-
-    suffixes: tuple[str, ...]
-    group: Group
-
-    @classmethod
-    def of(cls, layers: dict[str, Predictions], targets: TargetBatch, repeats: int = 1) -> MatchedPart:
-        return cls(tuple(layers), Group(tuple(map(_full_precision, layers.values())), targets, repeats))
-
-
 class Criterion:
     """criterion(output, targets) -> Losses.
 
@@ -49,37 +37,36 @@ class Criterion:
 
     def read(self, output: DetectorOutput, targets: TargetBatch) -> Readout:
         """What the host must know of `output` before its loss. Waits for the device; nothing else here does."""
-        return read(output, [part.group for part in self._matched_parts(output, targets)], self.config)
+        return read(output, self._groups(output, targets), self.config)
 
     def __call__(self, output: DetectorOutput, targets: TargetBatch, readout: Readout | None = None) -> Losses:
-        """readout: of the same arguments, where the caller has looked at it; else it is made here."""
-        parts = self._matched_parts(output, targets)
-        groups = [part.group for part in parts]
-        readout = read(output, groups, self.config) if readout is None else readout
+        """readout: of the same arguments, if the caller has looked at it; else it is made here."""
+        readout = self.read(output, targets) if readout is None else readout
         terms: dict[str, Tensor] = {}
-        for part, assignments in zip(parts, match(groups, readout.costs), strict=True):
-            normaliser = targets.num_boxes * part.group.repeats
-            for suffix, layer, pairs in zip(part.suffixes, part.group.layers, assignments, strict=True):
+        for known, assignments in zip(readout.costs, match(readout.costs), strict=True):
+            normaliser = targets.num_boxes * known.group.repeats
+            for (suffix, layer), pairs in zip(known.group.layers.items(), assignments, strict=True):
                 self._add(terms, suffix, self._terms(layer, pairs, normaliser))
         if output.denoising is not None:
-            for i, layer_terms in enumerate(self._denoising(output.denoising, targets)):
-                self._add(terms, f"_denoising_{i}", layer_terms)
+            for i, part in enumerate(self._denoising(output.denoising, targets)):
+                self._add(terms, f"_denoising_{i}", part)
         total = torch.stack([self._weight(name) * value for name, value in terms.items()]).sum()
         return Losses(total, {name: value.detach() for name, value in terms.items()})
 
     @staticmethod
-    def _matched_parts(output: DetectorOutput, targets: TargetBatch) -> list[MatchedPart]:
+    def _groups(output: DetectorOutput, targets: TargetBatch) -> list[Group]:
+        """What is matched: layers and proposals, then proposals that know no class, then one-to-many queries."""
         layers = {f"_{i}": layer for i, layer in enumerate(output.layers[:-1])} | {"": output.predictions}
         proposals = output.proposals
         if proposals is not None and not proposals.foreground:
             layers["_proposals"] = proposals
-        parts = [MatchedPart.of(layers, targets)]
+        groups = [Group(layers, targets)]
         if proposals is not None and proposals.foreground:
-            parts.append(MatchedPart.of({"_proposals": proposals}, targets.without_classes()))
+            groups.append(Group({"_proposals": proposals}, targets.without_classes()))
         if output.one_to_many is not None:  # every object is there several times, in the normaliser too (H-DETR, 3.2)
             layers = {f"_one_to_many_{i}": layer for i, layer in enumerate(output.one_to_many.layers)}
-            parts.append(MatchedPart.of(layers, targets, output.one_to_many.num_repeats))
-        return parts
+            groups.append(Group(layers, targets, output.one_to_many.num_repeats))
+        return [replace(group, layers=_full_precision_of(group.layers)) for group in groups]
 
     def _denoising(self, denoising: DenoisingOutput, targets: TargetBatch) -> list[dict[str, Tensor]]:
         """Padding slots are left out, so that an image's loss does not depend on its batch."""
@@ -111,6 +98,10 @@ class Criterion:
         weights = self.config.weights
         term = {"class": weights.classes, "l1": weights.l1, "giou": weights.giou}[name.split("_")[0]]
         return term * self.config.one_to_many if "_one_to_many_" in name else term
+
+
+def _full_precision_of(layers: dict[str, Predictions]) -> dict[str, Predictions]:
+    return {suffix: _full_precision(layer) for suffix, layer in layers.items()}
 
 
 def _full_precision(predictions: Predictions) -> Predictions:

@@ -21,7 +21,7 @@ from litedetr.transfers import to_device
 class Group:
     """Layers whose Q queries are matched to the same objects, every object `repeats` times."""
 
-    layers: tuple[Predictions, ...]
+    layers: dict[str, Predictions]  # by the suffix of their losses
     targets: TargetBatch
     repeats: int = 1
 
@@ -30,6 +30,7 @@ class Group:
 class HostCosts:
     """What the matching of a group needs, on the host."""
 
+    group: Group
     costs: np.ndarray  # (layers, B, Q, N), N the most objects of an image; an image's own are the first columns
     usable: np.ndarray  # (B, Q), which queries can be matched
 
@@ -48,8 +49,8 @@ class Assignment:
 def group_costs(group: Group, config: LossConfig) -> tuple[Tensor, Tensor]:
     """`costs` and `usable` of HostCosts, on the device."""
     labels, boxes, _ = group.targets.padded(max(group.targets.counts))
-    costs = torch.stack([_cost(predictions, labels, boxes, config) for predictions in group.layers])
-    valid = group.layers[0].valid
+    costs = torch.stack([_cost(predictions, labels, boxes, config) for predictions in group.layers.values()])
+    valid = next(iter(group.layers.values())).valid
     usable = costs.new_ones(costs.shape[1:3], dtype=torch.bool) if valid is None else valid
     return costs, usable
 
@@ -64,7 +65,7 @@ def _cost(predictions: Predictions, labels: Tensor, boxes: Tensor, config: LossC
     return config.cost.classes * classes + config.cost.l1 * l1 - config.cost.giou * giou
 
 
-def match(groups: Sequence[Group], costs: Sequence[HostCosts]) -> list[list[Assignment]]:
+def match(costs: Sequence[HostCosts]) -> list[list[Assignment]]:
     """For each layer of each group the assignment of least cost between its queries and each image's objects (DETR,
     Eq. 1).
 
@@ -72,26 +73,25 @@ def match(groups: Sequence[Group], costs: Sequence[HostCosts]) -> list[list[Assi
     assignments go to the device in one copy.
     Raises ValueError where a cost is not finite, which only diverged predictions have.
     """
-    known = zip(groups, costs, strict=True)
-    pairs = [_pairs(layer, of_group.usable, group) for group, of_group in known for layer in of_group.costs]
+    pairs = [_pairs(layer, known) for known in costs for layer in known.costs]
     together = torch.from_numpy(np.concatenate(pairs, axis=1))
-    on_device = to_device(together, groups[0].targets.boxes.device).split([part.shape[1] for part in pairs], dim=1)
-    parts = iter(on_device)
-    return [[_assignment(next(parts), group.targets) for _ in group.layers] for group in groups]
+    on_device = to_device(together, costs[0].group.targets.boxes.device)
+    parts = iter(on_device.split([part.shape[1] for part in pairs], dim=1))
+    return [[_assignment(next(parts), known.group.targets) for _ in known.costs] for known in costs]
 
 
-def _pairs(costs: np.ndarray, usable: np.ndarray, group: Group) -> np.ndarray:
-    """One layer's pairs (3, n) of image, query and object, the latter counted through the batch; costs (B, Q, N)."""
-    targets = group.targets
+def _pairs(costs: np.ndarray, known: HostCosts) -> np.ndarray:
+    """The pairs (3, n) of one layer, whose costs are (B, Q, N): image, query and object, counted through the batch."""
+    targets, repeats = known.group.targets, known.group.repeats
     starts = np.cumsum([0, *targets.counts])
     found = []
-    for image, (cost, rows, count) in enumerate(zip(costs, usable, targets.counts, strict=True)):
+    for image, (cost, rows, count) in enumerate(zip(costs, known.usable, targets.counts, strict=True)):
         (queries,) = rows.nonzero()
         cost = cost[queries, :count]
         if not np.isfinite(cost).all():
             where = targets.image_ids[image]
             raise ValueError(f"image {where}: predictions are not finite, nothing can be matched to them")
-        chosen, columns = linear_sum_assignment(np.tile(cost, (1, group.repeats)))
+        chosen, columns = linear_sum_assignment(np.tile(cost, (1, repeats)))
         objects = columns % max(count, 1) + starts[image]
         found.append(np.stack([np.full_like(chosen, image), queries[chosen], objects]))
     return np.concatenate(found, axis=1)

@@ -28,8 +28,8 @@ def read(output: DetectorOutput, groups: Sequence[Group], config: LossConfig) ->
     on_device = [tensor for group in groups for tensor in group_costs(group, config)]
     finite, *costs = to_host(_all_finite(list(named.values())), *on_device)
     broken = [name for name, is_finite in zip(named, finite.tolist(), strict=True) if not is_finite]
-    pairs = zip(costs[::2], costs[1::2], strict=True)
-    return Readout(broken, [HostCosts(cost.numpy(), usable.numpy()) for cost, usable in pairs])
+    known = zip(groups, costs[::2], costs[1::2], strict=True)
+    return Readout(broken, [HostCosts(group, cost.numpy(), usable.numpy()) for group, cost, usable in known])
 
 
 def _named(output: DetectorOutput) -> dict[str, Predictions]:

@@ -41,8 +41,8 @@ def targets(*counts, seed=1):
 
 def pairs_of(p, wanted, repeats=1):
     """The assignment of one layer."""
-    groups = [Group((p,), wanted, repeats)]
-    ((assignment,),) = match(groups, read(DetectorOutput((p,)), groups, CONFIG).costs)
+    group = Group({"": p}, wanted, repeats)
+    ((assignment,),) = match(read(DetectorOutput((p,)), [group], CONFIG).costs)
     return assignment
 
 
