@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
@@ -19,6 +20,7 @@ from kernels.fused.jobs import Campaign, Job, Untuned
 from kernels.fused.launch import Launch, Shape, rule
 from kernels.workloads import Workload
 
+TRITON = tuple(map(int, triton.__version__.split(".")[:2]))
 TARGET = GPUTarget("cuda", 90, 32)
 SMALL = Workload("shared", torch.bfloat16, (1, 2), shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2)
 OTHER = replace(SMALL, num_queries=16, query_levels=None)
@@ -44,17 +46,21 @@ with Compilers(GPUTarget("cuda", 90, 32), 1, 100) as compilers:
 print(json.dumps([x if isinstance(x, str) else [x.fingerprint, x.spilled] for x in found]))
 """
 LAUNCH = """
+import inspect
 import json
 import os
 import torch
 from triton.backends.compiler import GPUTarget
+from triton.compiler import CompiledKernel
 from triton.runtime.driver import driver
 from kernels.fused.backend import backward, forward
 from kernels.fused.launch import Launch, Segments
 from kernels.workloads import Workload
 
+RESULTS = 5 if "n_max_threads" in inspect.getsource(CompiledKernel._init_handles) else 4  # fewer in Triton 3.2
+
 class Utils:
-    def load_binary(self, *_): return 1, 2, 96, 0, 1024
+    def load_binary(self, *_): return (1, 2, 96, 0, 1024)[:RESULTS]
     def get_device_properties(self, _): return {"max_shared_mem": 232448, "max_num_regs": 65536, "warpSize": 32}
     def __getattr__(self, _): return lambda *a, **k: None
 
@@ -101,7 +107,7 @@ def test_a_launch_finds_what_was_compiled_ahead(tmp_path):
     wrong, forward, backward, segments, staged = output(COMPILE, tmp_path)
     assert wrong.startswith("ValueError: block_queries: expected at most 1024")
     assert len({forward[0], backward[0], segments[0]}) == 3
-    assert staged[0] == forward[0]  # there is nothing to pipeline
+    assert staged[0] == forward[0] or TRITON < (3, 6)  # which finds nothing to pipeline
     assert forward[1] == 0
     # of the deterministic pass the backward kernel is not a segments launch's to compile; and Launch(8, 1) was not
     assert output(LAUNCH, tmp_path) == [5, 0, 1, 2]
