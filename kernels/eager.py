@@ -34,7 +34,7 @@ def eager_attention(name: str, backend: Backend, operator: BackwardOperator) -> 
 
     # an opaque step to torch.compile, where it compiles what is left of a function between breaks of the graph
     @torch._disable_dynamo
-    def backward(*arguments) -> Sequence[Tensor | None]:
+    def differentiate(*arguments: object) -> Sequence[Tensor | None]:
         with torch._C._AutoDispatchBelowADInplaceOrView():
             return backends.backward(backend, *arguments).tensors
 
@@ -65,7 +65,7 @@ def eager_attention(name: str, backend: Backend, operator: BackwardOperator) -> 
             if torch.is_grad_enabled() or is_watched() or not are_plain(grad_out, out, *tensors):
                 grads = operator(*arguments)
             else:
-                grads = backward(*arguments)
+                grads = differentiate(*arguments)
             kept = [grad if is_wanted else None for grad, is_wanted in zip(grads, wanted, strict=True)]
             return None, None, *kept
 

@@ -4,6 +4,8 @@ backend "reference" is plain PyTorch (kernels/reference.py), which also differen
 exports; the others have first derivatives in reverse mode and raise RuntimeError for more. "triton" takes the
 fused kernels (kernels/fused); "auto" takes the fastest one for the tensors' device: kernels/cpu on a CPU and on meta,
 elsewhere the fused kernels, or the reference where Triton is not installed.
+
+Before a CUDA graph is captured, what it holds must have run once with the same shapes (kernels/constants.py).
 """
 
 from __future__ import annotations

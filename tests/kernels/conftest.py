@@ -28,6 +28,13 @@ def chosen_path(request, monkeypatch) -> None:
 
 
 @pytest.fixture
+def both_paths(request) -> None:
+    """Of tests that choose between the paths themselves."""
+    if request.config.getoption("--operators"):
+        pytest.skip("--operators leaves no choice of path")
+
+
+@pytest.fixture
 def few_programs(monkeypatch) -> None:
     """The interpreter takes 30 ms for each."""
     from kernels.fused import launch  # not above: needs Triton

@@ -19,12 +19,7 @@ from kernels.cpu import CpuBackend
 from kernels.fused.backend import FusedBackend
 from kernels.plain import is_plain
 
-
-@pytest.fixture(autouse=True)
-def few_and_chosen_here(few_programs, request):
-    if request.config.getoption("--operators"):
-        pytest.skip("chooses the path itself")
-
+pytestmark = pytest.mark.usefixtures("few_programs", "both_paths")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 KINDS = ["deformable", "shared", "own"]

@@ -17,7 +17,7 @@ from kernels.fused.limits import MOST_GRID
 from kernels.fused.sizes import Sizes, power_of_two
 from kernels.workloads import Workload
 
-pytestmark = pytest.mark.usefixtures("few_programs")
+pytestmark = pytest.mark.usefixtures("few_programs", "both_paths")
 
 BACKENDS = ["auto", "triton", "reference"]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
