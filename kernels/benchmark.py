@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from kernels.check import PEER_TOLERANCE, TOLERANCE, reference_results, relative_error
 from kernels.inputs import Inputs
-from kernels.interface import attend
+from kernels.interface import Backend, attend
 from kernels.measure import Ceilings, floor_milliseconds, forward_step, side_by_side, training_step
 from kernels.peers import PEERS, Attend, obstacle
 from kernels.timing import Step, Timed
@@ -28,6 +29,11 @@ class Run:
     passes: tuple[str, ...]  # `forward`, `training` (with backward)
     peers: tuple[str, ...]
     rounds: int  # turns on a CPU; on a GPU milliseconds of each kind of timing
+    backend: Backend = "auto"  # of ours
+
+    def attend(self, name: str) -> Attend:
+        """Ours, or the peer's."""
+        return partial(attend, backend=self.backend) if name == OURS else PEERS[name]
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ def measure(workloads: list[tuple[str, Workload]], run: Run, ceilings: Ceilings)
         grad_out = torch.randn(inputs.points.offsets.shape[:3] + inputs.value.shape[3:])
         grad_out = grad_out.to(run.device, workload.dtype)
         right = {}
-        for name, found in _checked(inputs, grad_out, run.peers):
+        for name, found in _checked(inputs, grad_out, run):
             limit = TOLERANCE[workload.dtype] if name == OURS else PEER_TOLERANCE
             if isinstance(found, Errors) and found.worst <= limit:
                 right[name] = found
@@ -120,17 +126,18 @@ def measure(workloads: list[tuple[str, Workload]], run: Run, ceilings: Ceilings)
                 what = f"is off by {found.worst:.1e} (relative RMS)" if isinstance(found, Errors) else f"fails: {found}"
                 yield f"{name} {what} on {label} {workload.regime}: not timed"
         for passes in run.passes:
-            yield from _rows(label, workload, passes, _steps(right, passes, inputs, grad_out), right, run, ceilings)
+            steps = _steps(right, passes, inputs, grad_out, run)
+            yield from _rows(label, workload, passes, steps, right, run, ceilings)
 
 
-def _checked(inputs: Inputs, grad_out: Tensor, peers: tuple[str, ...]) -> Iterator[tuple[str, Errors | Exception]]:
+def _checked(inputs: Inputs, grad_out: Tensor, run: Run) -> Iterator[tuple[str, Errors | Exception]]:
     """Of ours and of each peer that can take the call; a peer's own exception, which ends that peer's rows only."""
     expected = reference_results(inputs, grad_out)
-    yield OURS, _beside(training_step(attend, inputs, grad_out.flatten(2))(), expected)
-    for name in peers:
+    yield OURS, _beside(training_step(run.attend(OURS), inputs, grad_out.flatten(2))(), expected)
+    for name in run.peers:
         if obstacle(name, inputs) is None:
             try:
-                found = _beside(training_step(PEERS[name], inputs, grad_out.flatten(2))(), expected)
+                found = _beside(training_step(run.attend(name), inputs, grad_out.flatten(2))(), expected)
             except Exception as error:
                 found = error
             yield name, found
@@ -141,14 +148,10 @@ def _beside(results: dict[str, Tensor], expected: dict[str, Tensor]) -> Errors:
     return Errors(found.pop("out"), max(found.values()))
 
 
-def _attend(name: str) -> Attend:
-    return attend if name == OURS else PEERS[name]
-
-
-def _steps(names: Iterable[str], passes: str, inputs: Inputs, grad_out: Tensor) -> dict[str, Step]:
+def _steps(names: Iterable[str], passes: str, inputs: Inputs, grad_out: Tensor, run: Run) -> dict[str, Step]:
     if passes == "training":
-        return {name: training_step(_attend(name), inputs, grad_out.flatten(2)) for name in names}
-    return {name: forward_step(_attend(name), inputs) for name in names}
+        return {name: training_step(run.attend(name), inputs, grad_out.flatten(2)) for name in names}
+    return {name: forward_step(run.attend(name), inputs) for name in names}
 
 
 def _rows(

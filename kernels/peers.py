@@ -14,16 +14,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import reference
+from kernels.constants import MOST_KEPT, in_use, lasting
 from kernels.inputs import Inputs
 from kernels.points import level_starts
 
 Attend = Callable[[Inputs], Tensor]
 
 
-@lru_cache(maxsize=256)
 def _constant(numbers: tuple[object, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     """A tensor of (nested) numbers, kept: a copy to the device on each call makes the host wait for it."""
-    return torch.tensor(numbers, device=device, dtype=dtype)
+    return in_use(_kept(numbers, device, dtype))
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _kept(numbers: tuple[object, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    with lasting(device):
+        return torch.tensor(numbers, device=device, dtype=dtype)
 
 
 def unfused(inputs: Inputs) -> Tensor:

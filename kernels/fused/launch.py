@@ -134,11 +134,16 @@ def gpu_name(index: int) -> str:
     return torch.cuda.get_device_name(index)
 
 
-@lru_cache(maxsize=MOST_KEPT)
 def rule(shape: Shape) -> Launch | Segments:
-    """Blocks of four warps, more where one query alone would be too much for them."""
+    """What nobody measured."""
     if shape.run == "segments":
         return replace(SEGMENTS, max_registers=SEGMENT_REGISTERS if shape.dtype in HALVES else None)
+    return rule_of_queries(shape)
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def rule_of_queries(shape: Shape) -> Launch:
+    """Blocks of four warps, more where one query alone would be too much for them."""
     per_query = power_of_two(shape.points) * power_of_two(shape.channels)
     most = ELEMENTS_PER_THREAD[shape.run] * THREADS_PER_WARP
     if shape.dtype == "float64":

@@ -16,7 +16,7 @@ def problem(request) -> Problem:
 @pytest.fixture(autouse=True)
 def nothing_remembered() -> None:
     """Tests set other rules, limits and names of GPUs."""
-    for cache in (launch.rule, launch.gpu_name, call.plan_of):
+    for cache in (launch.rule_of_queries, launch.gpu_name, call.plan_of):
         cache.cache_clear()
 
 

@@ -67,10 +67,10 @@ def test_peers_that_cannot_take_a_call_say_why():
 def test_constants_of_peers_are_copied_once():
     """On a GPU the host would wait for each copy, and no graph could hold the call."""
     inputs = inputs_of("shared")
-    peers._constant.cache_clear()
+    peers._kept.cache_clear()
     for _ in range(3):
         peers.unfused(inputs)
-    assert (peers._constant.cache_info().misses, peers._constant.cache_info().hits) == (1, 2)
+    assert (peers._kept.cache_info().misses, peers._kept.cache_info().hits) == (1, 2)
 
 
 def test_deformops_adds_gradients_as_it_comes_and_in_fp32(monkeypatch):

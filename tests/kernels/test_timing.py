@@ -157,11 +157,11 @@ def timed_rows(request, fake: FakeCuda, gpu: CudaGpu, monkeypatch: pytest.Monkey
     seconds = {"ours": 10e-6, "unfused": 30e-6, "reference": 20e-6}
 
     def costs(name: str, attend):
-        def attend_and_launch(inputs):
+        def attend_and_launch(inputs, **settings):
             fake.launch(seconds[name], 40e-6, cold=2 * seconds[name])
             if name == request.param:
                 fake.wait()
-            return attend(inputs)
+            return attend(inputs, **settings)
 
         return attend_and_launch
 

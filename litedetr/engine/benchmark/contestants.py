@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from litedetr.config import require
 from litedetr.engine.checkpoint import checkpoint_file, load_detector, load_progress
 from litedetr.engine.config import Precision, ScheduleConfig, require_image_size
+from litedetr.engine.detect import Forward
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.flops import count
+from litedetr.engine.inference import for_inference
 from litedetr.engine.optim import build_optimizer
-from litedetr.engine.precision import autocast, full_precision
+from litedetr.engine.precision import autocast
 from litedetr.engine.random_batch import random_images, random_targets
 from litedetr.engine.signals import StopRequest
 from litedetr.engine.train_step import TrainStep
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models import Detector, DetectorConfig, build_detector
 from litedetr.paths import user_path
-from litedetr.postprocess import best_pairs
 from litedetr.structures import ImageBatch, TargetBatch
 
 Step = Callable[[], object]
@@ -52,7 +54,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Contestant:
-    """steps: by name, `forward` (images to the best boxes), `backbone` (its share) and, of our own, `training`.
+    """steps: by name, `forward` (images to packed detections), `backbone` (its share) and, of our own, `training`.
 
     gflops: of one image, multiply-adds counted as in the paper. parameters: millions. ap: box AP, where one is known,
     and ap_source: whose it is.
@@ -84,21 +86,14 @@ def of_checkpoint(path: str, setting: Setting) -> Contestant:
 
 def _contestant(name: str, model: Detector, setting: Setting, ap: float | None, ap_source: str) -> Contestant:
     cost = count(model.config, setting.image_size, model.num_classes).total
-    model, images = model.to(setting.device), setting.images()
-
-    def forward() -> object:
-        """All that detection computes on the device: what follows, a list of detections, waits for it."""
-        _to_mode(model, training=False)
-        with torch.no_grad():
-            with autocast(setting.device, setting.precision):
-                output = model(images)
-            return best_pairs(full_precision(output.predictions))
+    detecting, images = for_inference(model, setting.device, setting.precision), setting.images()
 
     def backbone() -> object:
-        _to_mode(model, training=False)
         with torch.no_grad(), autocast(setting.device, setting.precision):
-            return model.backbone(images)
+            return detecting.backbone(images)
 
+    # All that detection computes on the device: what follows, a list of detections, waits for it.
+    forward = partial(Forward(detecting, setting.precision), images)
     steps = {"forward": forward, "backbone": backbone, "training": _training_step(model, setting)}
     return Contestant(name, steps, cost.published, cost.parameters, ap, ap_source)
 
@@ -106,6 +101,7 @@ def _contestant(name: str, model: Detector, setting: Setting, ap: float | None, 
 def _training_step(model: Detector, setting: Setting) -> Step:
     """Forward and backward pass, losses, clipping and AdamW, as scripts/train.py does them."""
     schedule = ScheduleConfig()
+    model = model.to_device(setting.device).train()
     step = TrainStep(
         model=model,
         criterion=Criterion(LossConfig()),
@@ -119,14 +115,4 @@ def _training_step(model: Detector, setting: Setting) -> Step:
     )
     batch = (setting.images(), setting.targets(model.num_classes))
 
-    def training() -> object:
-        _to_mode(model, training=True)
-        return step(0, [batch])
-
-    return training
-
-
-def _to_mode(model: Detector, training: bool) -> None:
-    """Only if it is in the other one: going through all modules takes the host a while."""
-    if model.training != training:
-        model.train(training)
+    return partial(step, 0, [batch])
