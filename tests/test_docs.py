@@ -9,6 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from litedetr.gpu_report.config import ReportConfig
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPT = re.compile(r"scripts/(\w+)\.py\s*(.*)")
@@ -50,6 +52,9 @@ def test_commands_compose(script: str, arguments: list[str], monkeypatch: pytest
         monkeypatch.syspath_prepend(str(ROOT / "scripts"))
         monkeypatch.delitem(sys.modules, "convert", raising=False)
         assert __import__("convert").arguments(arguments).published
+        return
+    if script == "gpu_report":
+        assert ReportConfig.from_arguments(arguments)
         return
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):

@@ -27,10 +27,14 @@ LAW = {
     | {"litedetr.engine", "litedetr.models", "litedetr.losses", "litedetr.data", "litedetr.postprocess"}
     | {"litedetr.weights"},
     "litedetr/engine/cuda_graphs.py": COMMON | {"litedetr.engine", "kernels"},
+    "litedetr/gpu_report": COMMON
+    | {"litedetr.gpu_report", "litedetr.engine", "litedetr.models", "litedetr.losses", "kernels"},
     "scripts": COMMON | {"litedetr.engine", "litedetr.threads", "scripts"},
     "scripts/autotune.py": COMMON | {"litedetr.engine", "litedetr.models", "kernels"},
     "scripts/memory.py": COMMON | {"litedetr.engine", "kernels"},
     "scripts/benchmark.py": COMMON | {"litedetr.engine", "litedetr.models", "kernels"},
+    "scripts/gpu_report.py": COMMON | {"litedetr.gpu_report"},
+    "scripts/_gpu_report_step.py": {"litedetr.gpu_report", "litedetr.threads"},
 }
 SCRIPTS_ALONE = {"hydra", "omegaconf"}
 

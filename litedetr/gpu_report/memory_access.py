@@ -1,0 +1,24 @@
+"""What bounds the kernels beside arithmetic: how fast this GPU gathers rows of a table and adds to them."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import torch
+
+from kernels.measure import side_by_side
+from kernels.probes import TINY, Sizes, atomics, gathers
+from litedetr.gpu_report.plan import Context, Tell
+
+MILLISECONDS = 20
+
+
+def run(context: Context, tell: Tell) -> None:
+    device = torch.device(context.device)
+    sizes = TINY if context.rehearse else Sizes()
+    for probe in chain(atomics(sizes, device), gathers(sizes, device)):
+        rounds = 1 if context.rehearse else MILLISECONDS
+        milliseconds = side_by_side({"probe": probe}, device, rounds)["probe"].milliseconds
+        rate = {"tera_lanes_per_s": probe.lanes / milliseconds / 1e9} if probe.lanes else {}
+        moved = {"tb_per_s": probe.bytes / milliseconds / 1e9}
+        tell({"kind": probe.kind, "what": probe.what, "where": probe.where, "ms": milliseconds} | rate | moved)

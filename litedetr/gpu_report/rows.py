@@ -1,0 +1,78 @@
+"""The file of figures: a JSON object a line, appended in one write as soon as it is known. A kill costs none."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from litedetr.gpu_report.plan import Row
+
+NAME = "rows.jsonl"
+# beside a step's own figures
+REPORT, STEP, KIND = "report", "step", "kind"
+OUTCOME = "outcome"  # the kind of the row that says how a step ended
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one step of one report, in `folder`. report: when it was begun, which tells reports apart."""
+
+    folder: Path
+    report: str
+    step: str
+
+    def append(self, row: Row) -> None:
+        """On the disk when this returns. A line that a kill cut short is ended first, so that it spoils only itself.
+
+        ValueError for a figure named as what tells rows apart.
+        """
+        if {REPORT, STEP} & row.keys() or KIND not in row:
+            raise ValueError(f"row: expected a {KIND}, and neither {REPORT} nor {STEP}, got {sorted(row)}")
+        named = {REPORT: self.report, STEP: self.step} | row
+        line = json.dumps({name: _plain(value) for name, value in named.items()}, allow_nan=False).encode() + b"\n"
+        path = self.folder / NAME
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            size = os.fstat(file).st_size
+            is_torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
+            os.write(file, b"\n" + line if is_torn else line)
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinity and no NaN: they become text."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """All rows that are whole, oldest first."""
+    path = folder / NAME
+    if not path.exists():
+        return []
+    found = (_read(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+    return [row for row in found if row is not None]
+
+
+def _read(line: str) -> Row | None:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return None  # cut short by a kill
+    return row if isinstance(row, dict) and {REPORT, STEP, KIND} <= row.keys() else None
+
+
+def latest(rows: list[Row]) -> dict[str, list[Row]]:
+    """Of each step the rows of the last report that ran it: a report of other steps completes an earlier one."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        before = found.setdefault(row[STEP], [])
+        if before and before[0][REPORT] != row[REPORT]:
+            before.clear()
+        before.append(row)
+    return found

@@ -1,0 +1,58 @@
+"""Tell everything about the GPU that is here: one page with its figures, for you and for a bug report.
+
+python scripts/gpu_report.py                        # all steps, about 15 minutes
+python scripts/gpu_report.py budget=480             # seconds; cut from the end, most valuable steps first
+python scripts/gpu_report.py steps=[machine,host]   # these only; completes the page of earlier ones
+python scripts/gpu_report.py rehearse=true          # every step at tiny sizes, without a GPU too
+
+Settings: budget, steps, rehearse, output (runs/gpu_report). Results go to <output>/<gpu>/: report.md, plots, rows.jsonl
+with every figure as soon as it is known, and the output of each step in logs/.
+Needs torch, Triton, NumPy and pytest for the kernels' steps, all of the project's packages for the others.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+SCRIPTS = Path(__file__).resolve().parent
+sys.path.insert(0, str(SCRIPTS.parent))  # from a clone too, without an installation
+
+from litedetr.config import ConfigError  # noqa: E402
+from litedetr.gpu_report.config import ReportConfig  # noqa: E402
+from litedetr.gpu_report.page import write_page  # noqa: E402
+from litedetr.gpu_report.report import Report  # noqa: E402
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code: 1 if a step failed, 2 for a setting that cannot work."""
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return 0
+    try:
+        report = Report.prepare(ReportConfig.from_arguments(arguments), SCRIPTS / "_gpu_report_step.py")
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    failed = False
+    try:
+        for step, outcome in report.run():
+            failed |= outcome.status in ("failed", "timed out")
+            print(f"{step.name:15}{outcome.status:12}{outcome.seconds:6.0f} s  {outcome.reason}", flush=True)
+    finally:  # an interrupted report has a page too
+        print(write_page(report.folder))
+    return 1 if failed else 0
+
+
+def _as_interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,99 @@
+"""The page: the answers, then every figure."""
+
+from pathlib import Path
+
+import pytest
+
+from litedetr.gpu_report.page import PAGE, write_page
+from litedetr.gpu_report.rows import Rows
+from litedetr.gpu_report.tables import cell, tables
+from litedetr.gpu_report.tools import read_counters
+
+ATTENTION = {"kind": "attention", "score": "shared", "queries": "high 5523", "regime": "grid", "dtype": "bfloat16"}
+DETECTOR = {"kind": "detectors", "batch": 8, "precision": "bf16"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Of a report that has told something of each step, with its page."""
+    folder = tmp_path_factory.mktemp("report")
+
+    def tell(step: str, **row: object) -> None:
+        Rows(folder, "today", step).append(row)
+
+    tell("machine", kind="card", name="Some GPU")
+    for name, milliseconds, ratio in [("ours", 0.02, 1.0), ("unfused", 0.1, 5.0)]:
+        figures = {"milliseconds": milliseconds, "ratio": ratio, "limit_ms": 0.005, "limit_share": 0.25}
+        tell("attention", **ATTENTION, run="forward", name=name, **figures)
+    tell("detectors", **DETECTOR, system="lite", eager_ms=40.0, graph_ms=20.0)
+    tell("detectors", **DETECTOR, system="full", eager_ms=60.0, graph_ms=None)
+    tell("host", kind="host", score="shared", **{"pass": "forward without gradient"}, host_us=35.4)
+    step = {"ms": 100.0, "images_per_s": 80.0, "peak_mib": 9000.0}
+    tell("step", kind="training step", system="lite", batch=8, precision="bf16", **step)
+    for times in (3, 1):
+        tell("step", kind="waits", batch=8, operator="copy", where="here:1", times=times)
+    tell("training", kind="evaluations", epoch=1, AP=0.1, seconds=50.0)
+    tell("training", kind="evaluations", epoch=6, AP=0.52, seconds=300.0)
+    tell("suite", kind="tests", passed=50, failed=0, skipped=1)
+    tell("suite", kind="tests", passed=70, failed=1, skipped=2, exit_code=1)
+    for kind in ("atomics", "gathers"):
+        tell("memory_access", kind=kind, what="whole rows", where="random", ms=1.0, tb_per_s=2.0)
+    tell("suite", kind="outcome", status="failed", seconds=12.3456, reason="exit code 1")
+    write_page(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# Some GPU",
+        "| shared | high 5523 | grid | bfloat16 | forward | 20 | 25% | 5 |",
+        "| lite | 8 | bf16 | 40 | 1 | 20 | 1 | 400 |",
+        "| full | 8 | bf16 | 60 | 1.5 | - | - | - |",
+        "- The host works 35.4 us at a call: shared, forward without gradient.",
+        "- A training step of lite, batch 8, bf16: 100 ms, 80 images/s, 9000 MiB; 4 waits.",
+        "- The default run: AP 0.52 after epoch 6, 300 s.",
+        "- The kernels' tests: 70 passed, 1 failed, 2 skipped.",
+        "| suite | failed | 12.35 | exit code 1 |",
+        "| machine | cut short | - | - |",
+        "| autotune | not run | - | - |",
+        "![attention](attention.png)",
+    ],
+)
+def test_it_says(folder, line):
+    assert line in (folder / PAGE).read_text().splitlines()
+
+
+def test_pictures_are_drawn(folder):
+    assert {path.name for path in folder.glob("*.png")} == {"attention.png", "detectors.png", "memory_access.png"}
+
+
+def test_without_rows_there_is_still_a_page(tmp_path):
+    assert "there are no rows" in write_page(tmp_path).read_text()
+
+
+def test_what_all_rows_share_stands_above_their_table():
+    rows = [{"kind": "x", "a": 1, "b": 2.5}, {"kind": "x", "a": 1, "b": None, "c": "t"}]
+    assert tables(rows) == ["**x** (a 1)\n\n| b | c |\n| --- | --- |\n| 2.5 | - |\n| - | t |"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "-"), (0.123456, "0.1235"), (12345.6, "12346"), ("a|b\nc", "a\\|b c")]
+)
+def test_cells_are_short(value, text):
+    assert cell(value) == text
+
+
+NCU = """==PROF== Connected to process 7
+"ID","Process ID","Process Name","Host Name","Kernel Name","Metric Name","Metric Unit","Metric Value"
+"0","7","python3","127.0.0.1","forward_kernel","gpu__time_duration.sum","us","21.5"
+"0","7","python3","127.0.0.1","forward_kernel","dram__bytes.sum","Mbyte","18.2"
+"""
+
+
+def test_counters_are_read():
+    assert read_counters(NCU) == [
+        {"counter": "gpu__time_duration.sum", "unit": "us", "value": "21.5"},
+        {"counter": "dram__bytes.sum", "unit": "Mbyte", "value": "18.2"},
+    ]
+    assert read_counters("==ERROR== no permission\n") == []
