@@ -53,16 +53,14 @@ class Step:
 
 STEPS = (
     Step("machine", "The machine", 60),
-    Step("attention", "Attentions beside their peers", 150),
     Step("suite", "The kernels' tests", 150, packages=("pytest", "numpy")),
+    Step("attention", "Attentions beside their peers", 150),
+    Step("memory_access", "Atomics and gathers by layout", 60),
     Step("host", "Host time of a call", 40),
     Step("detectors", "Whole detectors", 200, packages=WITH_HYDRA),
     Step("step", "A training step", 90, packages=WITH_HYDRA),
-    Step("memory_access", "Atomics and gathers by layout", 60),
     Step("training", "The default run", 400, packages=(*WITH_HYDRA, "tensorboard", "matplotlib")),
-    Step(
-        "tools", "compute-sanitizer and ncu", 120, packages=("pytest", "numpy"), programs=("compute-sanitizer", "ncu")
-    ),
+    Step("tools", "compute-sanitizer and ncu", 180, programs=("compute-sanitizer", "ncu")),
     Step("autotune", "A short autotune", 100, packages=WITH_HYDRA),
 )
 

@@ -28,9 +28,12 @@ def draw(steps: Steps, folder: Path) -> list[Path]:
 
 
 def _attention(rows: Sequence[Row], path: Path) -> Path | None:
-    """A group of bars for each workload, one for each who computes it; a line where moving the bytes ends."""
+    """Of the first precision: a group of bars for each workload, of each contestant one; a line where moving the bytes
+    ends.
+    """
     if not rows:
         return None
+    rows = [row for row in rows if row["dtype"] == rows[0]["dtype"]]
     names = sorted({row["name"] for row in rows}, key=lambda name: name != OURS)
     groups = grouped(rows, WORKLOAD)
     times = [{row["name"]: row["milliseconds"] for row in group} for group in groups]
@@ -78,7 +81,7 @@ def _bars(labels: Sequence[str], names: Sequence[str], bars: Sequence[Sequence[f
     axes.set_ylim(len(labels) - 0.5, -0.5)  # the first on top
     axes.grid(axis="x", alpha=0.3)
     if len(names) > 1:
-        axes.legend(fontsize=8)
+        figure.legend(fontsize=8, loc="outside upper center", ncols=len(names))
     return figure, axes
 
 

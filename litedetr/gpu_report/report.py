@@ -27,17 +27,19 @@ GPU_NAME = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_av
 
 @dataclass(frozen=True)
 class Report:
-    """begun: when, by which the rows of this report are told from others'. worker: the command that runs a step."""
+    """What is run, where, and until when."""
 
     config: ReportConfig
     folder: Path
-    begun: str
-    device: str
-    worker: tuple[str, ...]
+    begun: str  # when, by which the rows of this report are told from others'
+    end: float  # of the budget, by the monotonic clock
+    device: str  # of the steps: cuda or cpu
+    worker: tuple[str, ...]  # the command that runs a step
 
     @classmethod
     def prepare(cls, config: ReportConfig, worker: Path) -> Report:
         """ConfigError without a GPU, unless it is a rehearsal."""
+        end = float("inf") if config.budget is None else time.monotonic() + config.budget - PAGE_SECONDS
         gpu = gpu_name()
         if not gpu and not config.rehearse:
             raise ConfigError(
@@ -48,7 +50,7 @@ class Report:
         folder = user_path(config.output).resolve() / name
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         begun = datetime.now().astimezone().isoformat(timespec="seconds")
-        return cls(config, folder, begun, "cuda" if gpu else "cpu", (sys.executable, str(worker)))
+        return cls(config, folder, begun, end, "cuda" if gpu else "cpu", (sys.executable, str(worker)))
 
     def steps(self) -> list[Step]:
         """Those that were asked for, in the order of the plan."""
@@ -56,10 +58,8 @@ class Report:
 
     def run(self) -> Iterator[tuple[Step, Outcome]]:
         """Each step with how it ended, which is a row too."""
-        budget = self.config.budget
-        end = float("inf") if budget is None else time.monotonic() + budget - PAGE_SECONDS
         for step in self.steps():
-            outcome = self._run(step, min(step.seconds, end - time.monotonic()))
+            outcome = self._run(step, min(step.seconds, self.end - time.monotonic()))
             Rows(self.folder, self.begun, step.name).append({KIND: OUTCOME} | asdict(outcome))
             yield step, outcome
 
