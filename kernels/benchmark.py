@@ -182,7 +182,8 @@ def _rows(
             timed=timed,
             ratio=milliseconds / found[OURS].by(timed) if OURS in found else float("nan"),
             limit_ms=limit,
-            limit_share=limit / (milliseconds if timing.cold_ms is None else timing.cold_ms),
+            # of a short kernel noise can leave less of the cold time, a difference, than of the warm one, or nothing
+            limit_share=limit / (milliseconds if timing.cold_ms is None else max(timing.cold_ms, timing.warm_ms)),
             warm_ms=timing.warm_ms,
             cold_ms=timing.cold_ms,
             eager_ms=timing.eager_ms,

@@ -196,6 +196,15 @@ def test_rows_of_a_gpu(timed_rows: dict[str, Row]):
     assert 0 < ours.grad_error < 1e-4
 
 
+def test_a_cold_time_that_is_lost_in_noise_is_the_warm_one(monkeypatch: pytest.MonkeyPatch):
+    """Of a kernel of a microsecond beside a flush of many: the share is of no less than the warm time."""
+    timing = Timing(0.05, 0.0, warm_ms=0.002, cold_ms=0.0, host_us=9.0)
+    monkeypatch.setattr(benchmark, "side_by_side", lambda steps, device, rounds: dict.fromkeys(steps, timing))
+    (row,) = measure([("few", SMALL)], Run(CPU, ("forward",), (), 1), Ceilings(1e9, None))
+    assert row.cold_ms == 0
+    assert row.limit_share == pytest.approx(row.limit_ms / 0.002)
+
+
 @pytest.mark.parametrize("timed_rows", ["ours"], indirect=True)
 def test_rows_beside_eager_times_of_ours(timed_rows: dict[str, Row]):
     """A peer's replays are then not what its ratio is of."""
