@@ -19,6 +19,7 @@ from kernels.inputs import Inputs
 from kernels.points import level_starts
 
 Attend = Callable[[Inputs], Tensor]
+MOST_COMPILED = 256  # programs: one for each kind and shape of call, with and without gradient
 
 
 def _constant(numbers: tuple[object, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -96,7 +97,11 @@ def _deformops(inputs: Inputs, **options: object) -> Tensor:
 
 @lru_cache
 def _compiled_reference() -> Attend:
-    return torch.compile(reference.attend, dynamic=False)
+    """An error, where PyTorch would go on without compiling: its own limit is eight programs."""
+    from torch._dynamo import config  # not above: it takes a second
+
+    config.cache_size_limit = MOST_COMPILED  # in PyTorch 2.13 an alias of recompile_limit, which 2.6 does not have
+    return torch.compile(reference.attend, dynamic=False, fullgraph=True)
 
 
 def compiled(inputs: Inputs) -> Tensor:

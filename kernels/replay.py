@@ -78,7 +78,7 @@ class CudaGpu:
         graph = torch.cuda.CUDAGraph()
         try:
             # a capture that fails would else stay on its stream
-            with _no_collection(), torch.cuda.stream(side), torch.cuda.graph(graph, stream=side):
+            with no_collection(), torch.cuda.stream(side), torch.cuda.graph(graph, stream=side):
                 body()
         except RuntimeError as error:
             cause = error.__context__ or error  # what broke the capture, before it could not be ended
@@ -101,8 +101,8 @@ class CudaGpu:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
-    """A collected Triton kernel would unload its module, which a capture forbids."""
+def no_collection() -> Iterator[None]:
+    """For a capture: a Triton kernel that is collected would unload its module, which a capture forbids."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
+from triton.errors import TritonError
 
 from kernels.fused.ahead import Ahead
 from kernels.fused.launch import Pass, Shape
@@ -62,7 +63,7 @@ class Campaign:
                 continue
             try:
                 yield from self._tune(number, job)
-            except (RuntimeError, NotCapturedError) as error:
+            except (RuntimeError, TritonError, NotCapturedError) as error:
                 yield Untuned(job, str(error).strip().split("\n")[0])
 
     def _tune(self, number: int, job: Job) -> Iterator[tuple[Job, Trial | Tuned] | Untuned]:

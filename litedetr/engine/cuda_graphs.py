@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kernels import constants_held
+from kernels.replay import no_collection
 from litedetr.config import as_type, require
 from litedetr.engine.detect import Forward
 from litedetr.structures import ImageBatch
@@ -35,19 +36,24 @@ def check_cuda_graphs(cuda_graphs: bool, device: torch.device) -> bool:
 
 
 class GpuCapture:
-    """capture(function) -> replay; `replay` returns the tensor that `function` returned, with values of its own."""
+    """capture(function) -> replay; `replay` returns the tensor that `function` returned, with values of its own.
+
+    All captures are on one stream: graphs share memory only if they were captured on the same.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream(device)  # PyTorch's own for captures may be another device's
 
     def __call__(self, function: Callable[[], Tensor]) -> Replay:
         with torch.cuda.device(self.device):
-            stream = torch.cuda.Stream()  # of this device; PyTorch's own for captures may be another one's
-            _warm_up(function, stream)
+            _warm_up(function, self._stream)
             graph = torch.cuda.CUDAGraph()
             # thread_local: another thread, as one that pins memory, may go on calling CUDA.
-            with torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local"):
+            capture = torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local")
+            # a capture that fails would else stay on its stream
+            with no_collection(), torch.cuda.stream(self._stream), capture:
                 result = function()
 
         def replay() -> Tensor:
@@ -152,7 +158,8 @@ class CudaGraphs:
                 replay = self.capture(lambda: self.forward(own))
         except Exception as error:  # of CUDA, its allocator, or any operator: they have no class in common
             self._failed = True
-            _log.warning("cuda_graphs: %s; images of new sizes are detected on without graphs", _reason(images, error))
+            cause = error.__context__ or error  # what broke a capture, before it could not be ended
+            _log.warning("cuda_graphs: %s; images of new sizes are detected on without graphs", _reason(images, cause))
             return
         self._graphs[key] = Graph(own, replay, constants)
         if len(self._graphs) > self.most:

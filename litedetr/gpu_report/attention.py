@@ -13,7 +13,8 @@ from kernels.benchmark import Run, choose_workloads, measure
 from kernels.inputs import Score
 from kernels.measure import Ceilings
 from kernels.workloads import Workload
-from litedetr.gpu_report.plan import Context, Tell
+from litedetr.gpu_report.attempts import Attempts
+from litedetr.gpu_report.plan import Context, Row, Tell
 
 PASSES = ("forward", "training")
 TINY = {"shapes": ((6, 9), (3, 5), (2, 3), (1, 2)), "heads": 2, "channels": 8, "num_queries": 9}
@@ -51,13 +52,18 @@ REHEARSED = (Part(SINGLE, ALL, ("high",), ("grid",), ("reference", "unfused")),)
 def run(context: Context, tell: Tell) -> None:
     device = torch.device(context.device)
     ceilings = Ceilings.of(device)
-    for part, (label, workload) in _workloads(context):
-        how = Run(device, PASSES, part.peers, 1 if context.rehearse else MILLISECONDS, BACKEND)
-        for found in measure([(label, workload)], how, ceilings):
-            if isinstance(found, Measured):
-                tell({"kind": "attention", "backend": BACKEND} | asdict(found))
-            else:
-                tell({"kind": "remark", "text": found})
+    with Attempts(tell) as attempt:
+        for part, (label, workload) in _workloads(context):
+            how = Run(device, PASSES, part.peers, 1 if context.rehearse else MILLISECONDS, BACKEND)
+            with attempt(f"{workload.score} {label} {workload.regime} {workload.dtype}"):
+                for found in measure([(label, workload)], how, ceilings):
+                    tell(_row(found))
+
+
+def _row(found: Measured | str) -> Row:
+    if isinstance(found, str):
+        return {"kind": "remark", "text": found}
+    return {"kind": "attention", "backend": BACKEND} | asdict(found)
 
 
 def _workloads(context: Context) -> Iterator[tuple[Part, tuple[str, Workload]]]:

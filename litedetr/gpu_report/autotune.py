@@ -26,7 +26,7 @@ REHEARSED_SECONDS = 3.0
 def run(context: Context, tell: Tell) -> None:
     folder = context.folder / FOLDER
     if context.rehearse:
-        _rehearse(folder)
+        _rehearse(folder, torch.device(context.device))
     else:
         budget = max(context.seconds - SPARE_SECONDS, 1.0)
         settings = ("dtypes=[bfloat16]", f"budget_s={budget:.0f}", f"output={folder}")
@@ -43,12 +43,12 @@ def _row(shape: Shape, entry: Mapping[str, Any]) -> dict[str, Any]:
     return {"kind": "launches"} | what | {"rule_ms": before, "ms": after, "ratio": before / after, "launch": chosen}
 
 
-def _rehearse(folder: Path) -> None:
+def _rehearse(folder: Path, device: torch.device) -> None:
     """A few candidates of one small call, timed by the clock."""
     end = time.monotonic() + REHEARSED_SECONDS
     sizes = TINY | {"shapes": TINY["shapes"][2:]}
     workload = Workload("shared", torch.float32, (0, 1), **sizes)
-    for found in tune(workload, "forward", torch.device("cpu"), _clock, over=lambda: time.monotonic() > end):
+    for found in tune(workload, "forward", device, _clock, over=lambda: time.monotonic() > end):
         if isinstance(found, Tuned):
             save([found], "rehearsal", folder)
 

@@ -15,6 +15,7 @@ from litedetr.engine import detector_config
 from litedetr.engine.benchmark import Contestant, Setting, of_config, peer
 from litedetr.engine.config import Precision
 from litedetr.engine.gpu_settings import GpuSettings
+from litedetr.gpu_report.attempts import Attempts
 from litedetr.gpu_report.plan import Context, Row, Tell
 
 SYSTEMS = (
@@ -51,24 +52,27 @@ REHEARSED = Plan(SYSTEMS[:1], ("size=small", "backbone=resnet18_slim"), (64, 96)
 def run(context: Context, tell: Tell) -> None:
     plan = REHEARSED if context.rehearse else Plan()
     device = torch.device(context.device)
-    for precision, batch_size in product(plan.precisions, plan.batches):
-        setting = plan.setting(batch_size, precision, device)
-        for make in _contestants(plan, setting, context):
-            tell({"kind": "detectors", "batch": batch_size, "precision": precision} | _timed(make(), plan, device))
-    for precision, settings in product(plan.precisions, plan.settings):
-        settings.apply()
-        make = next(_contestants(plan, plan.setting(plan.batches[0], precision, device), context))
-        times = _timed(make(), plan, device)
-        tell({"kind": "settings", "batch": plan.batches[0], "precision": precision} | asdict(settings) | times)
+    with Attempts(tell) as attempt:
+        for precision, batch_size in product(plan.precisions, plan.batches):
+            what = {"kind": "detectors", "batch": batch_size, "precision": precision}
+            for name, make in _contestants(plan, plan.setting(batch_size, precision, device), context):
+                with attempt(f"{name}, batch {batch_size}, {precision}"):
+                    tell(what | _timed(make(), plan, device))
+        for precision, settings in product(plan.precisions, plan.settings):
+            what = {"kind": "settings", "batch": plan.batches[0], "precision": precision} | asdict(settings)
+            name, make = next(_contestants(plan, plan.setting(plan.batches[0], precision, device), context))
+            with attempt(f"{name}, {precision}, {settings}"):
+                settings.apply()
+                tell(what | _timed(make(), plan, device))
 
 
-def _contestants(plan: Plan, setting: Setting, context: Context) -> Iterator[Callable[[], Contestant]]:
-    """To be made one at a time: together they would not fit."""
+def _contestants(plan: Plan, setting: Setting, context: Context) -> Iterator[tuple[str, Callable[[], Contestant]]]:
+    """With their names; to be made one at a time: together they would not fit."""
     for system in plan.systems:
         config = detector_config(context.compose("flops", [*system.split(), *plan.added]))
-        yield partial(of_config, system, config, setting)
+        yield system, partial(of_config, system, config, setting)
     for name in plan.peers if find_spec("transformers") else ():
-        yield partial(peer, name, setting)
+        yield name, partial(peer, name, setting)
 
 
 def _timed(contestant: Contestant, plan: Plan, device: torch.device) -> Row:

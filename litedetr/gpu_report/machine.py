@@ -15,14 +15,15 @@ from litedetr.gpu_report.plan import Context, Row, Tell
 PACKAGES = ("torch", "triton", "numpy", "deformops", "transformers", "hydra-core", "pycocotools")
 TERA = 1e12
 DRIVER_QUERY = "driver_version,vbios_version,power.limit,clocks.max.sm,clocks.max.mem,pcie.link.gen.max"
+DRIVER_SECONDS = 20
 
 
 def run(context: Context, tell: Tell) -> None:
     tell({"kind": "versions", "python": platform.python_version(), "system": platform.platform()} | _versions())
     device = torch.device(context.device)
     tell({"kind": "card"} | (_card(device) if device.type == "cuda" else {"name": platform.machine()}))
-    if shutil.which("nvidia-smi"):
-        tell({"kind": "driver"} | _driver())
+    if device.type == "cuda" and shutil.which("nvidia-smi"):
+        tell({"kind": "driver"} | _driver(device))
     ceilings = Ceilings.of(device)
     products = {f"{name}_tflop_per_s": rate / TERA for name, rate in ceilings.products.items()}
     caches = {"l1_tb_per_s": ceilings.l1 and ceilings.l1 / TERA}
@@ -50,10 +51,15 @@ def _card(device: torch.device) -> Row:
     }
 
 
-def _driver() -> dict[str, str]:
-    command = ["nvidia-smi", f"--query-gpu={DRIVER_QUERY}", "--format=csv,noheader"]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    if answer.returncode != 0:
+def _driver(device: torch.device) -> dict[str, str]:
+    """Of this card among those of the machine, which nvidia-smi numbers in an order of its own."""
+    card = f"--id=GPU-{torch.cuda.get_device_properties(device).uuid}"
+    command = ["nvidia-smi", card, f"--query-gpu={DRIVER_QUERY}", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=DRIVER_SECONDS)
+    except subprocess.TimeoutExpired:
+        return {"error": f"nvidia-smi did not answer within {DRIVER_SECONDS} s"}
+    names, values = DRIVER_QUERY.split(","), answer.stdout.strip().split(", ")
+    if answer.returncode != 0 or len(values) != len(names):
         return {"error": (answer.stdout + answer.stderr).strip()}
-    first = answer.stdout.splitlines()[0].split(", ")
-    return dict(zip(DRIVER_QUERY.split(","), first, strict=True))
+    return dict(zip(names, values, strict=True))

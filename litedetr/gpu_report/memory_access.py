@@ -7,8 +7,9 @@ from itertools import chain
 import torch
 
 from kernels.measure import side_by_side
-from kernels.probes import TINY, Sizes, atomics, gathers
-from litedetr.gpu_report.plan import Context, Tell
+from kernels.probes import TINY, Probe, Sizes, atomics, gathers
+from litedetr.gpu_report.attempts import Attempts
+from litedetr.gpu_report.plan import Context, Row, Tell
 
 MILLISECONDS = 20
 
@@ -16,9 +17,14 @@ MILLISECONDS = 20
 def run(context: Context, tell: Tell) -> None:
     device = torch.device(context.device)
     sizes = TINY if context.rehearse else Sizes()
-    for probe in chain(atomics(sizes, device), gathers(sizes, device)):
-        rounds = 1 if context.rehearse else MILLISECONDS
-        milliseconds = side_by_side({"probe": probe}, device, rounds)["probe"].milliseconds
-        rate = {"tera_lanes_per_s": probe.lanes / milliseconds / 1e9} if probe.lanes else {}
-        moved = {"tb_per_s": probe.bytes / milliseconds / 1e9}
-        tell({"kind": probe.kind, "what": probe.what, "where": probe.where, "ms": milliseconds} | rate | moved)
+    rounds = 1 if context.rehearse else MILLISECONDS
+    with Attempts(tell) as attempt:
+        for probe in chain(atomics(sizes, device), gathers(sizes, device)):
+            with attempt(f"{probe.kind}: {probe.what}, {probe.where}"):
+                tell(_row(probe, side_by_side({"probe": probe}, device, rounds)["probe"].milliseconds))
+
+
+def _row(probe: Probe, milliseconds: float) -> Row:
+    rate = {"tera_lanes_per_s": probe.lanes / milliseconds / 1e9} if probe.lanes else {}
+    moved = {"tb_per_s": probe.bytes / milliseconds / 1e9}
+    return {"kind": probe.kind, "what": probe.what, "where": probe.where, "ms": milliseconds} | rate | moved

@@ -66,7 +66,8 @@ def largest(step: Callable[[], object], device: torch.device) -> list[Row]:
             torch.cuda.synchronize(device)
     kind = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     own = DeviceType.CUDA if on_gpu else DeviceType.CPU  # operators have the time of their kernels, which are there too
-    events = [event for event in recorded.key_averages() if event.device_type == own]
+    # nor spans that a program names, as an optimiser does its step: their kernels are there too
+    events = [event for event in recorded.key_averages() if event.device_type == own and not event.is_user_annotation]
     times = {event: getattr(event, kind) for event in events}  # microseconds
     total = sum(times.values())
     found = sorted(times, key=times.get, reverse=True)[:LARGEST]

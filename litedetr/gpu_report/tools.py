@@ -7,14 +7,20 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from litedetr.gpu_report.plan import Context, Row, Tell
 
 ROOT = Path(__file__).parent.parent.parent
-CHECKS = ("memcheck", "racecheck")
+# With the options of each. PyTorch asks the driver for what it may not have, which is no error of a kernel's.
+CHECKS = {"memcheck": ("--report-api-errors", "no"), "racecheck": ()}
 FOUND_ERRORS = 9  # exit code
+SPARE_SECONDS = 5.0  # at the end of the step
 LAST_LINES = 5  # of the output, where errors were found
 COUNTERS = (
     "gpu__time_duration.sum",
@@ -34,52 +40,74 @@ COUNTERS = (
 KERNELS = ("forward_kernel", "backward_kernel")
 
 
+@dataclass(frozen=True)
+class Use:
+    """What is looked at, by one run of a tool."""
+
+    tool: str
+    what: str  # a check, or a kernel
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a run ended. exit_code: None where it was ended at its limit of seconds."""
+
+    exit_code: int | None
+    output: str
+
+    @property
+    def last_words(self) -> str:
+        return " / ".join(self.output.splitlines()[-LAST_LINES:])
+
+
 def run(context: Context, tell: Tell) -> None:
+    """Each run gets its share of the time that is left, so that one that hangs leaves time for the others."""
+    end = time.monotonic() + context.seconds - SPARE_SECONDS
+    uses = _uses(context)
+    for number, use in enumerate(uses):
+        limit = max((end - time.monotonic()) / (len(uses) - number), 1.0)
+        look = _sanitized if use.tool == "compute-sanitizer" else _counted
+        for row in look(use.what, context, limit):
+            tell({"kind": use.tool} | row)
+
+
+def _uses(context: Context) -> list[Use]:
     number = 1 if context.rehearse else None
-    if context.rehearse or shutil.which("compute-sanitizer"):
-        for check in CHECKS[:number]:
-            tell({"kind": "compute-sanitizer", "check": check} | _sanitized(check, context))
-    if context.rehearse or shutil.which("ncu"):
-        for kernel in KERNELS[:number]:
-            for row in _counted(kernel, context):
-                tell({"kind": "ncu", "kernel": kernel} | row)
+    found = [Use("compute-sanitizer", check) for check in list(CHECKS)[:number]]
+    found += [Use("ncu", kernel) for kernel in KERNELS[:number]]
+    return [use for use in found if context.rehearse or shutil.which(use.tool)]
 
 
-def _sanitized(check: str, context: Context) -> Row:
+def _sanitized(check: str, context: Context, limit: float) -> Iterator[Row]:
     """PyTorch's allocator would hide what is read beyond a tensor: it is switched off."""
-    tool = ("compute-sanitizer", "--tool", check, "--error-exitcode", str(FOUND_ERRORS))
-    done = _run(tool, "tiny", context, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
-    clean = done.returncode == 0
-    return {"clean": clean, "exit_code": done.returncode, "said": "" if clean else _last(done.stdout)}
+    tool = ("compute-sanitizer", "--tool", check, *CHECKS[check], "--error-exitcode", str(FOUND_ERRORS))
+    done = _run(tool, "tiny", context, limit, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
+    clean = {0: True, FOUND_ERRORS: False}.get(done.exit_code)  # None: the tool itself failed, or was ended
+    yield {"check": check, "clean": clean, "exit_code": done.exit_code, "said": "" if clean else done.last_words}
 
 
-def _counted(kernel: str, context: Context) -> list[Row]:
+def _counted(kernel: str, context: Context, limit: float) -> Iterator[Row]:
     """The counters of one launch. The card's clocks are left as they are."""
     chosen = ("--kernel-name", f"regex:{kernel}", "--launch-skip", "1", "--launch-count", "1")
     tool = ("ncu", "--csv", "--clock-control", "none", *chosen, "--metrics", ",".join(COUNTERS))
-    done = _run(tool, "tiny" if context.rehearse else "full", context, {})
-    failure = {"counter": None, "exit_code": done.returncode, "said": _last(done.stdout)}
-    return read_counters(done.stdout) or [failure]
+    done = _run(tool, "tiny" if context.rehearse else "full", context, limit, {})
+    failure = {"counter": None, "exit_code": done.exit_code, "said": done.last_words}
+    for row in read_counters(done.output) or [failure]:
+        yield {"kernel": kernel} | row
 
 
-def _last(output: str) -> str:
-    return " / ".join(output.splitlines()[-LAST_LINES:])
-
-
-def _run(
-    tool: Sequence[str], size: str, context: Context, environment: Mapping[str, str]
-) -> subprocess.CompletedProcess[str]:
+def _run(tool: Sequence[str], size: str, context: Context, limit: float, environment: Mapping[str, str]) -> Done:
     """Some calls of the kernels under a tool; a rehearsal without it tries the calls."""
     prefix = tool if shutil.which(tool[0]) and context.device == "cuda" else ()
     command = (*prefix, sys.executable, "-m", "litedetr.gpu_report.one_call", context.device, size)
-    return subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    exit_code = None
+    with tempfile.TemporaryFile() as log:  # no pipe: what is left of a run that was ended may still write to it
+        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+        with suppress(subprocess.TimeoutExpired):
+            done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, timeout=limit, **streams)
+            exit_code = done.returncode
+        log.seek(0)
+        return Done(exit_code, log.read().decode(errors="replace"))
 
 
 def read_counters(output: str) -> list[Row]:

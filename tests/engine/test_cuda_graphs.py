@@ -6,6 +6,7 @@ On a CPU the capture is played by functions that run again on the same tensors, 
 from __future__ import annotations
 
 import copy
+import gc
 import logging
 import pickle
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fake_cuda import FakeCuda
 from test_inference import CPU, detector
 from test_predictor import loaded_at, picture, predictor_at, same
 from torch import Tensor
@@ -216,6 +218,41 @@ def test_a_predictor_detects_the_same_graphs_and_travels_without_them(cache: Pat
         assert all(same(*pair) for pair in zip(found, expected, strict=True))
         assert len(one.forward._graphs) == 2
         assert (one.model is model) == (one is predictor)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    found = FakeCuda()
+    found.install(monkeypatch)
+    return found
+
+
+def test_captures_share_their_memory_and_nothing_is_collected_within(fake: FakeCuda):
+    """Memory is shared by captures of one pool and one stream only."""
+    capture, collecting = GpuCapture(torch.device("cuda")), []
+    for _ in range(2):
+        capture(lambda: collecting.append(gc.isenabled()) if fake.captured is not None else None)
+    assert collecting == [False, False]
+    assert gc.isenabled()
+    assert len(fake.captures) == 2
+    assert len(set(map(id, (x for pair in fake.captures for x in pair)))) == 2
+
+
+def test_a_capture_that_fails_leaves_its_stream_and_says_what_broke_it(fake: FakeCuda, forward: Forward, caplog):
+    class Waiting(Forward):
+        """Where PyTorch's own check does not see it."""
+
+        def __call__(self, images: ImageBatch) -> Tensor:
+            if fake.captured is not None:
+                fake.wait()
+            return super().__call__(images)
+
+    graphs = CudaGraphs(Waiting(forward.model, "fp32"), GpuCapture(torch.device("cuda")))
+    images = batch((64, 96))
+    assert torch.equal(graphs(images), forward(images))
+    assert fake.stream is fake.main
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert "could not be captured (RuntimeError: operation not permitted when stream is capturing)" in message
 
 
 def test_a_cpu_is_refused_before_the_checkpoint_is_read(cache: Path, tmp_path: Path):

@@ -82,7 +82,7 @@ def test_autotune_begins_with_the_most_valuable(tmp_path: Path):
 
 
 def test_autotune_measures_keeps_and_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    """On a GPU that is none: the interpreter's results, made-up times. The last job finds no time."""
+    """Without a GPU in the interpreter. Times are made up. The last job finds no time."""
     monkeypatch.setattr(tuning, "candidates", lambda shape: [rule(shape), Launch(2, 1), Launch(4, 1)])
     monkeypatch.setattr(tuning, "variants", lambda *_: [])
     config = settings(tmp_path, dtypes=("float32",), passes=("forward",), budget_s=1000.0)
@@ -90,7 +90,8 @@ def test_autotune_measures_keeps_and_tells(tmp_path: Path, monkeypatch: pytest.M
     milliseconds = iter([3.0, 1.5, 2.0] * len(jobs))
     clock = iter([0.0] + [1.0] * (4 * len(jobs) - 1) + [2000.0] * 9)
     monkeypatch.setattr(autotune.time, "monotonic", lambda: next(clock))
-    measure_all(jobs, config, Gpu("A GPU", torch.device("cpu"), lambda call: next(milliseconds)))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    measure_all(jobs, config, Gpu("A GPU", device, lambda call: next(milliseconds)))
     text, (path,) = capsys.readouterr().out, tmp_path.iterdir()
     entries = json.loads(path.read_text())["entries"]
     assert {entry["launch"]["block_queries"] for entry in entries} == {2}

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from litedetr.gpu_report.page import PAGE
-from litedetr.gpu_report.plan import STEPS
+from litedetr.gpu_report.plan import STEPS, Context
 from litedetr.gpu_report.rows import latest, read_rows
 
 pytest.importorskip("triton")
@@ -69,6 +70,16 @@ def test_the_page_shows_every_step_and_says_that_it_is_a_rehearsal(folder):
     assert all(f"## {step.title}\n" in page for step in STEPS)
     assert "A rehearsal on a CPU" in page
     assert len(list(folder.glob("*.png"))) == 3
+
+
+def test_a_gpu_that_is_here_is_what_is_rehearsed_on(tmp_path, monkeypatch):
+    """Compiled kernels take no tensors of the CPU."""
+    from litedetr.gpu_report import autotune
+
+    devices = []
+    monkeypatch.setattr(autotune, "tune", lambda workload, run, device, *_, **__: devices.append(device) or ())
+    autotune.run(Context("cuda", True, 9.0, tmp_path, lambda *_: {}), pytest.fail)
+    assert devices == [torch.device("cuda")]
 
 
 def test_the_fused_kernels_are_what_is_rehearsed(folder):

@@ -1,8 +1,9 @@
-"""A GPU that only keeps time: what torch.cuda gives to kernels/replay.py, with a host and a device clock."""
+"""A GPU that only keeps time: what torch.cuda gives to whoever captures graphs, with a host and a device clock."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import torch
@@ -26,6 +27,7 @@ class FakeCuda:
         self.mode: str | int = 0
         self.memory = [0, 0]  # now, peak
         self.stream = self.main = new_stream()  # the current one, and the first
+        self.captures: list[tuple[object, object]] = []  # the pool and the stream of each
 
     def launch(self, device: float, host: float, cold: float | None = None) -> None:
         """Work of `device` seconds, `cold` after a flush, that takes the host `host` seconds to enqueue."""
@@ -58,7 +60,7 @@ class FakeCuda:
         self.host = max(self.host, self.busy_until)
 
     def install(self, monkeypatch) -> None:
-        """Stand in for torch.cuda in kernels/replay.py."""
+        """Stand in for torch.cuda."""
         fake = self
 
         class Event:
@@ -81,8 +83,11 @@ class FakeCuda:
         class Capture:
             """As torch.cuda.graph: what fails within is followed by an error of its own, and the stream stays."""
 
-            def __init__(self, graph: Graph, stream: object) -> None:
+            def __init__(
+                self, graph: Graph, pool: object = None, stream: object = None, capture_error_mode: str = "global"
+            ) -> None:
                 self.graph, self.stream, self.before = graph, stream, fake.stream
+                fake.captures.append((pool, stream))
 
             def __enter__(self) -> None:
                 fake.captured, fake.stream = [], self.stream
@@ -108,8 +113,10 @@ class FakeCuda:
             "CUDAGraph": Graph,
             "graph": Capture,
             "Stream": lambda device: new_stream(),
-            "current_stream": lambda device: self.stream,
+            "current_stream": lambda device=None: self.stream,
             "stream": StreamContext,
+            "device": lambda device: nullcontext(),
+            "graph_pool_handle": object,
             "synchronize": self.synchronize,
             "get_sync_debug_mode": lambda: self.mode,
             "set_sync_debug_mode": lambda mode: setattr(self, "mode", mode),

@@ -9,6 +9,8 @@ from kernels.constants import constants_held, in_use
 from kernels.fused.call import Plan
 from kernels.points import as_tensor
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 
 def test_all_holders_see_a_constant_in_use():
     with constants_held() as outer:
@@ -26,7 +28,7 @@ def test_a_holder_goes_where_an_error_leaves():
 
 
 def test_what_launches_read_is_held_by_the_first_and_by_later_ones():
-    problem = make_problem()
+    problem = make_problem().to(DEVICE)
     for _ in range(2):
         with constants_held() as held:
             attend("shared", problem, "triton")

@@ -151,22 +151,24 @@ def test_gradcheck():
         torch.autograd.gradgradcheck(function, value)
 
 
-def of_operator(name):
-    """Its outcome as a function of the values, and these."""
+def arguments_of(name):
+    """Of an operator, detached, on a device that it computes on."""
     import kernels.fused  # noqa: F401  registers the operator
 
-    arguments = list(_flatten(inputs_of("own", small(**TINY))))
-    arguments = [x.detach() if isinstance(x, torch.Tensor) else x for x in arguments]
+    problem = small(**TINY).to("cpu" if name == "attention_cpu" else DEVICE)
+    return [x.detach() if isinstance(x, torch.Tensor) else x for x in _flatten(inputs_of("own", problem))]
+
+
+def of_operator(name):
+    """Its outcome as a function of the values, and these."""
+    arguments = arguments_of(name)
     operator = getattr(torch.ops.litedetr, name)
     return lambda value: operator(*arguments[:2], value, *arguments[3:], True)[0], arguments[2]
 
 
 def of_backward_operator(name):
     """Its gradient of the values as a function of that of the output, and one of these."""
-    import kernels.fused  # noqa: F401  registers the operator
-
-    arguments = _flatten(inputs_of("own", small(**TINY)))
-    arguments = [x.detach() if isinstance(x, torch.Tensor) else x for x in arguments]
+    arguments = arguments_of(name)
     results = getattr(torch.ops.litedetr, name)(*arguments, True)
     operator = getattr(torch.ops.litedetr, f"{name}_backward")
     return lambda grad_out: operator(grad_out, *results, True, *arguments, True)[2], results[0].cos()
@@ -185,7 +187,7 @@ def test_operators_refuse_forward_mode_themselves(transform, made, operator):
 def test_operators_take_torch_func_themselves(operator):
     function, value = of_operator(operator)
     expected = REVERSE["grad"](*of_value("own", "reference")).flatten()
-    torch.testing.assert_close(REVERSE["grad"](function, value).flatten(), expected, **EXACT)
+    torch.testing.assert_close(REVERSE["grad"](function, value).flatten().to(DEVICE), expected, **EXACT)
     with pytest.raises(RuntimeError, match=REFUSED):
         SECOND["hessian"](function, value)
     with pytest.raises(RuntimeError, match=REFUSED):
@@ -222,7 +224,7 @@ def test_the_result_may_be_overwritten_before_the_backward_pass(overwrite, backe
     torch.testing.assert_close(gradient(backend, how), gradient("reference", "eager"), **EXACT)
 
 
-@pytest.mark.parametrize(("backend", "copies"), [("auto", 0), ("triton", 1)])
+@pytest.mark.parametrize(("backend", "copies"), [("auto", int(DEVICE == "cuda")), ("triton", 1)])
 def test_what_is_kept_of_the_result(backend, copies):
     """Nothing on the CPU; a copy for the fused kernels, and none if there is no backward pass."""
     problem, saved = small(), []

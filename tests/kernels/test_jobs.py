@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from triton.runtime.errors import OutOfResources
 
 from kernels.fused import jobs as module
 from kernels.fused import tuning
@@ -71,7 +72,10 @@ def test_when_the_time_is_up_the_rest_is_named(few_candidates: None, monkeypatch
     assert [found.best.launch for found in kept] == [rule(Shape.of("forward", SMALL.inputs("meta"))), FEW[0]]
 
 
-@pytest.mark.parametrize("error", [RuntimeError("an error\nmore"), NotCapturedError("an error")])
+ERRORS = [RuntimeError("an error\nmore"), NotCapturedError("an error"), OutOfResources(9, 8, "registers")]
+
+
+@pytest.mark.parametrize("error", ERRORS)
 def test_a_job_that_fails_is_told_and_the_next_one_tuned(error: Exception, few_candidates: None):
     times = iter([3.0, error, 3.0, 2.0, 1.0])
 
@@ -83,7 +87,7 @@ def test_a_job_that_fails_is_told_and_the_next_one_tuned(error: Exception, few_c
 
     kept, jobs = [], [Job(SMALL, "forward"), Job(OTHER, "forward")]
     untuned = [x for x in Campaign(DEVICE, timer, kept.append).run(jobs) if isinstance(x, Untuned)]
-    assert untuned == [Untuned(jobs[0], "an error")]
+    assert untuned == [Untuned(jobs[0], str(error).partition("\n")[0])]
     assert [found.best.milliseconds for found in kept] == [3.0, 3.0, 2.0, 1.0]
 
 

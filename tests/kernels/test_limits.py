@@ -15,11 +15,11 @@ from kernels.points import MOST_SIDE
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def large(batch=1, queries=1, heads=1, channels=1, points=1, shapes=((1, 1),)) -> Inputs:
+def large(batch=1, queries=1, heads=1, channels=1, points=1, shapes=((1, 1),), device=DEVICE) -> Inputs:
     """Of one number each, with stride 0."""
 
     def tensor(*size):
-        return torch.zeros(1, device=DEVICE).expand(size)
+        return torch.zeros(1, device=device).expand(size)
 
     tokens, levels = sum(h * w for h, w in shapes), len(shapes)
     of_a_query = batch, queries, heads
@@ -57,9 +57,9 @@ def test_more_than_32_bits_count_is_refused_by_the_fused_kernels(sizes, message)
 )
 def test_more_than_32_bits_count_is_refused_by_the_cpu_path(sizes, message):
     """Before anything is copied."""
-    inputs = large(**sizes)
+    inputs = large(**sizes, device="cpu")
     with pytest.raises(ValueError, match=f"^{message}"):
-        cpu.attend(inputs.map(torch.Tensor.cpu), True, plain=True)
+        cpu.attend(inputs, True, plain=True)
 
 
 def test_sides_end_where_single_precision_does():

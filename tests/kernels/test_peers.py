@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -71,6 +72,23 @@ def test_constants_of_peers_are_copied_once():
     for _ in range(3):
         peers.unfused(inputs)
     assert (peers._kept.cache_info().misses, peers._kept.cache_info().hits) == (1, 2)
+
+
+def test_the_compiled_reference_is_compiled_for_every_shape(monkeypatch):
+    """PyTorch would go on without compiling after eight."""
+    programs = []
+    keep = partial(torch.compile, backend=lambda graph, _: programs.append(graph) or graph.forward)
+    monkeypatch.setattr(torch, "compile", keep)
+    peers._compiled_reference.cache_clear()
+    try:
+        with torch._dynamo.config.patch(cache_size_limit=8):
+            for queries in range(2, 12):
+                inputs = inputs_of("shared", queries=queries)
+                torch.testing.assert_close(peers.compiled(inputs), reference.attend(inputs))
+    finally:
+        peers._compiled_reference.cache_clear()
+        torch._dynamo.reset()
+    assert len(programs) == 10
 
 
 def test_deformops_adds_gradients_as_it_comes_and_in_fp32(monkeypatch):

@@ -1,5 +1,7 @@
 """Times of a GPU: the arithmetic and every call of torch.cuda, on one that only keeps time."""
 
+import os
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -194,6 +196,15 @@ def test_rows_of_a_gpu(timed_rows: dict[str, Row]):
     assert 0 < ours.grad_error < 1e-4
 
 
+def test_a_cold_time_that_is_lost_in_noise_is_the_warm_one(monkeypatch: pytest.MonkeyPatch):
+    """Of a kernel of a microsecond beside a flush of many: the share is of no less than the warm time."""
+    timing = Timing(0.05, 0.0, warm_ms=0.002, cold_ms=0.0, host_us=9.0)
+    monkeypatch.setattr(benchmark, "side_by_side", lambda steps, device, rounds: dict.fromkeys(steps, timing))
+    (row,) = measure([("few", SMALL)], Run(CPU, ("forward",), (), 1), Ceilings(1e9, None))
+    assert row.cold_ms == 0
+    assert row.limit_share == pytest.approx(row.limit_ms / 0.002)
+
+
 @pytest.mark.parametrize("timed_rows", ["ours"], indirect=True)
 def test_rows_beside_eager_times_of_ours(timed_rows: dict[str, Row]):
     """A peer's replays are then not what its ratio is of."""
@@ -201,6 +212,22 @@ def test_rows_beside_eager_times_of_ours(timed_rows: dict[str, Row]):
     assert (ours.timed, unfused.timed) == ("eager", "eager")
     assert unfused.warm_ms < unfused.eager_ms == unfused.milliseconds
     assert unfused.ratio == unfused.eager_ms / ours.eager_ms
+
+
+def test_what_a_peer_that_fails_has_computed_is_gone_when_others_are_timed(monkeypatch: pytest.MonkeyPatch):
+    """No CUDA graph holds a step if another graph of autograd begins at its leaves."""
+    left = []
+
+    def broken(inputs):
+        out = PEERS["reference"](inputs)
+        left.append(weakref.ref(out))
+        raise TypeError("no such thing")
+
+    monkeypatch.setitem(PEERS, "compiled", broken)
+    run = Run(CPU, ("forward",), ("compiled",), 1)
+    rows = (found for found in measure([("few", SMALL)], run, Ceilings(1e9, None)) if isinstance(found, Row))
+    assert next(rows).name == "ours"
+    assert [reference() for reference in left] == [None]
 
 
 def test_rows_fill_their_columns(timed_rows: dict[str, Row]):
@@ -248,9 +275,10 @@ def test_our_attention_is_captured(training: bool):
     step = training_step(attend, inputs, grad) if training else forward_step(attend, inputs)
     found = side_by_side({"ours": step}, CUDA, 20)["ours"]
     assert found.note == ""
-    assert 0 < found.warm_ms <= found.eager_ms * 1.1
-    assert found.warm_ms < found.cold_ms * 1.1
-    assert found.host_us > 0
+    assert min(found.warm_ms, found.cold_ms, found.eager_ms, found.host_us) > 0
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # else the GPU works for other processes too
+        assert found.warm_ms <= found.eager_ms * 1.1
+        assert found.warm_ms < found.cold_ms * 1.1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="replays CUDA graphs")
