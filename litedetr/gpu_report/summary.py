@@ -1,4 +1,4 @@
-"""The answers of a report, before its figures."""
+"""The summary of a report, above its figures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DETECTORS = (
 
 
 def summary(steps: Steps) -> list[str]:
-    """Paragraphs and tables, of the steps that have told something."""
+    """Paragraphs and tables, of the steps that have rows."""
     return [*_lines(steps), *_detectors(steps), *_attention(steps)]
 
 
