@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-NAMES = sorted(path.stem for path in SCRIPTS.glob("[a-z]*.py"))
+PROCESS = "gpu_report"  # leaves torch to the processes of its steps
+NAMES = sorted(path.stem for path in SCRIPTS.glob("[a-z]*.py") if path.stem != PROCESS)
 # Imports a script up to the moment when torch would be loaded, and tells what the environment says then.
 IMPORT = """
 import os, sys
@@ -34,6 +35,13 @@ def settings_when_torch_loads(name: str, **environment: str) -> dict[str, str | 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_script_limits_spinning_before_torch_is_loaded(name: str):
     assert settings_when_torch_loads(name) == {"GOMP_SPINCOUNT": "4000", "OMP_WAIT_POLICY": None}
+
+
+@pytest.mark.parametrize("name", ["gpu_report", "_gpu_report_step"])
+def test_a_report_loads_torch_in_the_steps_themselves_only(name: str):
+    """Whose process limits spinning before, and which may find a driver that hangs."""
+    code = f"import sys; import {name}; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS).returncode == 0
 
 
 @pytest.mark.parametrize(("setting", "value"), [("OMP_WAIT_POLICY", "active"), ("GOMP_SPINCOUNT", "infinity")])
