@@ -50,7 +50,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement. Times are of one call; on a CPU, and of what no graph can hold, only the eager one is known."""
+    """One measurement. Times are of one call; on a CPU, and if there is no graph, only the eager one is known."""
 
     score: str
     queries: str
@@ -61,7 +61,7 @@ class Row:
     milliseconds: float  # what `ratio` compares
     timed: Timed  # what `milliseconds` is: a warm graph replay, or eager
     ratio: float  # over our time of the same kind
-    limit_ms: float  # what moving the bytes takes at least
+    limit_ms: float  # the least time that moving the bytes takes
     limit_share: float  # limit_ms over the cold time, in which all comes from memory; else over `milliseconds`
     warm_ms: float | None  # graph replays
     cold_ms: float | None  # graph replays, the L2 cache overwritten before each call

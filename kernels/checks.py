@@ -1,4 +1,4 @@
-"""The arguments of a call, checked; once for each combination of shapes, dtypes and devices if the call is plain."""
+"""Checks the arguments of a call; of plain calls each combination of shapes, dtypes and devices only once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _fitting: set[tuple] = set()  # signatures of calls that were checked
 def ready(inputs: Inputs, scorer: Scorer, plain: bool) -> Inputs:
     """The inputs in the precision that autocast asks for.
 
-    Raises ValueError where shapes, layouts, dtypes or devices do not fit, TypeError for what is no tensor.
+    Raises ValueError if shapes, layouts, dtypes or devices do not fit, TypeError for an argument that is not a tensor.
     """
     if not plain:
         return _checked(inputs, scorer)

@@ -1,7 +1,7 @@
-"""Small tensors that follow from sizes alone and are kept on the device, so that no call waits for a copy to it.
+"""Small tensors that depend only on sizes and are kept on the device, so that no call waits for a copy to it.
 
-A CUDA graph reads them at every replay, by their address, and perhaps long after they have left their cache. So whoever
-captures one holds what `constants_held` collects.
+A CUDA graph reads them at every replay, by their address, perhaps long after their cache has dropped them. So the code
+that captures a graph keeps what `constants_held` collects.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _holders: list[list[object]] = []
 
 
 def in_use(constant: T) -> T:
-    """`constant`, or what has some: where one that is kept is taken for a launch."""
+    """Returns `constant`, a kept one or an object that holds some. Call it where a launch takes it from its cache."""
     for holder in _holders:
         holder.append(constant)
     return constant
@@ -27,7 +27,7 @@ def in_use(constant: T) -> T:
 
 @contextmanager
 def constants_held() -> Iterator[list[object]]:
-    """Collects what `in_use` sees while it is entered."""
+    """Collects what `in_use` is called with while it is entered."""
     holder: list[object] = []
     _holders.append(holder)
     try:
@@ -38,11 +38,11 @@ def constants_held() -> Iterator[list[object]]:
 
 @contextmanager
 def lasting(device: torch.device) -> Iterator[None]:
-    """Where a tensor is made that later calls are given as well, whatever surrounds the first.
+    """Create tensors that later calls reuse within this, whatever modes surround the first call.
 
-    It is an ordinary one, no tensor of inference mode, which autograd would not save, and none of a mode, such as a
-    fake. Raises RuntimeError while a CUDA graph is captured: a copy from the host cannot be, and memory of the
-    graph would be written anew by each replay.
+    They are ordinary tensors: not those of inference mode, which autograd would not save, and not fake ones. Raises
+    RuntimeError while a CUDA graph is captured: a copy from the host cannot be captured, and each replay would
+    overwrite memory of the graph.
     """
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         raise RuntimeError(

@@ -1,7 +1,7 @@
-"""An attention of plain calls: a node of autograd's graph around a backend, and nothing of the dispatcher.
+"""An attention of plain calls: one node of autograd's graph around a backend, without operators of torch.library.
 
-It differs from the operators in the host's time alone: what is saved, computed and refused is the same, and the node
-has the operator's name.
+It differs from the operators only in host time: it saves, computes and rejects the same, and its node has the name of
+the operator.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ BackwardOperator = Callable[[Inputs, Saved | None, Tensor, bool, bool], Sequence
 
 
 def save_for_backward(ctx, results: Saved | None, tensors: Sequence[Tensor | None]) -> None:
-    """Keep on ctx the results, of the output a copy, since the caller owns it and may overwrite it; and the tensors."""
+    """Keep results and tensors on ctx. The output is copied, since the caller owns it and may overwrite it."""
     read = (None, None) if results is None else (results.out.clone(), results.log_sum_exp)
     ctx.save_for_backward(*read, *tensors)
 
 
 def eager_attention(name: str, backend: Backend, operator: BackwardOperator) -> Attend:
-    """operator: the backward pass for gradients that are not plain, as within create_graph=True, vmap or a counter."""
+    """The attention of `backend` for plain calls. name: of its node.
+
+    operator: the backward pass for gradients that are not plain, as within create_graph=True, vmap or a counter.
+    """
 
     # an opaque step to torch.compile, where it compiles what is left of a function between breaks of the graph
     @torch._disable_dynamo

@@ -118,7 +118,7 @@ def _without_kineto_log() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the machine reaches on calls that do nothing else."""
+    """What the machine reaches in calls that do nothing else."""
 
     bandwidth: float  # bytes a second of a large copy, reads and writes counted
     l1: float | None  # bytes a second of all first-level caches, if known
@@ -126,7 +126,7 @@ class Ceilings:
 
     @classmethod
     def of(cls, device: torch.device) -> Ceilings:
-        """Measured by a copy and by products; the caches' from clock and multiprocessors."""
+        """Measured by a copy and by products; the rate of the caches is computed from clock and multiprocessors."""
         source = torch.randn(COPY_BYTES // 4, device=device)
         target = torch.empty_like(source)
         rounds = 5 if device.type == "cpu" else 100

@@ -85,7 +85,7 @@ def deformops_fp32(inputs: Inputs) -> Tensor:
 
 
 def _deformops(inputs: Inputs, **options: object) -> Tensor:
-    """It wants locations normalised."""
+    """It takes normalised locations."""
     from deformops.registry import msda
 
     points, value = inputs.points, inputs.value

@@ -1,4 +1,4 @@
-"""Whether a call is plain: in eager mode on dense tensors, with nothing around it that wants to see operators.
+"""Whether a call is plain: in eager mode on dense tensors, with nothing around it that needs operators.
 
 A plain call goes straight to its backend. Every other call takes the operators of kernels/registration.py, which are
 what torch.compile, torch.export, torch.func, FLOP counters and other modes understand, and which cost more of the
@@ -40,7 +40,7 @@ OTHERS = ~ORDINARY
 
 
 def is_plain(inputs: Inputs) -> bool:
-    """Whether the call may leave the operators out; not if an argument is of another kind than it should be."""
+    """Whether the call can do without the operators. False also if an argument has an unexpected type."""
     points = inputs.points
     return (
         not is_watched()
@@ -73,7 +73,7 @@ def are_plain(*tensors: Tensor | None) -> bool:
 
 
 def _are_int_pairs(shapes: object) -> bool:
-    """Whether `shapes` is made of tuples and ints alone, so that what follows from it can be kept by value."""
+    """Whether `shapes` consists only of tuples and ints, so that results that depend on it can be cached by value."""
     if type(shapes) is not tuple:
         return False
     for pair in shapes:

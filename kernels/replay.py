@@ -1,4 +1,4 @@
-"""A GPU of PyTorch's as kernels/timing.py needs it: events, CUDA graphs, a buffer that overwrites the L2 cache."""
+"""PyTorch's GPU as kernels/timing.py needs it: events, CUDA graphs, a buffer that overwrites the L2 cache."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class CudaGpu:
         return [start.elapsed_time(end) for start, end in pairs]
 
     def require_no_waits(self, step: Step) -> None:
-        """PyTorch refuses to wait in this mode, before anything is captured: a capture that fails leaves traces."""
+        """Run the step in the mode in which PyTorch raises at a wait, as a capture that fails there leaves traces."""
         step()  # the first one may compile, or copy constants that are kept
         mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings():
@@ -77,7 +77,7 @@ class CudaGpu:
         self.synchronize()
         graph = torch.cuda.CUDAGraph()
         try:
-            # a capture that fails would else stay on its stream
+            # the outer one: without it a capture that fails would leave its stream the current one
             with no_collection(), torch.cuda.stream(side), torch.cuda.graph(graph, stream=side):
                 body()
         except RuntimeError as error:

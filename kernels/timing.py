@@ -1,4 +1,4 @@
-"""What is measured of a call, and how it is worked out from what a GPU's events and the host's clock say."""
+"""Which times of a call are measured, and how they follow from a GPU's events and the host's clock."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MOST_UNROLLED = 64  # calls in one graph
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 1000
 ESTIMATES = 3
 HOST_CALLS, HOST_ROUNDS = 20, 7
-LONG_MS = 2.0  # a call that launches so much that 20 would fill the queue, where the host waits
+LONG_MS = 2.0  # 20 longer calls may fill the launch queue, and the host would wait: they are timed one at a time
 
 
 class NotCapturedError(Exception):
-    """Why a step is in no CUDA graph."""
+    """A step cannot be captured in a CUDA graph; the message says why."""
 
 
 class Gpu(Protocol):
@@ -50,7 +50,7 @@ class Gpu(Protocol):
 
 @dataclass(frozen=True)
 class Timing:
-    """Medians, of one call. A CPU has no more than eager_ms and peak_mib."""
+    """Medians per call. On a CPU only eager_ms and peak_mib are measured."""
 
     eager_ms: float  # calls one behind the other from the host: the slower one of host and device
     peak_mib: float  # memory that tensors take on top of what is there before
@@ -70,16 +70,16 @@ class Timing:
         return self.by(self.timed)
 
     def by(self, timed: Timed) -> float:
-        """The time of one kind; call it only with a kind that is there."""
+        """Milliseconds of one kind, which must have been measured."""
         return self.warm_ms if timed == "graph" else self.eager_ms
 
     def comparable(self, other: Timing) -> Timed:
-        """The kind of time that both have: a replay is never compared with calls from the host."""
+        """The kind of time that both have, so that a replay is never compared with calls from the host."""
         return "graph" if self.timed == other.timed == "graph" else "eager"
 
 
 def time_on_gpu(step: Step, gpu: Gpu, milliseconds: float, graphs: bool = True) -> Timing:
-    """Time a step; about `milliseconds` are spent on each of eager calls, warm replays, cold replays and flushes.
+    """Time a step. Eager calls, warm replays, cold replays and flushes take about `milliseconds` each.
 
     graphs: False for steps that change what they work on, such as an optimiser's: they are timed eagerly only.
     """
@@ -98,12 +98,12 @@ def time_on_gpu(step: Step, gpu: Gpu, milliseconds: float, graphs: bool = True) 
 
 
 def warm_milliseconds(step: Step, gpu: Gpu, milliseconds: float) -> float:
-    """Of one call in a CUDA graph of many. Raises NotCapturedError."""
+    """Median per call, replayed from a CUDA graph of many calls. Raises NotCapturedError."""
     return _replayed(gpu, step, _unrolled(_estimate(gpu, step)), milliseconds)
 
 
 def cold_milliseconds(step: Step, gpu: Gpu, milliseconds: float) -> float:
-    """The same with a flush before each call, less the time of as many flushes. Raises NotCapturedError."""
+    """The same with a flush before each call, minus the time of as many flushes. Raises NotCapturedError."""
 
     def flushed() -> None:
         gpu.flush()
@@ -143,7 +143,7 @@ def _times(step: Step, calls: int) -> Step:
 
 
 def _host_microseconds(step: Step, gpu: Gpu, calls: int) -> float:
-    """From an idle GPU on, so few calls that none waits for room in the launch queue."""
+    """Microseconds per call, from an idle GPU on, of so few calls that none waits for room in the launch queue."""
     found = []
     for _ in range(HOST_ROUNDS):
         gpu.synchronize()

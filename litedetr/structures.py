@@ -77,7 +77,7 @@ class ImageBatch:
         )
 
     def pin_memory(self) -> ImageBatch:
-        """In page-locked memory, from which a copy to a GPU runs beside the host: what DataLoader calls to pin."""
+        """A copy in page-locked memory, from which a copy to a GPU does not stop the host. DataLoader calls it."""
         return replace(self, pixels=self.pixels.pin_memory(), sizes=self.sizes.pin_memory())
 
 
@@ -194,7 +194,7 @@ class TargetBatch:
         return self._map(lambda x: x.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> TargetBatch:
-        """In page-locked memory, from which a non-blocking copy to a GPU waits for nothing; DataLoader calls it."""
+        """A copy in page-locked memory, from which a copy to a GPU does not stop the host. DataLoader calls it."""
         return self._map(Tensor.pin_memory)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> TargetBatch:

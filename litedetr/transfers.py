@@ -9,14 +9,14 @@ HOST = torch.device("cpu")
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
-    """`x`, made on the host, on `device`. From page-locked memory, which the device reads when it gets there."""
+    """`x`, a tensor of the host, on `device`. It is copied from page-locked memory, so that the host does not wait."""
     return x if x.device == device else x.pin_memory().to(device, non_blocking=True)
 
 
 def to_host(*tensors: Tensor) -> list[Tensor]:
-    """Tensors of one device on the host, without gradient. They travel as one, so that the device is waited for once.
+    """Copies on the host of tensors of one device, without gradient. They are copied as one, so the host waits once.
 
-    Into page-locked memory, which the device writes to without a detour.
+    The copy is made into page-locked memory, which the device writes to directly.
     """
     if tensors[0].device == HOST:
         return [x.detach() for x in tensors]

@@ -1,4 +1,4 @@
-"""How many images a second the loader gives, step by step, and how many workers a training step needs.
+"""Measure how many images a second the loader gives, step by step, and how many workers a training step needs.
 
 python scripts/feeding.py data=coco data.root=<coco> transforms=detr
 python scripts/feeding.py data=coco data.root=<coco> transforms=detr batch_size=16 step_ms=100

@@ -1,13 +1,15 @@
-"""Tell everything about the GPU that is here: one page with its figures, for you and for a bug report.
+"""Measure the GPU that is here, and write one page of figures, for you and for a bug report.
 
-python scripts/gpu_report.py                        # all steps, about 15 minutes
-python scripts/gpu_report.py budget=480             # seconds; cut from the end, most valuable steps first
-python scripts/gpu_report.py steps=[machine,host]   # these only; completes the page of earlier ones
-python scripts/gpu_report.py rehearse=true          # every step at tiny sizes, without a GPU too
+python scripts/gpu_report.py                        # all steps, 24 minutes at most
+python scripts/gpu_report.py budget=480             # in at most 480 seconds; the last steps are left out
+python scripts/gpu_report.py steps=[machine,host]   # only these; they complete the page of an earlier report
+python scripts/gpu_report.py steps=[]               # none: make the page again from the rows that are there
+python scripts/gpu_report.py rehearse=true          # every step at tiny sizes, also without a GPU
 
 Settings: budget, steps, rehearse, output (runs/gpu_report). Results go to <output>/<gpu>/: report.md, plots, rows.jsonl
-with every figure as soon as it is known, and the output of each step in logs/.
-Needs torch, Triton, NumPy and pytest for the kernels' steps, all of the project's packages for the others.
+with every figure as soon as it is known, and the output of each step in logs/. docs/gpu.md explains steps and figures.
+Steps, in their order: machine, suite, attention, memory_access, host, detectors, step, training, tools, autotune.
+The first five need torch, Triton, NumPy and pytest; the others need all of the project's packages.
 """
 
 from __future__ import annotations

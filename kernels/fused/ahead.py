@@ -1,4 +1,4 @@
-"""Compiles launches in processes of their own before they are tried, into Triton's cache on disk.
+"""Compiles launches in other processes before they are tried, into Triton's cache on disk.
 
 A process needs no GPU: Triton is told the target, and gets arguments without memory. A launch then finds its program in
 the cache, under the key that Triton itself works out for both.
@@ -46,7 +46,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What became of a task. fingerprint: of its programs; spilled: bytes of local memory of a thread."""
+    """The result of a task. fingerprint: of its programs. spilled: bytes of local memory of a thread."""
 
     fingerprint: str
     spilled: int
@@ -54,7 +54,7 @@ class Compiled:
 
 @dataclass
 class Compilers:
-    """Processes that compile tasks, the most urgent first; one that takes too long is ended, and another begun."""
+    """Processes that compile tasks, the most urgent first. One that takes too long is killed and replaced."""
 
     target: GPUTarget
     workers: int
@@ -71,7 +71,7 @@ class Compilers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """What is not compiled is dropped."""
+        """Drops the tasks that are not compiled."""
         for _thread in self._threads:
             self._tasks.put((STOP, next(self._order), None, None))
         for process in list(self._processes):
@@ -80,13 +80,13 @@ class Compilers:
             thread.join()
 
     def submit(self, urgency: int, task: Task) -> Future[Compiled | str]:
-        """A string is why it did not compile. urgency: least first."""
+        """The result is a string if the task does not compile: the reason. urgency: smallest first."""
         future = Future()
         self._tasks.put((urgency, next(self._order), task, future))
         return future
 
     def _work(self) -> None:
-        """Of one thread: it waits for a process of its own."""
+        """The loop of one thread, which has a process of its own and waits for it."""
         process = None
         while True:
             *_, task, future = self._tasks.get()
@@ -98,7 +98,7 @@ class Compilers:
             except TimeoutError:
                 future.set_result(f"not compiled within {self.seconds:g} s")
                 process = self._without(process)
-            except Exception as error:  # the process died, or was never born
+            except Exception as error:  # the process died or did not start
                 future.set_result(f"its compiler failed: {error!r}")
                 process = self._without(process)
         self._without(process)
@@ -143,7 +143,7 @@ class Process:
 
 
 def serve(connection: Connection, target: GPUTarget) -> None:
-    """Compile what comes, until the other side is closed."""
+    """Compile the tasks that come through `connection`, until its other side is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: who started this process ends it
     connection.send(True)
     with compiling_for(target):
@@ -170,7 +170,7 @@ def compiling_for(target: GPUTarget) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Target:
-    """As much of Triton's driver as compiling takes."""
+    """The part of Triton's driver that compiling needs."""
 
     target: GPUTarget
 
@@ -185,7 +185,7 @@ class Target:
 
 
 def compile_task(task: Task, target: GPUTarget) -> Compiled:
-    """By Triton's own way to a launch, so that its key in the cache is a launch's. Needs `compiling_for`."""
+    """Compile as Triton does at a launch, so that the launch finds the program in the cache. Needs `compiling_for`."""
     programs = []
 
     def compile_only(kernel, grid: Grid, *arguments: object, **constants: object) -> None:
@@ -201,7 +201,7 @@ def compile_task(task: Task, target: GPUTarget) -> Compiled:
 
 @dataclass
 class Ahead:
-    """Says which launches of a job to leave out, from what compiling them has shown; the next job's are compiled next.
+    """Compiles the launches of a job, then those of the next one, and says which ones to leave out.
 
     deadline: of time.monotonic; what is not compiled then is left out.
     """

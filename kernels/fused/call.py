@@ -49,7 +49,7 @@ def _current(device: torch.device) -> AbstractContextManager[object]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the launches of a pass take that follows from sizes alone."""
+    """What the launches of a pass take that depends only on sizes."""
 
     grid: Grid  # programs over blocks of queries, heads and images
     levels: Tensor  # of `level_table`
@@ -62,7 +62,7 @@ class Plan:
 
 @lru_cache(maxsize=MOST_KEPT)
 def plan_of(sizes: Sizes, launch: Launch) -> Plan:
-    """Raises ValueError where a count is too large for the kernels."""
+    """Raises ValueError if a count is too large for the kernels."""
     check_limits(sizes, launch)
     order = None
     if sizes.query_shapes is not None and launch.tile_height > 1:

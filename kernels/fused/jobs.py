@@ -1,4 +1,4 @@
-"""Tunes many calls within a time: the most valuable first, the best so far kept whatever happens."""
+"""Tunes many calls within a time limit, the most valuable first. The best launch so far is always kept."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Job:
 
     @property
     def rank(self) -> tuple[int, int]:
-        """The least is the most valuable: by precision, then by the samples that a training step takes."""
+        """The smallest is the most valuable: by precision, then by the number of samples in a training step."""
         work = self.workload
         samples = work.batch * work.queries * work.heads * len(work.shapes) * work.points * work.channels
         return DTYPES.index(work.dtype), -WEIGHT[self.run] * self.calls * samples
@@ -56,7 +56,7 @@ class Campaign:
     ahead: Ahead | None = None  # of the same jobs in the same order
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Trial | Tuned] | Untuned]:
-        """Tune jobs in the order they come. A job that fails is told, and the next one is tuned."""
+        """Tune jobs in the given order. A job that fails yields an Untuned, and the next one is tuned."""
         for number, job in enumerate(jobs):
             if self._is_over():
                 yield Untuned(job, "the time was up")

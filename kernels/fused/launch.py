@@ -135,7 +135,7 @@ def gpu_name(index: int) -> str:
 
 
 def rule(shape: Shape) -> Launch | Segments:
-    """What nobody measured."""
+    """The launch of a shape that was not measured."""
     if shape.run == "segments":
         return replace(SEGMENTS, max_registers=SEGMENT_REGISTERS if shape.dtype in HALVES else None)
     return rule_of_queries(shape)
@@ -156,7 +156,7 @@ def rule_of_queries(shape: Shape) -> Launch:
 
 @lru_cache
 def tuned(gpu: str, folder: Path | None = None) -> dict[Shape, Launch | Segments]:
-    """What was measured on a GPU with the Triton version installed here. folder: of the file, None: TUNED."""
+    """The launches measured on a GPU with the Triton version installed here. folder: of the file; None: TUNED."""
     entries = read_entries((folder or TUNED) / file_name(gpu))
     return {shape: KINDS[shape.run](**entry["launch"]) for shape, entry in entries.items()}
 

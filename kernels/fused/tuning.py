@@ -54,7 +54,7 @@ class Tuned:
 def replays(device: torch.device, repetitions: float) -> Timer:
     """Times a call by warm replays of a CUDA graph for about so many milliseconds, and gives the median.
 
-    Raises NotCapturedError for what no graph can hold.
+    Raises NotCapturedError if no graph can hold it.
     """
     gpu = CudaGpu.of(device)
     return lambda call: warm_milliseconds(call, gpu, repetitions)

@@ -1,4 +1,4 @@
-"""Where the time of an image goes, step by step."""
+"""Clocks that time the steps of loading an image."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ Clock = Callable[[str], AbstractContextManager[None]]
 
 
 def untimed(step: str) -> AbstractContextManager[None]:
+    """A Clock that does nothing."""
     return nullcontext()
 
 
 class Stopwatch:
-    """`with stopwatch("resize"): ...` adds what passes to stopwatch.seconds["resize"]."""
+    """A Clock: `with stopwatch("resize"): ...` adds the time it takes to stopwatch.seconds["resize"]."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)

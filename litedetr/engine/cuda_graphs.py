@@ -1,4 +1,4 @@
-"""CUDA graphs: what a GPU does for one shape of batch is recorded once and replayed, without Python in between."""
+"""CUDA graphs: the GPU's work for one shape of batch is recorded once and replayed without Python."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ _log = logging.getLogger(__name__)
 
 
 def check_cuda_graphs(cuda_graphs: bool, device: torch.device) -> bool:
-    """`cuda_graphs` as a bool; ConfigError where it is none, or where `device` cannot."""
+    """Returns `cuda_graphs`. Raises ConfigError if it is not a bool, or if it is true and `device` is not a GPU."""
     cuda_graphs = as_type(bool, cuda_graphs, "cuda_graphs")
     require(not cuda_graphs or device.type == "cuda", "cuda_graphs", "a GPU as device, or false", device.type)
     return cuda_graphs
 
 
 class GpuCapture:
-    """capture(function) -> replay; `replay` returns the tensor that `function` returned, with values of its own.
+    """capture(function) -> replay. `replay()` repeats the recorded work, which writes new values into the tensor that
+    `function` returned, and returns that tensor.
 
     All captures are on one stream: graphs share memory only if they were captured on the same.
     """
@@ -68,7 +69,7 @@ class GpuCapture:
 
 def _warm_up(function: Callable[[], Tensor], stream: torch.cuda.Stream) -> None:
     """On the stream of the capture, as PyTorch's notes on CUDA graphs ask for. In the last pass an operator that waits
-    for the device raises, which names it; during the capture it would leave an error of CUDA's.
+    for the device raises an error that names it; in the capture the error would be one of CUDA's.
     """
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -108,8 +109,8 @@ class Graph:
 class CudaGraphs:
     """graphs(images) -> forward(images), by a graph for each shape of batch.
 
-    capture: what records, a GpuCapture. most: graphs that are kept; the one that was not used for longest goes. After a
-    capture that fails, which is told once, new shapes are computed without a graph. Threads take turns.
+    capture: what records, a GpuCapture. most: graphs that are kept; the least recently used one is dropped. After a
+    capture that fails, which is logged once, new shapes are computed without a graph. Threads take turns.
     """
 
     def __init__(self, forward: Forward, capture: Capture, most: int = MOST_GRAPHS) -> None:
@@ -133,7 +134,7 @@ class CudaGraphs:
         return CudaGraphs, (self.forward, self.capture, self.most)
 
     def _graph(self, images: ImageBatch) -> Graph | None:
-        """None where the capture failed."""
+        """None if the capture failed."""
         key = self._key(images)
         if key not in self._graphs and not self._failed:
             self._record(key, images)
@@ -148,18 +149,18 @@ class CudaGraphs:
         of_batch = [(x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x for x in values]
         return (*of_batch, *(x.data_ptr() for x in self._weights))
 
-    @torch.inference_mode(False)  # its tensors could not be written to outside
+    @torch.inference_mode(False)  # outside of inference mode its tensors could not be written to
     @torch.no_grad()
     def _record(self, key: Hashable, images: ImageBatch) -> None:
         own = replace(images, **{name: value.clone() for name, value in _tensors(images).items()})
-        self.forward(own)  # raises what is wrong without a graph too
+        self.forward(own)  # an error that has nothing to do with graphs is raised here
         try:
             with constants_held() as constants:
                 replay = self.capture(lambda: self.forward(own))
         except Exception as error:  # of CUDA, its allocator, or any operator: they have no class in common
             self._failed = True
             cause = error.__context__ or error  # what broke a capture, before it could not be ended
-            _log.warning("cuda_graphs: %s; images of new sizes are detected on without graphs", _reason(images, cause))
+            _log.warning("cuda_graphs: %s; images of new sizes run without graphs", _reason(images, cause))
             return
         self._graphs[key] = Graph(own, replay, constants)
         if len(self._graphs) > self.most:

@@ -57,7 +57,7 @@ class Feeding:
 
     @property
     def rate_per_worker(self) -> float:
-        """Images a second of one of the most workers measured: they share what the machine has."""
+        """Images a second per worker, at the largest number of workers measured, since workers share the machine."""
         most = max(self.rates)
         return self.rates[most] / most
 
@@ -66,7 +66,10 @@ class Feeding:
 
 
 def measure_feeding(config: FeedingConfig) -> Feeding:
-    """The training set of `config` as a run of this batch size reads it; pages of files are read once before."""
+    """Time the training set of `config` as a run of this batch size reads it; files are in the system's cache.
+
+    Raises ConfigError if the set has fewer images than a batch.
+    """
     dataset = build_datasets(config.data, config.seed).train
     expected = f"at most the number of training images ({len(dataset)})"
     require(config.batch_size <= len(dataset), "batch_size", expected, config.batch_size)
@@ -79,7 +82,7 @@ def measure_feeding(config: FeedingConfig) -> Feeding:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """As a loader process has."""
+    """A loader process has only one."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,6 +1,6 @@
-"""A device for machines that have none: its tensors lie in the host's memory, and PyTorch takes them for another's.
+"""A device that stands in for a GPU: its tensors are in the host's memory, but PyTorch takes them for a device's.
 
-It computes what the CPU computes, and what a GPU refuses it refuses: tensors of host and device in one operator. A copy
+It computes on the CPU and rejects what a GPU rejects: tensors of host and device in one operator. A copy
 between host and device is an operator of its own, as it is on a GPU, where on a CPU nothing would be called at all.
 """
 

@@ -44,7 +44,7 @@ class StepResult:
     stop_signal: int
 
     def read_parts(self) -> dict[str, float]:
-        """`parts` on the host. Waits for the device, so it is for steps whose parts are wanted."""
+        """`parts` on the host. Waits for the device, so call it only if they are wanted."""
         return read_parts(self.parts)
 
 

@@ -1,8 +1,8 @@
-"""What the host waits for in a call: each operator that gives nothing before the device has done all its work.
+"""Counts what the host waits for in a call: operators that return only when the device has done all its work.
 
 An operator waits if the host needs a result (`item`, `nonzero`, a boolean index), and so does a copy between host and
 device; only a non-blocking copy from page-locked memory to the device does not. Operators are seen from PyTorch's
-dispatcher, so this tells nothing of what a custom operator, a collective or a synchronisation by hand waits for.
+dispatcher, so waits within a custom operator or a collective, and explicit synchronisations, are not counted.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MASKS = (torch.bool, torch.uint8)
 
 @dataclass(frozen=True)
 class Wait:
-    """An operator that waits for the device, as `aten.nonzero.default`.
+    """An operator that waits for the device, such as `aten.nonzero.default`.
 
     where: the line of ours that called it, `litedetr/losses/matcher.py:59`, or `elsewhere`. count: how often.
     """
@@ -59,8 +59,8 @@ class Wait:
 def count_waits(call: Callable[[], object], device: torch.device) -> list[Wait]:
     """What `call` waits for on `device`, most frequent first. Runs it once.
 
-    device: a GPU; where there is none, STAND_IN of litedetr.engine.stand_in, within its StandInDevice. ConfigError for
-    the host, which waits for no device.
+    device: a GPU; on a machine without one STAND_IN of litedetr.engine.stand_in, within its StandInDevice. Raises
+    ConfigError for the host, which waits for no device.
     """
     with WaitCounter(device) as counter:
         call()
@@ -100,6 +100,7 @@ def _listed(found: Counter[tuple[str, str]]) -> list[Wait]:
 
 
 def _where() -> str:
+    """The innermost line of ours on the stack."""
     frame = sys._getframe(2)
     while frame is not None:
         name = frame.f_code.co_filename

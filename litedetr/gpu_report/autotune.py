@@ -1,4 +1,4 @@
-"""A short scripts/autotune.py: what the fastest launches gain over those of the rule. Nothing uses its file."""
+"""A short scripts/autotune.py: what the fastest launches gain over the rule's. The kernels do not read its file."""
 
 from __future__ import annotations
 

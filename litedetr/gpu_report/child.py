@@ -1,4 +1,4 @@
-"""One process with a time limit, which takes nothing along when it crashes or hangs."""
+"""Runs a command in a process of its own with a time limit, so that its crash or hang does not end the report."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Outcome:
 def run_child(command: Sequence[str], log: Path, limit: float, environment: Mapping[str, str]) -> Outcome:
     """Run a command for at most `limit` seconds; its output goes to `log`.
 
-    It is the first of a process group of its own, which is ended whole: at the limit, when this process is interrupted,
-    and (see `end_with_parent`) when this process dies.
+    It leads a process group of its own. The whole group is killed at the limit, when the command or this process ends,
+    and (see `end_with_parent`) when this process is killed.
     """
     start = time.monotonic()
     with log.open("wb") as output:
@@ -62,16 +62,17 @@ def run_child(command: Sequence[str], log: Path, limit: float, environment: Mapp
 
 def _last_line(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return f"last words: {lines[-1][:LONGEST_REASON]}" if lines else "it said nothing"
+    return f"last line: {lines[-1][:LONGEST_REASON]}" if lines else "no output"
 
 
 def end_with_parent() -> None:
-    """To be called in the child: its group ends when the parent does, however it ends. By the pipe on its stdin, which
-    then comes to its end.
+    """Call this in the child: its process group is killed when the parent ends, in whatever way.
+
+    The child notices it by its stdin, a pipe that ends with the parent.
     """
 
     def watch() -> None:
-        while os.read(sys.stdin.fileno(), 1):  # not by sys.stdin, whose lock Python's end would wait for
+        while os.read(sys.stdin.fileno(), 1):  # not sys.stdin.read: Python would wait for its lock at exit
             pass
         os.killpg(0, signal.SIGKILL)
 

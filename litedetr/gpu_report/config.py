@@ -1,4 +1,4 @@
-"""Settings of the report, as `name=value` on the command line: Hydra need not be there."""
+"""Settings of the report, as `name=value` on the command line, read without Hydra, which may not be installed."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ class ReportConfig:
 
     budget: int | None = None  # seconds for all steps; null: each takes up to its own limit
     rehearse: bool = False  # every step at tiny sizes, on a CPU in Triton's interpreter if there is no GPU
-    steps: tuple[str, ...] | None = (
-        None  # names; null: all; []: none, the page is made anew from the rows that are there
-    )
+    steps: tuple[str, ...] | None = None  # names; null: all; []: none, only make the page from the rows that are there
     output: str = "runs/gpu_report"  # the folder; each GPU has one of its own in it
 
     def __post_init__(self) -> None:
@@ -31,7 +29,7 @@ class ReportConfig:
 
     @classmethod
     def from_arguments(cls, arguments: Sequence[str]) -> ReportConfig:
-        """ConfigError for an argument that is no `name=value`, an unknown setting, or a value of another type."""
+        """Raises ConfigError for an argument that is not `name=value`, an unknown setting, or a wrong value."""
         settings: dict[str, Any] = {}
         for argument in arguments:
             name, equals, text = argument.partition("=")

@@ -1,4 +1,4 @@
-"""Whole detectors at the paper's size, eager and replayed from a graph, and those of transformers where installed."""
+"""Whole detectors at the paper's size, eager and replayed from a graph, and those of transformers if installed."""
 
 from __future__ import annotations
 

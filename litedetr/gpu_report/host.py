@@ -1,4 +1,4 @@
-"""How long the host works at a call of an attention: the GPU waits for it where its kernel takes less."""
+"""Host time of a call of an attention. If the kernel takes less time, the GPU waits for the host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the other figures hold for: card, driver, versions, and what its memory and its matrix units were seen to do."""
+"""The machine that is measured: card, driver, versions, and the speed of its memory and its matrix units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page that a person reads: the answers first, then every figure of every step."""
+"""The page that a person reads: a summary first, then every figure of every step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REHEARSED = "**A rehearsal on a CPU at tiny sizes: it shows that every step runs
 
 
 def write_page(folder: Path) -> Path:
-    """Of the rows in `folder`, with plots where matplotlib is installed."""
+    """Write the page of the rows in `folder`, with plots if matplotlib is installed. Returns its path."""
     rows = latest(read_rows(folder))
     plots = _plots(rows, folder)
     remark = [REHEARSED] if folder.name == REHEARSAL else []

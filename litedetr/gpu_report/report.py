@@ -38,7 +38,7 @@ class Report:
 
     @classmethod
     def prepare(cls, config: ReportConfig, worker: Path) -> Report:
-        """ConfigError without a GPU, unless it is a rehearsal."""
+        """Raises ConfigError if there is no GPU, unless it is a rehearsal."""
         end = float("inf") if config.budget is None else time.monotonic() + config.budget - PAGE_SECONDS
         gpu = gpu_name()
         if not gpu and not config.rehearse:
@@ -82,7 +82,10 @@ class Report:
 
 
 def gpu_name() -> str:
-    """Of the current GPU, empty if there is none. Asked in a process of its own: a broken driver may crash or hang."""
+    """Name of the current GPU, empty if there is none. Asked in another process: a broken driver may crash or hang.
+
+    Raises ConfigError if PyTorch does not answer.
+    """
     command: Sequence[str] = (sys.executable, "-c", GPU_NAME)
     try:
         asked = subprocess.run(command, capture_output=True, text=True, timeout=QUESTION_SECONDS)

@@ -1,4 +1,4 @@
-"""The file of figures: a JSON object a line, appended in one write as soon as it is known. A kill costs none."""
+"""The file of figures: a JSON object a line, appended in one write as soon as it is known; a kill loses none."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Rows:
     def append(self, row: Row) -> None:
         """On the disk when this returns. A line that a kill cut short is ended first, so that it spoils only itself.
 
-        ValueError for a figure named as what tells rows apart.
+        Raises ValueError if the row has no `kind`, or a figure has the name of a field of ours, `report` or `step`.
         """
         if {REPORT, STEP} & row.keys() or KIND not in row:
             raise ValueError(f"row: expected a {KIND}, and neither {REPORT} nor {STEP}, got {sorted(row)}")

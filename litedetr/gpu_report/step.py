@@ -49,7 +49,7 @@ def run(context: Context, tell: Tell) -> None:
 def _waits(
     make: Callable[[torch.device], Callable[[], object]], step: Callable[[], object], device: torch.device
 ) -> list[Wait]:
-    """On a CPU, which is never waited for, those of a step that is made on a device that stands in for a GPU."""
+    """Waits of `step`. A CPU is never waited for: there, of a step made on a device that stands in for a GPU."""
     if device.type != "cpu":
         return count_waits(step, device)
     with StandInDevice():

@@ -1,4 +1,4 @@
-"""The kernels' tests on this GPU, in parallel where pytest-xdist is installed."""
+"""The kernels' tests on this GPU, in parallel if pytest-xdist is installed."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Criterion:
         self.config = config
 
     def read(self, output: DetectorOutput, targets: TargetBatch) -> Readout:
-        """What the host must know of `output` before its loss. Waits for the device; nothing else here does."""
+        """What the host needs of `output` before its loss. Waits for the device; nothing else here does."""
         return read(output, self._groups(output, targets), self.config)
 
     def __call__(self, output: DetectorOutput, targets: TargetBatch, readout: Readout | None = None) -> Losses:

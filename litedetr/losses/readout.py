@@ -1,4 +1,4 @@
-"""What the host must know of predictions before their loss: whether they are finite, and what a matching costs."""
+"""What the host needs of predictions before their loss: whether they are finite, and the costs of the matching."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def test_after_a_capture_that_fails_new_shapes_run_without_and_it_is_told_once(f
     (message,) = (record.getMessage() for record in caplog.records)
     assert message.startswith("cuda_graphs: a batch of pixels (1, 3, 64, 96), sizes (1, 2) could not be captured")
     assert message.endswith(
-        "(RuntimeError: called a synchronizing CUDA operation); images of new sizes are detected on without graphs"
+        "(RuntimeError: called a synchronizing CUDA operation); images of new sizes run without graphs"
     )
 
 

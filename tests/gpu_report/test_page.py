@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from litedetr.gpu_report.legend import LEGEND
 from litedetr.gpu_report.page import PAGE, write_page
 from litedetr.gpu_report.rows import Rows
-from litedetr.gpu_report.tables import cell, tables
+from litedetr.gpu_report.summary import summary
+from litedetr.gpu_report.tables import MOST_SHOWN, cell, tables
 from litedetr.gpu_report.tools import read_counters
 
 ATTENTION = {"kind": "attention", "score": "shared", "queries": "high 5523", "regime": "grid", "dtype": "bfloat16"}
@@ -19,21 +21,23 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("report")
 
     def tell(step: str, **row: object) -> None:
-        Rows(folder, "today", step).append(row)
+        Rows(folder, "2026-01-01T00:00:00", step).append(row)
 
     tell("machine", kind="card", name="Some GPU")
     for name, milliseconds, ratio in [("ours", 0.02, 1.0), ("unfused", 0.1, 5.0)]:
         figures = {"milliseconds": milliseconds, "ratio": ratio, "limit_ms": 0.005, "limit_share": 0.25}
-        tell("attention", **ATTENTION, run="forward", name=name, **figures)
+        tell("attention", **ATTENTION, run="forward", name=name, cold_ms=milliseconds + 0.01, **figures)
     tell("detectors", **DETECTOR, system="lite", eager_ms=40.0, graph_ms=20.0)
     tell("detectors", **DETECTOR, system="full", eager_ms=60.0, graph_ms=None)
-    tell("host", kind="host", score="shared", **{"pass": "forward without gradient"}, host_us=35.4)
+    for score, host_us in (("shared", 35.4), ("own", 40.0)):
+        tell("host", kind="host", score=score, **{"pass": "forward without gradient"}, host_us=host_us)
     step = {"ms": 100.0, "images_per_s": 80.0, "peak_mib": 9000.0}
     tell("step", kind="training step", system="lite", batch=8, precision="bf16", **step)
     for times in (3, 1):
         tell("step", kind="waits", batch=8, operator="copy", where="here:1", times=times)
     tell("training", kind="evaluations", epoch=1, AP=0.1, seconds=50.0)
     tell("training", kind="evaluations", epoch=6, AP=0.52, seconds=300.0)
+    tell("suite", kind="failed test", test="tests/test_.py::test", message="wrong")
     tell("suite", kind="tests", passed=50, failed=0, skipped=1)
     tell("suite", kind="tests", passed=70, failed=1, skipped=2, exit_code=1)
     for kind in ("atomics", "gathers"):
@@ -47,12 +51,16 @@ def folder(tmp_path_factory) -> Path:
     "line",
     [
         "# Some GPU",
-        "| shared | high 5523 | grid | bfloat16 | forward | 20 | 25% | 5 |",
+        "**bfloat16, forward pass**",
+        "| score | queries | regime | ours us | cold us | limit | unfused / ours |",
+        "| shared | high 5523 | grid | 20 | 30 | 25% | 5 |",
         "| lite | 8 | bf16 | 40 | 1 | 20 | 1 | 400 |",
         "| full | 8 | bf16 | 60 | 1.5 | - | - | - |",
-        "- The host works 35.4 us at a call: shared, forward without gradient.",
-        "- A training step of lite, batch 8, bf16: 100 ms, 80 images/s, 9000 MiB; 4 waits.",
-        "- The default run: AP 0.52 after epoch 6, 300 s.",
+        "- The step `suite` failed: exit code 1. Its output: logs/suite.txt.",
+        "- Failed test: tests/test\\_.py::test.",
+        "- Host time of one call of an attention, forward without gradient: shared 35.4 us, own 40 us.",
+        "- A training step of lite, batch 8, bf16: 100 ms, 80 images/s, 9000 MiB; the host waits 4 times for the GPU.",
+        "- The default run (the README's first command): AP 0.52 after epoch 6, 300 s.",
         "- The kernels' tests: 70 passed, 1 failed, 2 skipped.",
         "| suite | failed | 12.35 | exit code 1 |",
         "| machine | cut short | - | - |",
@@ -77,8 +85,41 @@ def test_what_all_rows_share_stands_above_their_table():
     assert tables(rows) == ["**x** (a 1)\n\n| b | c |\n| --- | --- |\n| 2.5 | - |\n| - | t |"]
 
 
+def test_equal_rows_are_shown_once():
+    rows = [{"kind": "x", "a": 1}, {"kind": "x", "a": 1}]
+    assert tables(rows) == tables(rows[:1]) == ["**x**\n\n|  |  |\n| --- | --- |\n| a | 1 |"]
+
+
+def test_a_long_table_is_folded_and_a_known_kind_explained():
+    rows = [{"kind": "settings", "ms": number} for number in range(MOST_SHOWN + 1)]
+    (long,) = tables(rows)
+    assert f"<summary>{MOST_SHOWN + 1} rows</summary>\n\n| ms |" in long
+    assert LEGEND["settings"] in long
+    assert "<summary>" not in tables(rows[1:])[0]
+
+
+def test_of_an_attention_that_was_measured_twice_the_first_time_is_shown():
+    shared = ATTENTION | {"run": "forward", "limit_share": 0.25}
+    rows = [
+        shared | {"name": "ours", "milliseconds": 0.02, "cold_ms": 0.03, "ratio": 1.0},
+        shared | {"name": "unfused", "milliseconds": 0.1, "cold_ms": 0.1, "ratio": 5.0},
+        shared | {"name": "ours", "milliseconds": 0.04, "cold_ms": 0.05, "ratio": 1.0},
+        shared | {"name": "reference", "milliseconds": 0.4, "cold_ms": 0.4, "ratio": 10.0},
+    ]
+    *_, table = summary({"attention": rows})
+    assert table.splitlines()[-1] == "| shared | high 5523 | grid | 20 | 30 | 25% | 5 | 10 |"
+
+
 @pytest.mark.parametrize(
-    ("value", "text"), [(None, "-"), (0.123456, "0.1235"), (12345.6, "12346"), ("a|b\nc", "a\\|b c")]
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0.123456, "0.1235"),
+        (12345.6, "12346"),
+        ("a|b\nc", "a\\|b c"),
+        ("add<float>(char*)", "add\\<float>(char\\*)"),
+        ("aten::_to_copy_", "aten::\\_to_copy\\_"),
+    ],
 )
 def test_cells_are_short(value, text):
     assert cell(value) == text

@@ -1,8 +1,10 @@
 """Steps that crash, hang and are killed, and what a report makes of them."""
 
 import json
+import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,11 +17,13 @@ from litedetr.config import ConfigError
 from litedetr.gpu_report import report as module
 from litedetr.gpu_report.config import ReportConfig
 from litedetr.gpu_report.page import write_page
+from litedetr.gpu_report.plan import STEPS
 from litedetr.gpu_report.report import Report, folder_name
 from litedetr.gpu_report.rows import NAME, Rows, latest, read_rows
 
 ROOT = Path(__file__).parent.parent.parent
 ACTING = Path(__file__).parent / "acting_step.py"
+SAYING_HOW_LONG = ("docs/gpu.md", "README.md", "scripts/gpu_report.py")
 
 
 @pytest.fixture
@@ -61,7 +65,7 @@ def test_a_step_that_crashes_or_raises_is_told_and_takes_none_along(make_report)
         "step": "done",
     }
     assert "SIGSEGV" in ends["attention"].reason
-    assert ends["host"].reason == "exit code 1; last words: ValueError: no such thing"
+    assert ends["host"].reason == "exit code 1; last line: ValueError: no such thing"
     rows = latest(read_rows(report.folder))
     assert all(found[0]["kind"] == "act" and found[-1]["kind"] == "outcome" for found in rows.values())
     assert "| host | failed |" in write_page(report.folder).read_text()
@@ -178,3 +182,18 @@ def test_rows_are_json(tmp_path):
     Rows(tmp_path, "today", "machine").append({"kind": "act", "text": 'a "b"\n|c'})
     assert json.loads((tmp_path / NAME).read_text())["text"] == 'a "b"\n|c'
     assert '| text | a "b" \\|c |' in write_page(tmp_path).read_text()
+
+
+def test_the_docs_name_every_step_and_its_limit():
+    table = re.findall(r"^\| `(\w+)` \|.*\| (\d+) s \|$", (ROOT / "docs/gpu.md").read_text(), re.MULTILINE)
+    assert table == [(step.name, str(step.seconds)) for step in STEPS]
+
+
+@pytest.mark.parametrize("file", SAYING_HOW_LONG)
+def test_the_docs_say_how_long_all_steps_may_take(file):
+    minutes = math.ceil(sum(step.seconds for step in STEPS) / 60)
+    assert f"{minutes} minutes" in (ROOT / file).read_text()
+
+
+def test_the_help_lists_the_steps():
+    assert ", ".join(step.name for step in STEPS) in (ROOT / "scripts/gpu_report.py").read_text()

@@ -10,7 +10,7 @@ from litedetr.models.backbones.padding import FrozenBatchNorm, PaddingMask
 
 
 class FoldedNorm(nn.Module):
-    """Stands where a norm stood that its convolution does now."""
+    """Replaces a norm that has become part of its convolution."""
 
     def forward(self, x: Tensor, mask: PaddingMask | None = None) -> Tensor:
         """x (B, C, H, W) as it is."""
