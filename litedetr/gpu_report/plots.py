@@ -8,7 +8,6 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from litedetr.gpu_report.plan import Row
 from litedetr.gpu_report.summary import OURS, WORKLOAD, Steps, grouped, of_kind
 
 DPI = 110
@@ -17,20 +16,11 @@ INCHES_PER_BAR = 0.16
 WIDTH = 9.0  # inches
 
 
-def draw(steps: Steps, folder: Path) -> list[Path]:
-    """Those for which there are rows."""
-    drawn = [
-        _attention(of_kind(steps, "attention", "attention"), folder / "attention.png"),
-        _detectors(of_kind(steps, "detectors", "detectors"), folder / "detectors.png"),
-        _memory_access(steps, folder / "memory_access.png"),
-    ]
-    return [path for path in drawn if path is not None]
-
-
-def _attention(rows: Sequence[Row], path: Path) -> Path | None:
+def _attention(steps: Steps, folder: Path) -> Path | None:
     """Of the first precision: a group of bars for each workload, of each contestant one; a line where moving the bytes
     ends.
     """
+    rows = of_kind(steps, "attention", "attention")
     if not rows:
         return None
     rows = [row for row in rows if row["dtype"] == rows[0]["dtype"]]
@@ -44,27 +34,28 @@ def _attention(rows: Sequence[Row], path: Path) -> Path | None:
         axes.plot([group[0]["limit_ms"]] * 2, [number - 0.45, number + 0.45], color="black", linewidth=1)
     axes.set_xscale("log")
     axes.set_xlabel("milliseconds; black line: what moving the bytes takes at least")
-    return _save(figure, path)
+    return _save(figure, folder / "attention.png")
 
 
-def _detectors(rows: Sequence[Row], path: Path) -> Path | None:
+def _detectors(steps: Steps, folder: Path) -> Path | None:
+    rows = of_kind(steps, "detectors", "detectors")
     if not rows:
         return None
     labels = [f"{row['system']}, batch {row['batch']}, {row['precision']}" for row in rows]
     bars = [[row["eager_ms"] / row["batch"], row["graph_ms"] and row["graph_ms"] / row["batch"]] for row in rows]
     figure, axes = _bars(labels, ("called", "replayed from a graph"), bars)
     axes.set_xlabel("milliseconds an image")
-    return _save(figure, path)
+    return _save(figure, folder / "detectors.png")
 
 
-def _memory_access(steps: Steps, path: Path) -> Path | None:
+def _memory_access(steps: Steps, folder: Path) -> Path | None:
     rows = [row for kind in ("atomics", "gathers") for row in of_kind(steps, "memory_access", kind)]
     if not rows:
         return None
     labels = [f"{row['kind']}: {row['what']}, {row['where']}" for row in rows]
     figure, axes = _bars(labels, ("table",), [[row["tb_per_s"]] for row in rows])
     axes.set_xlabel("terabytes a second, by the numbers read or added")
-    return _save(figure, path)
+    return _save(figure, folder / "memory_access.png")
 
 
 def _bars(labels: Sequence[str], names: Sequence[str], bars: Sequence[Sequence[float | None]]) -> tuple[Figure, Axes]:
@@ -88,3 +79,6 @@ def _bars(labels: Sequence[str], names: Sequence[str], bars: Sequence[Sequence[f
 def _save(figure: Figure, path: Path) -> Path:
     figure.savefig(path)
     return path
+
+
+PLOTS = {"attention.png": _attention, "detectors.png": _detectors, "memory_access.png": _memory_access}
