@@ -14,6 +14,7 @@ The first five need torch, Triton, NumPy and pytest; the others need all of the 
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -27,9 +28,11 @@ from litedetr.gpu_report.config import ReportConfig  # noqa: E402
 from litedetr.gpu_report.page import write_page  # noqa: E402
 from litedetr.gpu_report.report import Report  # noqa: E402
 
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)  # beside Ctrl-C
+
 
 def main(arguments: list[str]) -> int:
-    """The exit code: 1 if a step failed, 2 for a setting that cannot work."""
+    """The exit code: 1 if a step failed, 2 for a setting or a folder that cannot be used."""
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0
@@ -38,15 +41,29 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    for number in ENDINGS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _as_interrupt)
+    try:
+        return 1 if run(report) else 0
+    except BrokenPipeError:  # the reader had enough: gpu_report.py | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:  # a disk that is full
+        print(f"error: {error.filename or report.folder}: {error.strerror}", file=sys.stderr)
+        return 2
+
+
+def run(report: Report) -> bool:
+    """Whether a step failed."""
     failed = False
     try:
         for step, outcome in report.run():
             failed |= outcome.status in ("failed", "timed out")
             print(f"{step.name:15}{outcome.status:12}{outcome.seconds:6.0f} s  {outcome.reason}", flush=True)
     finally:  # an interrupted report has a page too
-        print(write_page(report.folder))
-    return 1 if failed else 0
+        print(write_page(report.folder), flush=True)
+    return failed
 
 
 def _as_interrupt(*_: object) -> NoReturn:

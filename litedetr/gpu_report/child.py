@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 LONGEST_REASON = 300  # letters
+MOST_OUTPUT = 64 * 2**20  # bytes of a step's log
+LAST_BYTES = 2**16  # of it, among which the last words are
+POLL_SECONDS = 0.5
+SIGNALS = {number.value: number.name for number in signal.Signals}
+
+
+Stopped = Literal["failed", "timed out"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Outcome:
 
 
 def run_child(command: Sequence[str], log: Path, limit: float, environment: Mapping[str, str]) -> Outcome:
-    """Run a command for at most `limit` seconds; its output goes to `log`.
+    """Run a command for at most `limit` seconds; its output goes to `log`, of at most MOST_OUTPUT.
 
     It leads a process group of its own. The whole group is killed at the limit, when the command or this process ends,
     and (see `end_with_parent`) when this process is killed.
@@ -43,37 +49,57 @@ def run_child(command: Sequence[str], log: Path, limit: float, environment: Mapp
             start_new_session=True,
         )
         try:
-            code = process.wait(timeout=limit)
-        except subprocess.TimeoutExpired:
-            code = None
+            stopped = _wait(process, log, start + limit)
         finally:
             with suppress(ProcessLookupError):  # also what a step that ended well has left running
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            code = process.wait()
             process.stdin.close()
-    seconds = time.monotonic() - start
-    if code is None:
-        return Outcome("timed out", seconds, f"ended after {limit:.0f} s; {_last_line(log)}")
-    if code == 0:
+    return _outcome(stopped, code, time.monotonic() - start, log)
+
+
+def _wait(process: subprocess.Popen, log: Path, end: float) -> Stopped | None:
+    """Until it ends by itself (None), or has to be ended."""
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=max(0.0, min(POLL_SECONDS, end - time.monotonic())))
+            return None
+        if log.stat().st_size > MOST_OUTPUT:
+            return "failed"
+        if time.monotonic() >= end:
+            return "timed out"
+
+
+def _outcome(stopped: Stopped | None, code: int, seconds: float, log: Path) -> Outcome:
+    if stopped is None and code == 0:
         return Outcome("done", seconds)
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return Outcome("failed", seconds, f"{how}; {_last_line(log)}")
+    last_line = _last_line(log)
+    if stopped == "timed out":
+        return Outcome(stopped, seconds, f"ended after {seconds:.0f} s; {last_line}")
+    if stopped is not None:
+        os.truncate(log, MOST_OUTPUT)
+        return Outcome(stopped, seconds, f"ended after {MOST_OUTPUT >> 20} MiB of output; {last_line}")
+    how = f"signal {SIGNALS.get(-code, -code)}" if code < 0 else f"exit code {code}"
+    return Outcome("failed", seconds, f"{how}; {last_line}")
 
 
 def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LAST_BYTES))
+        tail = file.read(LAST_BYTES).decode("utf-8", "replace")
+    lines = [line.strip() for line in tail.splitlines() if line.strip()]
     return f"last line: {lines[-1][:LONGEST_REASON]}" if lines else "no output"
 
 
 def end_with_parent() -> None:
-    """Call this in the child: its process group is killed when the parent ends, in whatever way.
+    """Call this in the child before it has threads: its process group is killed when the parent ends, in whatever way.
 
-    The child notices it by its stdin, a pipe that ends with the parent.
+    A process of its own notices it by the child's stdin, a pipe that ends with the parent. No thread: a step that hangs
+    may keep Python's lock.
     """
-
-    def watch() -> None:
-        while os.read(sys.stdin.fileno(), 1):  # not sys.stdin.read: Python would wait for its lock at exit
+    if os.fork():
+        return
+    with suppress(OSError):
+        while os.read(sys.stdin.fileno(), 1):
             pass
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
+    os.killpg(0, signal.SIGKILL)

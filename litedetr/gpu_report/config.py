@@ -45,5 +45,5 @@ def _value(text: str) -> Any:
         return [_value(item.strip()) for item in text[1:-1].split(",") if item.strip()]
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # JSON's own, and what Python says of too many digits or brackets
         return text

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from litedetr.gpu_report.plan import REHEARSAL, STEPS, Row, Step
 from litedetr.gpu_report.rows import KIND, NAME, OUTCOME, REPORT, latest, read_rows
-from litedetr.gpu_report.summary import card_name, summary
+from litedetr.gpu_report.summary import card_name, summary, understood
 from litedetr.gpu_report.tables import markdown, tables
 
+Draw = Callable[[dict[str, list[Row]], Path], Path | None]
 PAGE = "report.md"
 REHEARSED = "**A rehearsal on a CPU at tiny sizes: it shows that every step runs. Its figures say nothing of any GPU.**"
 
@@ -18,17 +19,17 @@ REHEARSED = "**A rehearsal on a CPU at tiny sizes: it shows that every step runs
 def write_page(folder: Path) -> Path:
     """Write the page of the rows in `folder`, with plots if matplotlib is installed. Returns its path."""
     rows = latest(read_rows(folder))
-    plots = _plots(rows, folder)
     remark = [REHEARSED] if folder.name == REHEARSAL else []
     parts = [f"# {card_name(rows) or folder.name}", _reports(rows), *remark, *summary(rows)]
-    parts += [f"![{path.stem}]({path.name})" for path in plots]
+    parts += _plots(rows, folder)
     parts += ["## Steps", _outcomes(rows)]
     for step in STEPS:
         found = tables(rows.get(step.name, ()))
         parts += [f"## {step.title}", *found] if found else []
     path = folder / PAGE
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    return path
+    unfinished = folder / f"{PAGE}.tmp"  # an interrupt leaves the page that was there
+    unfinished.write_text("\n\n".join(parts) + "\n", encoding="utf-8", errors="backslashreplace")
+    return unfinished.replace(path)
 
 
 def _reports(rows: dict[str, list[Row]]) -> str:
@@ -45,13 +46,18 @@ def _outcome(step: Step, rows: Sequence[Row]) -> tuple[object, ...]:
     """A report that was killed leaves a step without an end."""
     ends = [row for row in rows if row[KIND] == OUTCOME]
     if ends:
-        return step.name, ends[-1]["status"], ends[-1]["seconds"], ends[-1]["reason"]
+        return step.name, *(ends[-1].get(name) for name in ("status", "seconds", "reason"))
     return step.name, "cut short" if rows else "not run", None, None
 
 
-def _plots(rows: dict[str, list[Row]], folder: Path) -> list[Path]:
+def _plots(rows: dict[str, list[Row]], folder: Path) -> list[str]:
     if find_spec("matplotlib") is None:
         return []
-    from litedetr.gpu_report.plots import draw  # matplotlib may be missing
+    from litedetr.gpu_report.plots import PLOTS  # matplotlib may be missing
 
-    return draw(rows, folder)
+    return [line for name, draw in PLOTS.items() for line in understood(name, _plot, draw, rows, folder)]
+
+
+def _plot(draw: Draw, rows: dict[str, list[Row]], folder: Path) -> list[str]:
+    path = draw(rows, folder)
+    return [] if path is None else [f"![{path.stem}]({path.name})"]

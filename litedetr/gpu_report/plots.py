@@ -18,18 +18,9 @@ INCHES_PER_LINE = 0.26
 WIDTH = 9.0  # inches
 
 
-def draw(steps: Steps, folder: Path) -> list[Path]:
-    """Those for which there are rows."""
-    drawn = [
-        _detectors(of_kind(steps, "detectors", "detectors"), folder / "detectors.png"),
-        _attention(of_kind(steps, "attention", "attention"), folder / "attention.png"),
-        _memory_access(steps, folder / "memory_access.png"),
-    ]
-    return [path for path in drawn if path is not None]
-
-
-def _attention(rows: Sequence[Row], path: Path) -> Path | None:
+def _attention(steps: Steps, folder: Path) -> Path | None:
     """Of the first precision: a panel for each pass, a line for each workload, of each contestant a dot."""
+    rows = of_kind(steps, "attention", "attention")
     if not rows:
         return None
     rows = [row for row in rows if row["dtype"] == rows[0]["dtype"]]
@@ -46,7 +37,7 @@ def _attention(rows: Sequence[Row], path: Path) -> Path | None:
     panels[0].set_ylim(len(labels) - 0.5, -0.5)  # the first on top
     handles, texts = panels[0].get_legend_handles_labels()
     figure.legend(handles, texts, fontsize=8, loc="outside upper center", ncols=len(texts))
-    return _save(figure, path)
+    return _save(figure, folder / "attention.png")
 
 
 def _label(group: Sequence[Row]) -> str:
@@ -67,24 +58,25 @@ def _dots(axes: Axes, rows: Sequence[Row], names: Sequence[str], labels: Sequenc
     axes.grid(alpha=0.3)
 
 
-def _detectors(rows: Sequence[Row], path: Path) -> Path | None:
+def _detectors(steps: Steps, folder: Path) -> Path | None:
+    rows = of_kind(steps, "detectors", "detectors")
     if not rows:
         return None
     labels = [f"{row['system']}, batch {row['batch']}, {row['precision']}" for row in rows]
     bars = [[row["eager_ms"] / row["batch"], row["graph_ms"] and row["graph_ms"] / row["batch"]] for row in rows]
     figure, axes = _bars(labels, ("eager", "replayed from a CUDA graph"), bars)
     axes.set_xlabel("milliseconds per image")
-    return _save(figure, path)
+    return _save(figure, folder / "detectors.png")
 
 
-def _memory_access(steps: Steps, path: Path) -> Path | None:
+def _memory_access(steps: Steps, folder: Path) -> Path | None:
     rows = [row for kind in ("atomics", "gathers") for row in of_kind(steps, "memory_access", kind)]
     if not rows:
         return None
     labels = [f"{row['kind']}: {row['what']}, {row['where']}" for row in rows]
     figure, axes = _bars(labels, ("table",), [[row["tb_per_s"]] for row in rows])
     axes.set_xlabel("10^12 bytes per second, of the rows that are read or added to")
-    return _save(figure, path)
+    return _save(figure, folder / "memory_access.png")
 
 
 def _bars(labels: Sequence[str], names: Sequence[str], bars: Sequence[Sequence[float | None]]) -> tuple[Figure, Axes]:
@@ -108,3 +100,6 @@ def _bars(labels: Sequence[str], names: Sequence[str], bars: Sequence[Sequence[f
 def _save(figure: Figure, path: Path) -> Path:
     figure.savefig(path)
     return path
+
+
+PLOTS = {"detectors.png": _detectors, "attention.png": _attention, "memory_access.png": _memory_access}

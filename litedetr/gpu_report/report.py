@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -10,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from litedetr.config import ConfigError
 from litedetr.gpu_report.child import Outcome, run_child
 from litedetr.gpu_report.config import ReportConfig
 from litedetr.gpu_report.plan import REHEARSAL, STEPS, Step
-from litedetr.gpu_report.rows import KIND, OUTCOME, Rows
+from litedetr.gpu_report.rows import KIND, NAME, OUTCOME, Rows
 from litedetr.paths import user_path
 
 PAGE_SECONDS = 5  # of the budget, for the page and its plots
@@ -35,10 +37,11 @@ class Report:
     end: float  # of the budget, by the monotonic clock
     device: str  # of the steps: cuda or cpu
     worker: tuple[str, ...]  # the command that runs a step
+    lock: BinaryIO  # see `_locked`
 
     @classmethod
     def prepare(cls, config: ReportConfig, worker: Path) -> Report:
-        """Raises ConfigError if there is no GPU, unless it is a rehearsal."""
+        """Raises ConfigError if there is no GPU, unless it is a rehearsal, and for a folder that cannot be used."""
         end = float("inf") if config.budget is None else time.monotonic() + config.budget - PAGE_SECONDS
         gpu = gpu_name()
         if not gpu and not config.rehearse:
@@ -48,9 +51,9 @@ class Report:
             )
         name = REHEARSAL if config.rehearse else folder_name(gpu)
         folder = user_path(config.output).resolve() / name
-        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        lock = _locked(folder)
         begun = datetime.now().astimezone().isoformat(timespec="seconds")
-        return cls(config, folder, begun, end, "cuda" if gpu else "cpu", (sys.executable, str(worker)))
+        return cls(config, folder, begun, end, "cuda" if gpu else "cpu", (sys.executable, str(worker)), lock)
 
     def steps(self) -> list[Step]:
         """Those that were asked for, in the order of the plan."""
@@ -79,6 +82,26 @@ class Report:
         """Without a GPU the kernels are interpreted."""
         on_cpu = {"TRITON_INTERPRET": "1"} if self.device == "cpu" else {}
         return os.environ | on_cpu | {"PYTHONUNBUFFERED": "1"}
+
+
+def _locked(folder: Path) -> BinaryIO:
+    """The file of rows, which this process keeps open: no other report may use the folder, and the GPU, meanwhile.
+
+    ConfigError where another does, or where nothing can be written.
+    """
+    try:
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        file = (folder / NAME).open("ab")
+    except OSError as error:
+        expected = "a folder that can be written"
+        raise ConfigError(f"output: expected {expected}, got {error.filename}: {error.strerror}") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"output: expected a folder that no other report writes to, got {folder}") from None
+    except OSError:  # some network file systems have no locks; there, only their user can keep two reports apart
+        pass
+    return file
 
 
 def gpu_name() -> str:

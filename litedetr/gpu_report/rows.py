@@ -15,6 +15,7 @@ NAME = "rows.jsonl"
 # beside a step's own figures
 REPORT, STEP, KIND = "report", "step", "kind"
 OUTCOME = "outcome"  # the kind of the row that says how a step ended
+NOT_RUN = ("skipped", "not reached")  # an outcome's status
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,16 @@ class Rows:
         try:
             size = os.fstat(file).st_size
             is_torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
-            os.write(file, b"\n" + line if is_torn else line)
+            _write(file, b"\n" + line if is_torn else line)
             os.fsync(file)
         finally:
             os.close(file)
+
+
+def _write(file: int, line: bytes) -> None:
+    """All of it. A disk that fills up takes a part, and raises OSError for the rest."""
+    while line:
+        line = line[os.write(file, line) :]
 
 
 def _plain(value: Any) -> Any:
@@ -62,17 +69,25 @@ def read_rows(folder: Path) -> list[Row]:
 def _read(line: str) -> Row | None:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError:
-        return None  # cut short by a kill
-    return row if isinstance(row, dict) and {REPORT, STEP, KIND} <= row.keys() else None
+    except (ValueError, RecursionError):
+        return None  # cut short by a kill, or none of ours
+    known = isinstance(row, dict) and all(isinstance(row.get(name), str) for name in (REPORT, STEP, KIND))
+    return row if known else None
 
 
 def latest(rows: list[Row]) -> dict[str, list[Row]]:
-    """Of each step the rows of the last report that ran it: a report of other steps completes an earlier one."""
-    found: dict[str, list[Row]] = {}
+    """Of each step the rows of the last report that ran it, or else of the last that wanted to: a report of other
+    steps, or one whose budget was used up, completes an earlier one.
+    """
+    found: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
-        before = found.setdefault(row[STEP], [])
-        if before and before[0][REPORT] != row[REPORT]:
-            before.clear()
-        before.append(row)
-    return found
+        found.setdefault(row[STEP], {}).setdefault(row[REPORT], []).append(row)
+    return {step: _latest(list(reports.values())) for step, reports in found.items()}
+
+
+def _latest(reports: list[list[Row]]) -> list[Row]:
+    return next((rows for rows in reversed(reports) if any(map(_is_of_a_run, rows))), reports[-1])
+
+
+def _is_of_a_run(row: Row) -> bool:
+    return row[KIND] != OUTCOME or row.get("status") not in NOT_RUN

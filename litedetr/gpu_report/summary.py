@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from litedetr.gpu_report.plan import Row
 from litedetr.gpu_report.rows import KIND, OUTCOME
@@ -35,7 +35,18 @@ DETECTORS = (
 
 def summary(steps: Steps) -> list[str]:
     """Paragraphs and tables, of the steps that have rows."""
-    return [*_lines(steps), *_detectors(steps), *_attention(steps)]
+    sections = {"Detectors": _detectors, "Attentions": _attention}
+    return _lines(steps) + [part for name, make in sections.items() for part in understood(name, make, steps)]
+
+
+def understood(name: str, make: Callable[..., Iterable[str]], *arguments: object) -> list[str]:
+    """What `make` says of rows; a remark where they are not as this version of the project writes them. Another may
+    have told them, and the rest of the page does not fall with them.
+    """
+    try:
+        return list(make(*arguments))
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        return [f"{name}: left out, as its rows are not those of this version: {type(error).__name__} {error}"]
 
 
 def of_kind(steps: Steps, step: str, kind: str) -> list[Row]:
@@ -44,7 +55,7 @@ def of_kind(steps: Steps, step: str, kind: str) -> list[Row]:
 
 def card_name(steps: Steps) -> str | None:
     cards = of_kind(steps, "machine", "card")
-    return cards[-1]["name"] if cards else None
+    return cards[-1].get("name") if cards else None
 
 
 def grouped(rows: Iterable[Row], names: Sequence[str]) -> list[list[Row]]:
@@ -108,7 +119,8 @@ def _over(time: float | None, first: float | None) -> float | None:
 
 def _lines(steps: Steps) -> list[str]:
     """What one sentence says, failures first."""
-    found = [*_of_failures(steps), *_of_tests(steps), *_of_training(steps), *_of_host(steps)]
+    sentences = {"Failures": _of_failures, "Tests": _of_tests, "Training": _of_training, "Host time": _of_host}
+    found = [line for name, make in sentences.items() for line in understood(name, make, steps)]
     return ["## In short", "\n".join(f"- {line}" for line in found)] if found else []
 
 

@@ -1,6 +1,7 @@
-"""In place of scripts/_gpu_report_step.py: a step that ends well, crashes, hangs or goes on telling, by its name."""
+"""In place of scripts/_gpu_report_step.py: a step that ends well, crashes, hangs or goes on, by its name."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,17 @@ from pathlib import Path
 from litedetr.gpu_report.child import end_with_parent
 from litedetr.gpu_report.rows import Rows
 
-ACTS = {"machine": "well", "attention": "crash", "suite": "hang", "host": "raise", "detectors": "on", "step": "well"}
+ACTS = {
+    "machine": "well",
+    "attention": "crash",
+    "suite": "hang",
+    "host": "raise",
+    "detectors": "on",
+    "step": "well",
+    "training": "print",
+    "tools": "keep Python's lock",
+    "autotune": "end by a signal without a name",
+}
 
 
 def main(name: str, folder: str, report: str, *_: str) -> None:
@@ -29,6 +40,13 @@ def main(name: str, folder: str, report: str, *_: str) -> None:
         case "on":
             for number in range(10**6):
                 rows.append({"kind": "act", "number": number})
+        case "print":
+            while True:
+                print("on and on " * 100)
+        case "keep Python's lock":
+            re.match(r"(a+)+b", "a" * 100)
+        case "end by a signal without a name":
+            os.kill(os.getpid(), 40)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 
 from litedetr.gpu_report.legend import LEGEND
 from litedetr.gpu_report.page import PAGE, write_page
-from litedetr.gpu_report.rows import Rows
+from litedetr.gpu_report.rows import NAME, Rows, read_rows
 from litedetr.gpu_report.summary import summary
 from litedetr.gpu_report.tables import MOST_SHOWN, cell, tables
 from litedetr.gpu_report.tools import read_counters
@@ -78,6 +78,44 @@ def test_pictures_are_drawn(folder):
 
 def test_without_rows_there_is_still_a_page(tmp_path):
     assert "there are no rows" in write_page(tmp_path).read_text()
+
+
+@pytest.mark.parametrize(
+    ("step", "kind", "section"),
+    [
+        ("attention", "attention", "Attentions"),
+        ("attention", "attention", "attention.png"),
+        ("detectors", "detectors", "Detectors"),
+        ("memory_access", "gathers", "memory_access.png"),
+        ("host", "host", "Host time"),
+        ("step", "training step", "Training"),
+        ("suite", "tests", "Tests"),
+    ],
+)
+def test_rows_of_another_version_cost_their_section_alone(tmp_path, step, kind, section):
+    Rows(tmp_path, "today", "machine").append({"kind": "card", "name": "Some GPU"})
+    Rows(tmp_path, "today", step).append({"kind": kind, "figure": 1.5})
+    page = write_page(tmp_path).read_text()
+    assert f"{section}: left out, as its rows are not those of this version: KeyError" in page
+    assert "# Some GPU" in page
+    assert "| figure | 1.5 |" in page
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"\xff\xfe", b"[1]", b"[" * 10**5, b"1" * 5000),
+        b'{"report": 1, "step": "host", "kind": "host"}',
+        b'{"report": "1", "step": [], "kind": "host"}',
+        b'{"report": "1", "step": "host", "kind": {}}',
+    ],
+    ids=lambda line: line[:44].decode("latin-1"),
+)
+def test_lines_that_are_no_rows_are_left_out(tmp_path, line):
+    (tmp_path / NAME).write_bytes(line + b"\n")
+    Rows(tmp_path, "today", "machine").append({"kind": "card", "name": "\ud800"})
+    assert len(read_rows(tmp_path)) == 1
+    assert "# \\ud800" in write_page(tmp_path).read_text()
 
 
 def test_what_all_rows_share_stands_above_their_table():

@@ -5,18 +5,21 @@ import math
 import os
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from litedetr.config import ConfigError
+from litedetr.gpu_report import child
 from litedetr.gpu_report import report as module
 from litedetr.gpu_report.config import ReportConfig
-from litedetr.gpu_report.page import write_page
+from litedetr.gpu_report.page import PAGE, write_page
 from litedetr.gpu_report.plan import STEPS
 from litedetr.gpu_report.report import Report, folder_name
 from litedetr.gpu_report.rows import NAME, Rows, latest, read_rows
@@ -83,6 +86,20 @@ def test_a_step_that_hangs_ends_at_the_budget_with_all_that_it_started(make_repo
     assert until(lambda: not any(map(is_alive, pids)))
 
 
+def test_a_step_that_prints_without_end_is_ended_before_the_disk_is_full(make_report, monkeypatch):
+    monkeypatch.setattr(child, "MOST_OUTPUT", 2**20)
+    report = make_report(steps=("training",))
+    ((step, outcome),) = report.run()
+    assert outcome.status == "failed"
+    assert outcome.reason.startswith("ended after 1 MiB of output; last line: on and on")
+    assert report.log(step).stat().st_size == 2**20
+
+
+def test_a_signal_without_a_name_is_told_by_number(make_report):
+    ((_, outcome),) = make_report(steps=("autotune",)).run()
+    assert outcome.reason == "signal 40; it said nothing"
+
+
 def test_steps_that_cannot_run_here_say_what_they_need(make_report, monkeypatch):
     monkeypatch.setattr(module.Step, "obstacle", lambda step, rehearse: "needs what is not there")
     ((_, outcome),) = make_report(steps=("machine",)).run()
@@ -92,10 +109,11 @@ def test_steps_that_cannot_run_here_say_what_they_need(make_report, monkeypatch)
 DRIVER = """
 import sys
 from pathlib import Path
+from litedetr.gpu_report import child
 from litedetr.gpu_report import report as module
 from litedetr.gpu_report.config import ReportConfig
 module.gpu_name = lambda: ""
-config = ReportConfig(rehearse=True, output=sys.argv[1], steps=("detectors",))
+config = ReportConfig(rehearse=True, output=sys.argv[1], steps=(sys.argv[3],))
 list(module.Report.prepare(config, Path(sys.argv[2])).run())
 """
 
@@ -103,7 +121,7 @@ list(module.Report.prepare(config, Path(sys.argv[2])).run())
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_a_random_moment_it_leaves_valid_rows_and_no_process(tmp_path, seed):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", DRIVER, str(tmp_path), str(ACTING)]
+    command = [sys.executable, "-c", DRIVER, str(tmp_path), str(ACTING), "detectors"]
     process = subprocess.Popen(command, env=environment)
     folder = tmp_path / module.REHEARSAL
     assert until(lambda: len(read_rows(folder)) > 2)
@@ -116,6 +134,58 @@ def test_killed_at_a_random_moment_it_leaves_valid_rows_and_no_process(tmp_path,
     assert len(lines) == len(read_rows(folder)) > 2
     assert [row["number"] for row in read_rows(folder)[1:]] == list(range(len(lines) - 1))
     assert "| detectors | cut short |" in write_page(folder).read_text()
+
+
+def test_a_step_that_keeps_pythons_lock_ends_with_a_report_that_is_killed(tmp_path):
+    command = [sys.executable, "-c", DRIVER, str(tmp_path), str(ACTING), "tools"]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    folder = tmp_path / module.REHEARSAL
+    assert until(lambda: len(read_rows(folder)) == 1)
+    time.sleep(0.3)
+    process.kill()
+    process.wait()
+    pid = read_rows(folder)[0]["pid"]
+    assert until(lambda: not is_alive(pid), 5) or os.kill(pid, signal.SIGKILL)
+
+
+def test_two_reports_do_not_share_a_folder(make_report):
+    first = make_report(steps=())
+    with pytest.raises(ConfigError, match="output: expected a folder that no other report writes to"):
+        make_report(steps=())
+    first.lock.close()
+    make_report(steps=())
+
+
+@pytest.mark.parametrize("inside", ["", "rehearsal/logs", "rehearsal/rows.jsonl/"])
+def test_a_folder_that_cannot_be_written_is_named(make_report, tmp_path, inside):
+    top = tmp_path / "top"
+    if inside.endswith("/"):
+        (top / inside).mkdir(parents=True)
+    else:
+        (top / inside).parent.mkdir(parents=True, exist_ok=True)
+        (top / inside).touch()
+    with pytest.raises(ConfigError, match="output: expected a folder that can be written, got .*top"):
+        Report.prepare(ReportConfig(rehearse=True, output=str(top)), ACTING)
+
+
+def test_a_full_disk_is_told_and_leaves_the_page_that_was_there(tmp_path):
+    folder = tmp_path / module.REHEARSAL
+    folder.mkdir()
+    (folder / NAME).write_bytes(b"\n" * 200)
+    (folder / PAGE).write_text("of before")
+    script = str(ROOT / "scripts" / "gpu_report.py")
+    command = [sys.executable, script, "rehearse=true", f"output={tmp_path}", "steps=[machine]", "budget=1"]
+    full = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (200, 200))
+    done = subprocess.run(command, preexec_fn=full, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, f"error: {folder}: File too large\n")
+    assert (folder / PAGE).read_text() == "of before"
+
+
+def test_a_line_is_written_whole_where_the_system_takes_a_part(tmp_path, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, text: write(file, text[:7]))
+    Rows(tmp_path, "today", "machine").append({"kind": "act"})
+    assert len(read_rows(tmp_path)) == 1
 
 
 def test_a_torn_line_spoils_only_itself(tmp_path):
@@ -138,6 +208,21 @@ def test_a_later_report_completes_an_earlier_one(tmp_path):
         Rows(tmp_path, begun, step).append({"kind": "act", "number": number})
     found = {step: [row["number"] for row in rows] for step, rows in latest(read_rows(tmp_path)).items()}
     assert found == {"machine": [1], "host": [3, 4]}
+
+
+def test_a_report_that_did_not_reach_a_step_keeps_its_figures(tmp_path):
+    ran = [{"kind": "act", "number": 1}, {"kind": "outcome", "status": "done"}]
+    for begun, step, rows in [
+        ("1", "machine", ran),
+        ("1", "host", [{"kind": "outcome", "status": "not reached"}]),
+        ("2", "machine", [{"kind": "outcome", "status": "not reached"}]),
+        ("2", "host", [{"kind": "outcome", "status": "skipped"}]),
+    ]:
+        for row in rows:
+            Rows(tmp_path, begun, step).append(row)
+    found = latest(read_rows(tmp_path))
+    assert [row.get("number") for row in found["machine"]] == [1, None]
+    assert [row["status"] for row in found["host"]] == ["skipped"]
 
 
 def test_without_a_gpu_it_is_said(tmp_path, monkeypatch):
@@ -170,6 +255,7 @@ def test_settings_come_as_name_and_value():
         ("budget=0", "budget: expected null or seconds, at least 1, got 0"),
         ("steps=[machines]", "steps: expected null or some of machine, .*got"),
         ("bugdet=3", "bugdet"),
+        pytest.param(f"budget={'1' * 5000}", "budget: expected a value of type int", id="digits"),
         ("rehearse", "name=value, got 'rehearse'"),
     ],
 )
