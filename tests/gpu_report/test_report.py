@@ -97,7 +97,7 @@ def test_a_step_that_prints_without_end_is_ended_before_the_disk_is_full(make_re
 
 def test_a_signal_without_a_name_is_told_by_number(make_report):
     ((_, outcome),) = make_report(steps=("autotune",)).run()
-    assert outcome.reason == "signal 40; it said nothing"
+    assert outcome.reason == "signal 40; no output"
 
 
 def test_steps_that_cannot_run_here_say_what_they_need(make_report, monkeypatch):
