@@ -5,7 +5,7 @@ exports; the others have first derivatives in reverse mode and raise RuntimeErro
 fused kernels (kernels/fused); "auto" takes the fastest one for the tensors' device: kernels/cpu on a CPU and on meta,
 elsewhere the fused kernels, or the reference where Triton is not installed.
 
-Before a CUDA graph is captured, what it holds must have run once with the same shapes (kernels/constants.py).
+Before a call is captured in a CUDA graph, it must have run once with the same shapes (kernels/constants.py).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def deformable_attention(
     value: (B, S, M, D). logits: (B, Q, M, L * P), before the softmax. Returns (B, Q, M * D).
     deterministic: whether gradients have the same bits on every run; None follows
     torch.use_deterministic_algorithms. Under autocast, value and logits are taken in its dtype.
-    Raises ValueError where shapes, layouts, dtypes, devices or the backend do not fit, TypeError for what is no tensor.
+    Raises ValueError if shapes, layouts, dtypes, devices or the backend do not fit, TypeError for a non-tensor.
     """
     inputs = Inputs(None, None, value, logits, points)
     plain = is_plain(inputs)
@@ -58,7 +58,7 @@ def key_aware_attention(
 
     query: (B, Q, M, D). value, key: (B, S, M, D); without key the values serve as keys. Returns (B, Q, M * D).
     deterministic: as in `deformable_attention`. Under autocast, query, key and value are taken in its dtype.
-    Raises ValueError where shapes, layouts, dtypes, devices or the backend do not fit, TypeError for what is no tensor.
+    Raises ValueError if shapes, layouts, dtypes, devices or the backend do not fit, TypeError for a non-tensor.
     """
     inputs = Inputs(query, key, value, None, points)
     plain = is_plain(inputs)

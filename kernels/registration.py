@@ -1,8 +1,8 @@
 """A backend's forward and backward pass as operators of torch.library.
 
 So torch.compile, torch.export, FLOP counters and other modes take an attention as one step. The backward pass is an
-operator of its own, and refuses to be differentiated (kernels/derivatives.py). Where nothing wants to see operators,
-calls do without them (kernels/plain.py, kernels/eager.py).
+operator of its own, and refuses to be differentiated (kernels/derivatives.py). Calls that nothing
+traces or counts do without operators (kernels/plain.py, kernels/eager.py).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Kernel = Callable[..., tuple[Tensor, ...]]
 
 
 def register(name: str, backend: Backend) -> Attend:
-    """Define litedetr::<name> and litedetr::<name>_backward; returns what takes them, or neither if a call is plain."""
+    """Define litedetr::<name> and litedetr::<name>_backward; the result calls them, or none if a call is plain."""
     forward = _define(name, FORWARD_SCHEMA, *_forward(backend))
     backward = _define(f"{name}_backward", BACKWARD_SCHEMA, *_backward(backend))
 

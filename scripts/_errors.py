@@ -120,8 +120,10 @@ def _leave(code: int, text: str | None = None) -> NoReturn:
 
 
 def _leave_system_errors_to_main(failure: threading.ExceptHookArgs) -> None:
-    """TensorBoard's thread raises its own once more where the next number is written; that a loader process ended while
-    a thread took its images, the main thread notices itself. Said twice is too much.
+    """System errors of a thread are not printed, because the main thread raises them too.
+
+    TensorBoard's thread raises its error again when the next number is written. If a worker process ends while a thread
+    takes its images, the main thread notices it.
     """
     if not isinstance(failure.exc_value, (OSError, EOFError)):
         threading.__excepthook__(failure)

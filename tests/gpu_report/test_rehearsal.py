@@ -15,7 +15,7 @@ from litedetr.gpu_report.rows import latest, read_rows
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).parent.parent.parent
-KERNEL_STEPS = ("machine", "attention", "suite", "host", "memory_access")
+KERNEL_STEPS = ("machine", "suite", "attention", "memory_access", "host", "tools")
 OTHERS = ("hydra", "omegaconf", "pycocotools", "scipy", "PIL", "tqdm", "tensorboard", "matplotlib", "transformers")
 WITHOUT_OTHERS = f"import sys\nsys.modules.update(dict.fromkeys({OTHERS}))\n"
 KINDS = {
