@@ -42,6 +42,11 @@ class Plan:
     milliseconds: int = 200  # of each kind of timing, on a GPU
     settings: tuple[GpuSettings, ...] = SETTINGS  # that the first system is timed with, besides
 
+    @property
+    def image(self) -> str:
+        """Its size in words."""
+        return "x".join(map(str, self.image_size))
+
     def setting(self, batch_size: int, precision: Precision, device: torch.device) -> Setting:
         return Setting(self.image_size, batch_size, NUM_CLASSES, NUM_OBJECTS, precision, device)
 
@@ -54,12 +59,13 @@ def run(context: Context, tell: Tell) -> None:
     device = torch.device(context.device)
     with Attempts(tell) as attempt:
         for precision, batch_size in product(plan.precisions, plan.batches):
-            what = {"kind": "detectors", "batch": batch_size, "precision": precision}
+            what = {"kind": "detectors", "image": plan.image, "batch": batch_size, "precision": precision}
             for name, make in _contestants(plan, plan.setting(batch_size, precision, device), context):
                 with attempt(f"{name}, batch {batch_size}, {precision}"):
                     tell(what | _timed(make(), plan, device))
         for precision, settings in product(plan.precisions, plan.settings):
-            what = {"kind": "settings", "batch": plan.batches[0], "precision": precision} | asdict(settings)
+            what = {"kind": "settings", "image": plan.image, "batch": plan.batches[0], "precision": precision}
+            what |= asdict(settings)
             name, make = next(_contestants(plan, plan.setting(plan.batches[0], precision, device), context))
             with attempt(f"{name}, {precision}, {settings}"):
                 settings.apply()

@@ -37,7 +37,7 @@ def run(context: Context, tell: Tell) -> None:
         timing = side_by_side({"step": step}, device, plan.milliseconds, graphs=False)["step"]
         figures = {"ms": timing.eager_ms, "host_us": timing.host_us, "peak_mib": timing.peak_mib}
         rate = {"images_per_s": batch_size * 1e3 / timing.eager_ms}
-        what = {"system": system, "batch": batch_size, "precision": precision}
+        what = {"system": system, "image": plan.image, "batch": batch_size, "precision": precision}
         tell({"kind": "training step"} | what | figures | rate)
         for wait in _waits(lambda where, size=batch_size: training(size, where), step, device):
             found = {"operator": wait.operator, "where": wait.where, "times": wait.count}

@@ -27,9 +27,8 @@ ATTENTION_WORDS = (
     "`deformops` another library of kernels, `deformops_fp32` the same with gradients added in fp32."
 )
 DETECTORS = (
-    "Milliseconds of a batch, from images of 800x1333 pixels (tiny ones in a rehearsal) to detections: `eager`, called "
-    "as usual, and `graph`, replayed from a CUDA graph. `/ first`: over the first system of the same batch and "
-    "precision; below 1 is faster than it."
+    "Milliseconds of a batch, from images of {image} pixels to detections: `eager`, called as usual, and `graph`, replayed "
+    "from a CUDA graph. `/ first`: over the first system of the same batch and precision; below 1 is faster than it."
 )
 
 
@@ -100,7 +99,7 @@ def _detectors(steps: Steps) -> Iterator[str]:
     if not rows:
         return
     yield "## Detectors"
-    yield DETECTORS
+    yield DETECTORS.format(image=rows[0]["image"])
     head = ("system", "batch", "precision", "eager ms", "eager / first", "graph ms", "graph / first", "graph images/s")
     yield markdown(head, [line for found in grouped(rows, ("batch", "precision")) for line in _detector_lines(found)])
 

@@ -12,7 +12,7 @@ from litedetr.gpu_report.tables import MOST_SHOWN, cell, tables
 from litedetr.gpu_report.tools import read_counters
 
 ATTENTION = {"kind": "attention", "score": "shared", "queries": "high 5523", "regime": "grid", "dtype": "bfloat16"}
-DETECTOR = {"kind": "detectors", "batch": 8, "precision": "bf16"}
+DETECTOR = {"kind": "detectors", "image": "800x1333", "batch": 8, "precision": "bf16"}
 
 
 @pytest.fixture(scope="module")
