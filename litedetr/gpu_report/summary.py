@@ -27,8 +27,8 @@ ATTENTION_WORDS = (
     "`deformops` another library of kernels, `deformops_fp32` the same with gradients added in fp32."
 )
 DETECTORS = (
-    "Milliseconds of a batch, from images of {image} pixels to detections: `eager`, called as usual, and `graph`, replayed "
-    "from a CUDA graph. `/ first`: over the first system of the same batch and precision; below 1 is faster than it."
+    "Milliseconds of a batch, from images of {image} pixels to detections: `eager`, called as usual, and `graph`, "
+    "replayed from a CUDA graph. `/ first`: over the first system of the same batch and precision; below 1 is faster than it."
 )
 
 
