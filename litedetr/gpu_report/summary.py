@@ -28,7 +28,8 @@ ATTENTION_WORDS = (
 )
 DETECTORS = (
     "Milliseconds of a batch, from images of {image} pixels to detections: `eager`, called as usual, and `graph`, "
-    "replayed from a CUDA graph. `/ first`: over the first system of the same batch and precision; below 1 is faster than it."
+    "replayed from a CUDA graph. `/ first`: over the first system of the same batch and precision; below 1 is faster "
+    "than it."
 )
 
 
