@@ -20,7 +20,7 @@ _holders: list[list[object]] = []
 
 def in_use(constant: T) -> T:
     """`constant`, or what has some: where one that is kept is taken for a launch."""
-    for holder in _holders:
+    for holder in tuple(_holders):  # another thread may enter or leave meanwhile
         holder.append(constant)
     return constant
 
