@@ -20,7 +20,7 @@ _holders: list[list[object]] = []
 
 def in_use(constant: T) -> T:
     """Returns `constant`, a kept one or an object that holds some. Call it where a launch takes it from its cache."""
-    for holder in _holders:
+    for holder in tuple(_holders):  # another thread may enter or leave meanwhile
         holder.append(constant)
     return constant
 

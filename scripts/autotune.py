@@ -35,6 +35,7 @@ from litedetr.models import AttentionCall, DetectorConfig, attention_calls
 from litedetr.paths import user_path
 
 SCORES = {"deformable": "logits", "key_aware": "own", "key_aware_shared": "shared"}
+MOST_WORKERS = 1024  # processes that compile
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -58,7 +59,8 @@ class AutotuneConfig:
         require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
         require(self.repetitions_ms >= 1, "repetitions_ms", "at least 1", self.repetitions_ms)
         require(self.budget_s is None or self.budget_s > 0, "budget_s", "null or more than 0", self.budget_s)
-        require(self.workers is None or self.workers >= 0, "workers", "null or at least 0", self.workers)
+        few = self.workers is None or 0 <= self.workers <= MOST_WORKERS
+        require(few, "workers", f"null or an integer in 0..{MOST_WORKERS}", self.workers)
         require(self.compile_s > 0, "compile_s", "more than 0", self.compile_s)
         for name in ("dtypes", "passes"):
             require(len(getattr(self, name)) > 0, name, "at least one", getattr(self, name))
@@ -153,7 +155,7 @@ def measure_all(jobs: list[Job], config: AutotuneConfig, gpu: Gpu) -> None:
 
 def compile_ahead(jobs: list[Job], config: AutotuneConfig, deadline: float, stack: ExitStack) -> Ahead | None:
     """Processes that compile while this one measures; None for none."""
-    workers = max(1, (os.cpu_count() or 2) - 1) if config.workers is None else config.workers
+    workers = min(max(1, (os.cpu_count() or 2) - 1), MOST_WORKERS) if config.workers is None else config.workers
     if workers == 0:
         return None
     target = driver.active.get_current_target()

@@ -22,6 +22,7 @@ from _script import script
 import hydra
 import torch
 from flops import FlopsConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from kernels.benchmark import HEADER, Row, Run, choose_workloads, line, measure
@@ -29,7 +30,7 @@ from kernels.inputs import Score
 from kernels.measure import Ceilings, side_by_side
 from kernels.timing import Step, Timing
 from kernels.workloads import Regime
-from litedetr.config import from_mapping, require
+from litedetr.config import ConfigError, from_mapping, require
 from litedetr.engine import Precision, beside_model, choose_device, detector_config, require_image_size
 from litedetr.engine.benchmark import (
     Contestant,
@@ -190,15 +191,21 @@ def contestants(models: ModelsConfig, setting: Setting) -> list[Contestant]:
 
 def of_system(text: str, paper: Paper, setting: Setting) -> Contestant:
     """`text`: settings for conf/flops.yaml; a system of the paper's tables gets its name and AP."""
-    row, config = paper.find(tuple(text.split())), composed(text)
+    row, config = paper.find(tuple(text.split())), composed(text, "models.systems")
     if row is None:
         return of_config(text, config, setting)
     return of_config(row.name, config, setting, row.ap, "the paper's, COCO val2017")
 
 
-def composed(text: str) -> DetectorConfig:
-    """The detector of settings for conf/flops.yaml; ConfigError for one that nothing reads."""
-    settings = as_mapping(hydra.compose("flops", text.split()))
+def composed(text: str, name: str) -> DetectorConfig:
+    """The detector of settings for conf/flops.yaml, which the setting `name` gives; ConfigError for one that nothing
+    reads.
+    """
+    try:
+        settings = as_mapping(hydra.compose("flops", text.split()))
+    except HydraException as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"{name}: expected settings for conf/flops.yaml, got {text!r}: {reason}") from None
     beside_model(settings, FlopsConfig)
     return detector_config(settings)
 
@@ -229,7 +236,7 @@ def time_kernels(config: BenchmarkConfig, machine: Machine) -> None:
 
 def time_scale(config: BenchmarkConfig, machine: Machine) -> None:
     scale = config.scale
-    detector = composed(scale.system)
+    detector = composed(scale.system, "scale.system")
     rows = []
     for point in scale.points:
         make_step = partial(point.step, detector, scale, machine.device)

@@ -19,6 +19,8 @@ from litedetr.data.config import MOST_WORKERS
 from litedetr.engine.loader import Loader
 
 STEPS = ("read", "decode", "augment", "resize", "pack", "hand over")
+MOST_IMAGES = 1_000_000  # eight epochs of COCO; which they are is known before they are read
+LEAST_MS = 1e-3  # of a training step
 Keys = Sequence[SampleKey]
 
 
@@ -36,10 +38,13 @@ class FeedingConfig:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "num_images"):
-            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+            value = getattr(self, name)
+            require(value >= 1, name, "at least 1", value)
+            require(value <= MOST_IMAGES, name, f"at most {MOST_IMAGES}", value)
         fits = len(self.workers) > 0 and all(1 <= number <= MOST_WORKERS for number in self.workers)
         require(fits, "workers", f"numbers of processes, each in 1..{MOST_WORKERS}", self.workers)
         require(self.step_ms is None or self.step_ms > 0, "step_ms", "null or more than 0", self.step_ms)
+        require(self.step_ms is None or self.step_ms >= LEAST_MS, "step_ms", f"at least {LEAST_MS:g}", self.step_ms)
         require(self.seed >= 0, "seed", "at least 0", self.seed)
 
 

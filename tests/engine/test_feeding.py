@@ -72,6 +72,8 @@ def test_a_step_is_fed_by_enough_workers():
         ({"workers": ()}, r"workers: expected numbers of processes, each in 1\.\.256"),
         ({"workers": (0,)}, r"workers: expected numbers of processes, each in 1\.\.256"),
         ({"step_ms": 0.0}, "step_ms: expected null or more than 0"),
+        ({"step_ms": 1e-320}, "step_ms: expected at least 0.001, got 1e-320"),
+        ({"num_images": 10**10}, "num_images: expected at most 1000000, got 10000000000"),
     ],
 )
 def test_settings_that_cannot_work_are_named(cache: Path, changes: dict, message: str):

@@ -63,6 +63,12 @@ def test_autotune_names_a_wrong_target():
     assert "target: expected sm_<number> or gfx<number>, got 'h100'" in result.stderr
 
 
+def test_autotune_starts_no_more_processes_than_a_machine_can_have():
+    result = run("autotune.py", "workers=100000")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "workers: expected null or an integer in 0..1024, got 100000" in result.stderr
+
+
 def settings(tmp_path: Path, **changed) -> AutotuneConfig:
     usual = {"dtypes": ("float32", "bfloat16"), "passes": ("forward", "backward"), "repetitions_ms": 1, "workers": 0}
     rest = {"budget_s": None, "compile_s": 60, "target": None, "output": str(tmp_path)}

@@ -113,6 +113,12 @@ def test_two_of_five_classes_and_fine_tuning_onto_them(tmp_path: Path, tiny: lis
         ("flops", ["+unknown=1"], "error: unknown: expected one of backbone, "),
         ("memory", [*SMALL, "num_classes=1000000000000000"], "error: out of memory, smaller sizes need less: "),
         ("benchmark", ["rows=[models]", "models.systems=['+unknown=1']"], "error: unknown: expected one of backbone, "),
+        (
+            "benchmark",
+            ["rows=[models]", "models.systems=[model]"],
+            "error: models.systems: expected settings for conf/",
+        ),
+        ("benchmark", ["rows=[scale]", "scale.system='model=no'"], "error: scale.system: expected settings for conf/"),
         pytest.param("export", ["checkpoint=none.pt"], "error: none.pt: no such checkpoint", marks=NEEDS_EXPORT),
         ("export", ["checkpoint=none.pt", "format=engine"], "error: format: expected one of 'onnx', "),
     ],

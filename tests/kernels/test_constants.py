@@ -21,6 +21,17 @@ def test_all_holders_see_a_constant_in_use():
     assert (outer, inner) == (["a", "b"], ["a"])
 
 
+def test_a_holder_sees_a_constant_while_another_leaves(monkeypatch):
+    class Leaving(list):
+        def append(self, constant):
+            constants._holders.remove(self)
+
+    held = []
+    monkeypatch.setattr(constants, "_holders", [Leaving(), held])
+    in_use("a")
+    assert held == ["a"]
+
+
 def test_a_holder_goes_where_an_error_leaves():
     with pytest.raises(KeyError), constants_held():
         raise KeyError
