@@ -35,7 +35,7 @@ def eager_attention(name: str, backend: Backend, operator: BackwardOperator) -> 
     operator: the backward pass for gradients that are not plain, as within create_graph=True, vmap or a counter.
     """
 
-    # an opaque step to torch.compile, where it compiles what is left of a function between breaks of the graph
+    # After a graph break torch.compile compiles the rest of a function, and must take this call as one opaque step.
     @torch._disable_dynamo
     def differentiate(*arguments: object) -> Sequence[Tensor | None]:
         with torch._C._AutoDispatchBelowADInplaceOrView():

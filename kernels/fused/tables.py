@@ -1,6 +1,6 @@
 """Small integer tables on the device: where levels lie, and in which order a query grid is worked.
 
-They depend on sizes alone and are kept, so that no launch waits for a copy to the device. Before a CUDA graph is
+They depend only on sizes and are kept, so that no launch waits for a copy to the device. Before a CUDA graph is
 captured, every pass that it holds must have run once with the same shapes on the same device.
 """
 

@@ -36,7 +36,7 @@ class Part:
 FAST = ("unfused", "deformops", "deformops_fp32")
 ALL = ("shared", "logits", "own")
 HALF, SINGLE = (torch.bfloat16,), (torch.float32,)
-# most valuable first; the compiled reference last, as it takes longest to compile
+# most valuable first; the compiled reference late, as it takes longest to compile
 PARTS = (
     Part(HALF, ALL, ("high", "all", "decoder"), ("grid",), FAST),
     Part(SINGLE, ALL, ("high", "all"), ("grid",), FAST),

@@ -15,10 +15,9 @@ from typing import Literal
 
 LONGEST_REASON = 300  # letters
 MOST_OUTPUT = 64 * 2**20  # bytes of a step's log
-LAST_BYTES = 2**16  # of it, among which the last words are
+LAST_BYTES = 2**16  # from its end, in which the last line is looked for
 POLL_SECONDS = 0.5
 SIGNALS = {number.value: number.name for number in signal.Signals}
-
 
 Stopped = Literal["failed", "timed out"]
 

@@ -1,4 +1,4 @@
-"""Runs the steps one after the other within the budget, and makes the page."""
+"""Runs the steps one after the other within the budget."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Report:
 def _locked(folder: Path) -> BinaryIO:
     """The file of rows, which this process keeps open: no other report may use the folder, and the GPU, meanwhile.
 
-    ConfigError where another does, or where nothing can be written.
+    Raises ConfigError if another report uses it, or if nothing can be written.
     """
     try:
         (folder / "logs").mkdir(parents=True, exist_ok=True)
