@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from kernels.inputs import Gradients, Inputs, Saved, full_precision
+from litedetr.kernels.inputs import Gradients, Inputs, Saved, full_precision
 
 
 class Backend(Protocol):

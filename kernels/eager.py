@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from kernels import backends
-from kernels.backends import Backend
-from kernels.inputs import Inputs, Saved
-from kernels.plain import are_plain, is_watched
-from kernels.points import SamplingPoints
+from litedetr.kernels import backends
+from litedetr.kernels.backends import Backend
+from litedetr.kernels.inputs import Inputs, Saved
+from litedetr.kernels.plain import are_plain, is_watched
+from litedetr.kernels.points import SamplingPoints
 
 Attend = Callable[[Inputs, bool], Tensor]  # (inputs, deterministic) -> (B, Q, M * D)
 # (inputs, saved, grad_out, deterministic, reference_grad) -> a gradient for each of `Inputs.tensors`

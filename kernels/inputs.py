@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kernels.points import SamplingPoints
+from litedetr.kernels.points import SamplingPoints
 
 Score = Literal["logits", "shared", "own"]
 

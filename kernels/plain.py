@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 if TYPE_CHECKING:
-    from kernels.inputs import Inputs
+    from litedetr.kernels.inputs import Inputs
 
 TYPES = (Tensor, Parameter)  # not their subclasses, which may override what operators do
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.masked import MaskedTensor
 from torch.nn.parameter import UninitializedTensorMixin
 
-from kernels.constants import MOST_KEPT, in_use, lasting
-from kernels.plain import are_plain, is_watched
+from litedetr.kernels.constants import MOST_KEPT, in_use, lasting
+from litedetr.kernels.plain import are_plain, is_watched
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NOT_DENSE = (MaskedTensor, UninitializedTensorMixin)

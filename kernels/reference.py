@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.inputs import Inputs, full_precision
-from kernels.points import SamplingPoints, as_tensor, level_starts
+from litedetr.kernels.inputs import Inputs, full_precision
+from litedetr.kernels.points import SamplingPoints, as_tensor, level_starts
 
 OUTSIDE = -2.0  # a pixel before a level: neither it nor the next is one of the level
 

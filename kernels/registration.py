@@ -13,13 +13,13 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from kernels import backends
-from kernels.backends import Backend
-from kernels.derivatives import refuse_second, register_derivatives, save_nothing
-from kernels.eager import eager_attention, save_for_backward
-from kernels.flops import register_formulas
-from kernels.inputs import Inputs, Saved
-from kernels.points import SamplingPoints
+from litedetr.kernels import backends
+from litedetr.kernels.backends import Backend
+from litedetr.kernels.derivatives import refuse_second, register_derivatives, save_nothing
+from litedetr.kernels.eager import eager_attention, save_for_backward
+from litedetr.kernels.flops import register_formulas
+from litedetr.kernels.inputs import Inputs, Saved
+from litedetr.kernels.points import SamplingPoints
 
 INPUTS = (
     "Tensor? query, Tensor? key, Tensor value, Tensor? logits, Tensor reference, Tensor offsets, "

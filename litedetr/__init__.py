@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from litedetr.engine import Predictor
+    from litedetr.inference.predictor import Predictor
 
 
 def load(
@@ -33,7 +33,7 @@ def load(
     Raises CheckpointError where the file is missing, damaged or not this project's, ConfigError where device,
     precision or CUDA graphs cannot be had.
     """
-    from litedetr.engine import Predictor  # only here: the package's parts import the package
+    from litedetr.inference.predictor import Predictor  # only here: the package's parts import the package
 
     return Predictor.load(checkpoint, device, precision, cuda_graphs)
 

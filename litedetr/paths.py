@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from litedetr.config import ConfigError
+from litedetr.settings import ConfigError
+
+CLONE = Path(__file__).resolve().parents[1]  # holds conf/ and scripts/, which are not installed with the package
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:

@@ -10,10 +10,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from litedetr.gpu_report.child import end_with_parent  # noqa: E402
-from litedetr.gpu_report.plan import Context, Row, step_named  # noqa: E402
-from litedetr.gpu_report.rows import Rows  # noqa: E402
 from litedetr.threads import limit_spinning  # noqa: E402
+from litedetr.tools.gpu_report.child import end_with_parent  # noqa: E402
+from litedetr.tools.gpu_report.plan import Context, Row, step_named  # noqa: E402
+from litedetr.tools.gpu_report.rows import Rows  # noqa: E402
 
 
 def main(name: str, folder: str, report: str, device: str, seconds: str, rehearse: str) -> None:

@@ -15,24 +15,23 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from _common import as_mapping
-from _script import script
-
 import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
 from triton.runtime.driver import driver
 
-from kernels.fused.ahead import Ahead, Compilers
-from kernels.fused.jobs import Campaign, Job, Untuned
-from kernels.fused.launch import TUNED, Pass, Shape, file_name, rule, tuned
-from kernels.fused.resources import parse_target, resources
-from kernels.fused.tuning import AnyLaunch, Timer, Tuned, candidates, replays, save
-from kernels.workloads import Workload
-from litedetr.config import require
-from litedetr.engine import beside_model, detector_config, require_image_size
+from litedetr.cli.compose import as_mapping
+from litedetr.cli.script import script
+from litedetr.engine.run_config import beside_model, detector_config, require_image_size
+from litedetr.kernels.bench.ahead import Ahead, Compilers
+from litedetr.kernels.bench.jobs import Campaign, Job, Untuned
+from litedetr.kernels.bench.resources import parse_target, resources
+from litedetr.kernels.bench.tuning import AnyLaunch, Timer, Tuned, candidates, replays, save
+from litedetr.kernels.bench.workloads import Workload
+from litedetr.kernels.fused.launch import TUNED, Pass, Shape, file_name, rule, tuned
 from litedetr.models import AttentionCall, DetectorConfig, attention_calls
 from litedetr.paths import user_path
+from litedetr.settings import require
 
 SCORES = {"deformable": "logits", "key_aware": "own", "key_aware_shared": "shared"}
 MOST_WORKERS = 1024  # processes that compile

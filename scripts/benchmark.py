@@ -16,23 +16,25 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from _common import PAPER, as_mapping, overridden
-from _script import script
-
 import hydra
 import torch
 from flops import FlopsConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from kernels.benchmark import HEADER, Row, Run, choose_workloads, line, measure
-from kernels.inputs import Score
-from kernels.measure import Ceilings, side_by_side
-from kernels.timing import Step, Timing
-from kernels.workloads import Regime
-from litedetr.config import ConfigError, from_mapping, require
-from litedetr.engine import Precision, beside_model, choose_device, detector_config, require_image_size
-from litedetr.engine.benchmark import (
+from litedetr.cli.compose import PAPER, as_mapping, overridden
+from litedetr.cli.script import script
+from litedetr.engine.distributed import choose_device
+from litedetr.engine.run_config import Precision, beside_model, detector_config, require_image_size
+from litedetr.kernels.bench.benchmark import HEADER, Row, Run, choose_workloads, line, measure
+from litedetr.kernels.bench.measure import Ceilings, side_by_side
+from litedetr.kernels.bench.timing import Step, Timing
+from litedetr.kernels.bench.workloads import Regime
+from litedetr.kernels.inputs import Score
+from litedetr.models import DetectorConfig, level_shapes
+from litedetr.paths import user_path
+from litedetr.settings import ConfigError, from_mapping, require
+from litedetr.tools.benchmark import (
     Contestant,
     ModelRow,
     ScaleConfig,
@@ -49,9 +51,7 @@ from litedetr.engine.benchmark import (
     rows_of,
     scale_table,
 )
-from litedetr.engine.flops import Paper
-from litedetr.models import DetectorConfig, level_shapes
-from litedetr.paths import user_path
+from litedetr.tools.flops import Paper
 
 MOST_THREADS = 1024
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -136,7 +136,7 @@ class Machine:
         return {"device": name, "torch": torch.__version__, "python": platform.python_version()}
 
     def clock(self, steps: dict[str, Step], graphs: bool) -> dict[str, Timing]:
-        """See litedetr.engine.benchmark.report.Clock."""
+        """See litedetr.tools.benchmark.report.Clock."""
         return side_by_side(steps, self.device, self.rounds, graphs)
 
     def clock_alone(self, make_step: Callable[[], Step]) -> tuple[float, float | None]:

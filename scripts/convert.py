@@ -6,10 +6,9 @@ python scripts/convert.py <published.pth> <out.pt> num_high_levels=3
 import argparse
 import sys
 
-from _script import on_command_line
-
-from litedetr.config import from_mapping
-from litedetr.engine import ConvertConfig, convert
+from litedetr.cli.script import on_command_line
+from litedetr.settings import from_mapping
+from litedetr.tools.convert import ConvertConfig, convert
 
 VALUES = {"null": None, "true": True, "false": False}
 

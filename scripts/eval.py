@@ -4,22 +4,17 @@ python scripts/eval.py checkpoint=runs/foo/best.pt
 python scripts/eval.py checkpoint=runs/foo/best.pt data=coco data.root=<coco>
 """
 
-from _common import as_mapping, overridden
-from _script import script
-
 from omegaconf import DictConfig
 
-from litedetr.config import from_mapping
-from litedetr.engine import (
-    EvalConfig,
-    class_table,
-    evaluate_checkpoint,
-    require_writable,
-    summary_table,
-    use_all_cores,
-    write_detections,
-)
+from litedetr.cli.compose import as_mapping, overridden
+from litedetr.cli.script import script
+from litedetr.engine.checkpoint_evaluation import EvalConfig, evaluate_checkpoint
+from litedetr.engine.coco_metrics import class_table, summary_table
+from litedetr.engine.distributed import use_all_cores
+from litedetr.engine.evaluator import write_detections
+from litedetr.faults.files import require_writable
 from litedetr.paths import user_path
+from litedetr.settings import from_mapping
 
 
 @script("eval")

@@ -5,14 +5,13 @@ python scripts/export.py checkpoint=runs/foo/best.pt format=torch_export backend
 python scripts/export.py checkpoint=runs/foo format=aoti device=cuda
 """
 
-from _common import as_mapping
-from _script import script
-
 from omegaconf import DictConfig
 
-from litedetr.config import from_mapping
-from litedetr.engine import use_all_cores
-from litedetr.engine.export import ExportConfig, export_checkpoint
+from litedetr.cli.compose import as_mapping
+from litedetr.cli.script import script
+from litedetr.engine.distributed import use_all_cores
+from litedetr.settings import from_mapping
+from litedetr.tools.export import ExportConfig, export_checkpoint
 
 
 @script("export")

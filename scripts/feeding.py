@@ -4,13 +4,12 @@ python scripts/feeding.py data=coco data.root=<coco> transforms=detr
 python scripts/feeding.py data=coco data.root=<coco> transforms=detr batch_size=16 step_ms=100
 """
 
-from _common import as_mapping
-from _script import script
-
 from omegaconf import DictConfig
 
-from litedetr.config import from_mapping
-from litedetr.engine.feeding import Feeding, FeedingConfig, measure_feeding
+from litedetr.cli.compose import as_mapping
+from litedetr.cli.script import script
+from litedetr.settings import from_mapping
+from litedetr.tools.feeding import Feeding, FeedingConfig, measure_feeding
 
 
 @script("feeding")

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from _common import PAPER, as_mapping
-from _script import script
-
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from litedetr.config import ConfigError, require
-from litedetr.engine import beside_model, detector_config, require_image_size
-from litedetr.engine.flops import (
+from litedetr.cli.compose import PAPER, as_mapping
+from litedetr.cli.script import script
+from litedetr.engine.run_config import beside_model, detector_config, require_image_size
+from litedetr.paths import user_path
+from litedetr.settings import ConfigError, require
+from litedetr.tools.flops import (
     Cost,
     Figures,
     Paper,
@@ -36,7 +36,6 @@ from litedetr.engine.flops import (
     token_shares,
     write_csv,
 )
-from litedetr.paths import user_path
 
 OTHER_SYSTEM = "not of this code"
 

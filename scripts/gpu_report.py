@@ -23,10 +23,10 @@ from typing import NoReturn
 SCRIPTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(SCRIPTS.parent))  # from a clone too, without an installation
 
-from litedetr.config import ConfigError  # noqa: E402
-from litedetr.gpu_report.config import ReportConfig  # noqa: E402
-from litedetr.gpu_report.page import write_page  # noqa: E402
-from litedetr.gpu_report.report import Report  # noqa: E402
+from litedetr.settings import ConfigError  # noqa: E402
+from litedetr.tools.gpu_report.page import write_page  # noqa: E402
+from litedetr.tools.gpu_report.report import Report  # noqa: E402
+from litedetr.tools.gpu_report.report_config import ReportConfig  # noqa: E402
 
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)  # beside Ctrl-C
 

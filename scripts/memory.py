@@ -6,19 +6,18 @@ python scripts/memory.py rounds=0 'image_size=[800,1333]' batch_size=2 precision
 
 from dataclasses import dataclass
 
-from _common import as_mapping
-from _script import script
-
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from kernels.measure import Timing, side_by_side
-from litedetr.config import require
-from litedetr.engine import beside_model, detector_config, join_ranks, use_all_cores
-from litedetr.engine.config import Device
-from litedetr.engine.memory import Memory, SampleStep, StepConfig
+from litedetr.cli.compose import as_mapping
+from litedetr.cli.script import script
+from litedetr.engine.distributed import join_ranks, use_all_cores
+from litedetr.engine.run_config import Device, beside_model, detector_config
+from litedetr.kernels.bench.measure import Timing, side_by_side
+from litedetr.settings import require
+from litedetr.tools.memory import Memory, SampleStep, StepConfig
 
 MIB = 2**20
 COLUMNS = {"weights": 9, "gradients": 11, "moments": 9, "average": 9, "kept": 8, "peak": 8, "total": 8}

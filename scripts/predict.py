@@ -7,14 +7,14 @@ python scripts/predict.py checkpoint=runs/foo source='photos/**/*.jpg' threshold
 import sys
 from contextlib import closing
 
-from _common import as_mapping
-from _script import script
-
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from litedetr.config import from_mapping
-from litedetr.engine import PredictConfig, Unreadable, open_prediction, predict_files, use_all_cores
+from litedetr.cli.compose import as_mapping
+from litedetr.cli.script import script
+from litedetr.engine.distributed import use_all_cores
+from litedetr.inference.batch_prediction import PredictConfig, Unreadable, open_prediction, predict_files
+from litedetr.settings import from_mapping
 
 FAILED = 2
 

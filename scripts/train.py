@@ -6,20 +6,15 @@ torchrun --nproc-per-node=8 scripts/train.py experiment=coco_r50_36ep data.root=
 
 from pathlib import Path
 
-from _common import run_config, text_of
-from _fitting import fitting_settings_told
-from _script import script
-
 from omegaconf import DictConfig, OmegaConf
 
-from litedetr.engine import (
-    Trainer,
-    agree_on_run_folder,
-    join_ranks,
-    replacing,
-    use_all_cores,
-    use_deterministic_algorithms,
-)
+from litedetr.cli.compose import run_config, text_of
+from litedetr.cli.fitting import fitting_settings_told
+from litedetr.cli.script import script
+from litedetr.engine.distributed import join_ranks, use_all_cores, use_deterministic_algorithms
+from litedetr.engine.run_folder import agree_on_run_folder
+from litedetr.engine.trainer import Trainer
+from litedetr.faults.files import replacing
 
 RUNS = Path("runs")
 

@@ -6,22 +6,14 @@ python scripts/visualize.py draw=training runs=[runs/foo,runs/bar]
 python scripts/visualize.py draw=scores checkpoint=runs/foo
 """
 
-from _common import as_mapping
-from _script import script
-
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from litedetr.config import from_mapping
-from litedetr.engine import use_all_cores
-from litedetr.engine.plots import (
-    AttentionPlot,
-    ScorePlot,
-    TrainingPlot,
-    draw_attention,
-    draw_scores,
-    draw_training,
-)
+from litedetr.cli.compose import as_mapping
+from litedetr.cli.script import script
+from litedetr.engine.distributed import use_all_cores
+from litedetr.settings import from_mapping
+from litedetr.tools.plots import AttentionPlot, ScorePlot, TrainingPlot, draw_attention, draw_scores, draw_training
 
 DRAWINGS = {
     "attention": (AttentionPlot, draw_attention),

@@ -38,6 +38,6 @@ def heeded_signals() -> None:
 @pytest.fixture
 def one_rank():
     """A run of one process on the CPU."""
-    from litedetr.engine import Ranks  # not above: the kernels' tests need nothing of the detector
+    from litedetr.engine.distributed import Ranks  # not above: the kernels' tests need nothing of the detector
 
     return Ranks(torch.device("cpu"))

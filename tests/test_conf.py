@@ -10,9 +10,9 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from litedetr.config import ConfigError
-from litedetr.engine import RunConfig, beside_model
+from litedetr.engine.run_config import RunConfig, beside_model
 from litedetr.models import build_detector
+from litedetr.settings import ConfigError
 
 CONF = Path(__file__).parent.parent / "conf"
 GROUPS = (

@@ -8,7 +8,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from litedetr.data import DataConfig, ShapesConfig, build_datasets
-from litedetr.engine import Ranks, RunConfig, RunFolder, Trainer, use_all_cores
+from litedetr.engine.distributed import Ranks, use_all_cores
+from litedetr.engine.run_config import RunConfig
+from litedetr.engine.run_folder import RunFolder
+from litedetr.engine.trainer import Trainer
 
 CONF = Path(__file__).parent.parent / "conf"
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from litedetr.config import ConfigError
-from litedetr.engine import EvalConfig, PredictConfig
-from litedetr.engine.export import ExportConfig
+from litedetr.engine.checkpoint_evaluation import EvalConfig
+from litedetr.inference.batch_prediction import PredictConfig
 from litedetr.paths import user_path
+from litedetr.settings import ConfigError
+from litedetr.tools.export import ExportConfig
 
 ROOT = Path(__file__).parent.parent
 OWNER = ROOT / "litedetr" / "paths.py"

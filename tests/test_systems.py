@@ -12,10 +12,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from litedetr.engine import Ranks, RunConfig
+from litedetr.engine.distributed import Ranks
 from litedetr.engine.optim import build_optimizer
-from litedetr.engine.signals import StopRequest
+from litedetr.engine.run_config import RunConfig
 from litedetr.engine.train_step import TrainStep
+from litedetr.faults.signals import StopRequest
 from litedetr.losses import Criterion
 from litedetr.models import build_detector
 from litedetr.postprocess import postprocess

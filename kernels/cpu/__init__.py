@@ -16,14 +16,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kernels.cpu.backward import backward
-from kernels.cpu.forward import forward
-from kernels.inputs import Gradients, Inputs, Saved
-from kernels.registration import register
+from litedetr.kernels.cpu.backward import backward
+from litedetr.kernels.cpu.forward import forward
+from litedetr.kernels.inputs import Gradients, Inputs, Saved
+from litedetr.kernels.registration import register
 
 
 class CpuBackend:
-    """See kernels.registration.Backend; deterministic always."""
+    """See litedetr.kernels.registration.Backend; deterministic always."""
 
     reads_results = False
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kernels.cpu import bags
-from kernels.cpu.corners import Corners
-from kernels.cpu.rows import Chunk, Rows, tables_of
-from kernels.cpu.scatter import Scatter
-from kernels.cpu.table import unbordered
-from kernels.inputs import Gradients, Inputs
+from litedetr.kernels.cpu import bags
+from litedetr.kernels.cpu.corners import Corners
+from litedetr.kernels.cpu.rows import Chunk, Rows, tables_of
+from litedetr.kernels.cpu.scatter import Scatter
+from litedetr.kernels.cpu.table import unbordered
+from litedetr.kernels.inputs import Gradients, Inputs
 
 
 def backward(inputs: Inputs, grad_out: Tensor, reference_grad: bool) -> Gradients:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels.cpu.table import BORDER, Grid
+from litedetr.kernels.cpu.table import BORDER, Grid
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kernels.cpu import bags
-from kernels.cpu.rows import Chunk, Rows, tables_of
-from kernels.inputs import Inputs, Saved
+from litedetr.kernels.cpu import bags
+from litedetr.kernels.cpu.rows import Chunk, Rows, tables_of
+from litedetr.kernels.inputs import Inputs, Saved
 
 
 def forward(inputs: Inputs) -> Saved:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels.cpu.corners import Corners
-from kernels.cpu.table import CORNERS, MOST_ROWS, Grid, bordered
-from kernels.inputs import Inputs
+from litedetr.kernels.cpu.corners import Corners
+from litedetr.kernels.cpu.table import CORNERS, MOST_ROWS, Grid, bordered
+from litedetr.kernels.inputs import Inputs
 
 SAMPLES_PER_CHUNK = 1 << 18  # enough that waking threads takes little time beside the work; up to 0.1 GB
 SAMPLES_PER_ROW = 1  # and at least so many for each row of a table, since the backward pass adds to whole tables

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels.points import SamplingPoints
+from litedetr.kernels.points import SamplingPoints
 
 MOST_ROWS = 2**31 - 1  # rows are counted in 32 bits, half the traffic of 64
 CORNERS = 4  # of a sample; a chunk's are counted in 32 bits as well

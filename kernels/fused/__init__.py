@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 from triton import JITFunction
 
-from kernels.fused.backend import FusedBackend
-from kernels.fused.forward import forward_kernel
-from kernels.inputs import Inputs
-from kernels.registration import register
+from litedetr.kernels.fused.backend import FusedBackend
+from litedetr.kernels.fused.forward import forward_kernel
+from litedetr.kernels.inputs import Inputs
+from litedetr.kernels.registration import register
 
 _attend = register("attention_fused", FusedBackend())
 

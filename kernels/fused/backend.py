@@ -8,17 +8,17 @@ import torch
 import triton
 from torch import Tensor
 
-from kernels.fused.backward import backward_kernel
-from kernels.fused.call import Call, Launcher, contiguous, run
-from kernels.fused.forward import forward_kernel
-from kernels.fused.launch import Launch, Segments, Shape, choose
-from kernels.fused.limits import MOST_INT32
-from kernels.fused.segments import segment_kernel
-from kernels.inputs import Gradients, Inputs, Saved
+from litedetr.kernels.fused.backward import backward_kernel
+from litedetr.kernels.fused.call import Call, Launcher, contiguous, run
+from litedetr.kernels.fused.forward import forward_kernel
+from litedetr.kernels.fused.launch import Launch, Segments, Shape, choose
+from litedetr.kernels.fused.limits import MOST_INT32
+from litedetr.kernels.fused.segments import segment_kernel
+from litedetr.kernels.inputs import Gradients, Inputs, Saved
 
 
 class FusedBackend:
-    """See kernels.registration.Backend."""
+    """See litedetr.kernels.registration.Backend."""
 
     reads_results = True
 

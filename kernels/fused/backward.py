@@ -15,7 +15,7 @@ are stored for kernels/fused/segments.py, which adds them in the same order on e
 import triton
 import triton.language as tl
 
-from kernels.fused.sampling import (
+from litedetr.kernels.fused.sampling import (
     cell_of,
     corner,
     level_of,

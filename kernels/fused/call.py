@@ -12,12 +12,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.constants import MOST_KEPT, in_use
-from kernels.fused.launch import Launch
-from kernels.fused.limits import MOST_INT32, check_limits
-from kernels.fused.sizes import Sizes, power_of_two
-from kernels.fused.tables import level_table, tile_order
-from kernels.inputs import Inputs
+from litedetr.kernels.constants import MOST_KEPT, in_use
+from litedetr.kernels.fused.launch import Launch
+from litedetr.kernels.fused.limits import MOST_INT32, check_limits
+from litedetr.kernels.fused.sizes import Sizes, power_of_two
+from litedetr.kernels.fused.tables import level_table, tile_order
+from litedetr.kernels.inputs import Inputs
 
 REAL = {torch.float32: tl.float32, torch.float64: tl.float64}
 

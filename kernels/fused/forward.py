@@ -9,7 +9,15 @@ sum over the levels; the rows of a query are merged at the end. With shared keys
 import triton
 import triton.language as tl
 
-from kernels.fused.sampling import cell_of, level_of, query_heads, sample, sampling_location, tile_mask, valid_size
+from litedetr.kernels.fused.sampling import (
+    cell_of,
+    level_of,
+    query_heads,
+    sample,
+    sampling_location,
+    tile_mask,
+    valid_size,
+)
 
 
 @triton.jit

@@ -16,9 +16,9 @@ from typing import Any, Literal
 import torch
 import triton
 
-from kernels.constants import MOST_KEPT
-from kernels.fused.sizes import Sizes, power_of_two
-from kernels.inputs import Inputs, Score
+from litedetr.kernels.constants import MOST_KEPT
+from litedetr.kernels.fused.sizes import Sizes, power_of_two
+from litedetr.kernels.inputs import Inputs, Score
 
 Pass = Literal["forward", "backward", "segments"]  # segments: the deterministic backward pass, how values are added up
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kernels.fused.launch import Launch
-from kernels.fused.sizes import Sizes, power_of_two
+from litedetr.kernels.fused.launch import Launch
+from litedetr.kernels.fused.sizes import Sizes, power_of_two
 
 MOST_INT32 = 2**31 - 1
 MOST_GRID = 2**16 - 1  # programs along the second and third axis

@@ -7,7 +7,7 @@ it reads their samples one run after the other, BLOCK_SAMPLES at a time, and is 
 import triton
 import triton.language as tl
 
-from kernels.fused.sampling import level_of, tile_mask, valid_size
+from litedetr.kernels.fused.sampling import level_of, tile_mask, valid_size
 
 
 @triton.jit

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from kernels.inputs import Inputs, Score
+from litedetr.kernels.inputs import Inputs, Score
 
 Shapes = tuple[tuple[int, int], ...]
 

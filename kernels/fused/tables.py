@@ -11,8 +11,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from kernels.constants import MOST_KEPT, lasting
-from kernels.fused.sizes import Shapes
+from litedetr.kernels.constants import MOST_KEPT, lasting
+from litedetr.kernels.fused.sizes import Shapes
 
 
 @lru_cache(maxsize=MOST_KEPT)

@@ -6,7 +6,7 @@ from litedetr.data.categories import Categories
 from litedetr.data.clock import Stopwatch
 from litedetr.data.coco import CocoDetection, coco_ground_truth
 from litedetr.data.coco_classes import COCO_CLASSES
-from litedetr.data.config import DataConfig, ShapesConfig, TransformConfig, require_workers
+from litedetr.data.data_config import DataConfig, ShapesConfig, TransformConfig, require_workers
 from litedetr.data.errors import DataError
 from litedetr.data.images import read_image, read_size, resized, to_pixels, to_rgb
 from litedetr.data.sampling import EpochSampler, Sample, SampleKey, collate

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from litedetr.data.categories import Categories
 from litedetr.data.coco import CocoDetection
-from litedetr.data.config import DataConfig
+from litedetr.data.data_config import DataConfig
 from litedetr.data.layout import Split, SplitFiles, find_in_layouts, find_split
 from litedetr.data.shapes import shapes_root
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from litedetr.config import ConfigError
 from litedetr.data.errors import DataError
+from litedetr.settings import ConfigError
 
 
 @dataclass(frozen=True)

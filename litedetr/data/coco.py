@@ -19,7 +19,7 @@ from litedetr.boxes import xyxy_to_cxcywh
 from litedetr.data.annotations import CocoJson, is_ignored
 from litedetr.data.categories import Categories
 from litedetr.data.clock import Clock, untimed
-from litedetr.data.config import TransformConfig
+from litedetr.data.data_config import TransformConfig
 from litedetr.data.errors import DataError
 from litedetr.data.images import read_image, to_pixels
 from litedetr.data.layout import SplitFiles

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from litedetr.config import ConfigError
-from litedetr.data.config import DataConfig
+from litedetr.data.data_config import DataConfig
 from litedetr.paths import user_path
+from litedetr.settings import ConfigError
 
 Split = Literal["train", "val"]
 

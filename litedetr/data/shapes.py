@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from litedetr.config import ConfigError
-from litedetr.data.config import ShapesConfig
-from litedetr.data.drawing import SHAPES, Scene, draw_scene
+from litedetr.data.data_config import ShapesConfig
+from litedetr.data.shape_images import SHAPES, Scene, draw_scene
 from litedetr.paths import user_path
+from litedetr.settings import ConfigError
 
 _DRAWING_VERSION = 4  # raise it whenever other pixels or annotations come out of the same settings
 _CATEGORY_IDS = (3, 7, 12, 20, 41)  # with gaps, as many real sets have them

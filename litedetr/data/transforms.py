@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from litedetr.data.clock import Clock, untimed
-from litedetr.data.config import TransformConfig
+from litedetr.data.data_config import TransformConfig
 from litedetr.data.images import resized
 
 LONGEST_BEFORE_CROP = 8192  # pixels; DETR knows no limit, and makes 600x1,200,000 pixels of a strip of 1x2000

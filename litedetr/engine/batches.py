@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from litedetr.config import require
 from litedetr.data import CocoDetection, EpochSampler
-from litedetr.engine.config import RunConfig
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.loader import Loader, MicroBatch
+from litedetr.engine.run_config import RunConfig
+from litedetr.settings import require
 
 
 @dataclass(frozen=True)

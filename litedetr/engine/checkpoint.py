@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from litedetr.config import ConfigError, from_mapping, require, to_mapping
 from litedetr.data import Categories
-from litedetr.engine.config import RunConfig
-from litedetr.engine.files import replacing
+from litedetr.engine.run_config import RunConfig
+from litedetr.faults.files import replacing
 from litedetr.models import Backend, Detector, build_detector
 from litedetr.paths import user_path
+from litedetr.settings import ConfigError, from_mapping, require, to_mapping
 
 FORMAT = "litedetr checkpoint"
 VERSION = 1

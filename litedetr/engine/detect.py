@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from litedetr.engine.config import Precision
 from litedetr.engine.precision import autocast, full_precision
+from litedetr.engine.run_config import Precision
 from litedetr.postprocess import pack, unpack
 from litedetr.structures import Detections, ImageBatch
 

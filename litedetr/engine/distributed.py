@@ -14,8 +14,8 @@ from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from litedetr.config import require
-from litedetr.engine.config import Device
+from litedetr.engine.run_config import Device
+from litedetr.settings import require
 
 T = TypeVar("T")
 SWEEP_JOB = "LITEDETR_SWEEP_JOB"  # names the number of the job that a process is of

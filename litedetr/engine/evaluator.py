@@ -13,12 +13,12 @@ from pycocotools.coco import COCO
 from torch import nn
 
 from litedetr.data import Categories, CocoDetection
-from litedetr.engine.config import Precision
+from litedetr.engine.coco_metrics import DETECTION, Scores, coco_scores, detections_as_json
 from litedetr.engine.detect import detect
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.files import replacing
 from litedetr.engine.loader import Loader
-from litedetr.engine.scores import DETECTION, Scores, coco_scores, detections_as_json
+from litedetr.engine.run_config import Precision
+from litedetr.faults.files import replacing
 from litedetr.structures import Detections, Target
 
 

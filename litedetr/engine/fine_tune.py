@@ -8,11 +8,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from litedetr.config import from_mapping, to_mapping
 from litedetr.data import Categories
 from litedetr.engine.checkpoint import Checkpoint, CheckpointError, OtherModelError, checkpoint_file, load_checkpoint
 from litedetr.engine.run_folder import SAME_MODEL, flat_settings
 from litedetr.models import Detector
+from litedetr.settings import from_mapping, to_mapping
 
 LABEL_TABLE = re.compile(r"denoising\.labels\.")
 # Whose rows are classes: what another number of classes cannot take over.

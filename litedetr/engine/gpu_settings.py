@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from litedetr.config import typed
+from litedetr.settings import typed
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from litedetr.data import DataError, collate
-from litedetr.engine.signals import leave_signals_to_parent
+from litedetr.faults.signals import leave_signals_to_parent
 from litedetr.structures import ImageBatch, TargetBatch
 
 MicroBatch = tuple[ImageBatch, TargetBatch]

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from litedetr.config import require
-from litedetr.engine.config import Precision
+from litedetr.engine.run_config import Precision
+from litedetr.settings import require
 from litedetr.structures import Predictions
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

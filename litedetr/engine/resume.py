@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from litedetr.config import to_mapping
 from litedetr.engine.checkpoint import Checkpoint, CheckpointError, load_checkpoint, load_progress
-from litedetr.engine.config import RunConfig
+from litedetr.engine.run_config import RunConfig
+from litedetr.settings import to_mapping
 
 
 @dataclass(frozen=True)

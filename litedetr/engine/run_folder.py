@@ -8,13 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from litedetr.config import ConfigError, require, to_mapping
 from litedetr.engine.checkpoint import Checkpoint, CheckpointError, OtherModelError
-from litedetr.engine.config import RunConfig
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.files import require_writable
 from litedetr.engine.resume import find_unfinished
+from litedetr.engine.run_config import RunConfig
+from litedetr.faults.files import require_writable
 from litedetr.paths import user_path
+from litedetr.settings import ConfigError, require, to_mapping
 
 LONGEST_NAME = 255  # bytes, of file systems
 # Settings of a model that change nothing of what it computes.

@@ -14,9 +14,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from litedetr.engine.checkpoint import Progress
-from litedetr.engine.files import StorageError, replacing, writing
+from litedetr.engine.coco_metrics import SUMMARY, Scores, json_numbers
 from litedetr.engine.run_folder import RunFolder
-from litedetr.engine.scores import SUMMARY, Scores, json_numbers
+from litedetr.faults.files import StorageError, replacing, writing
 
 
 class SilentTracker:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from litedetr.engine.config import Precision
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.loader import MicroBatch
 from litedetr.engine.optim import gradient_norm
 from litedetr.engine.precision import autocast
-from litedetr.engine.signals import StopRequest
+from litedetr.engine.run_config import Precision
+from litedetr.faults.signals import StopRequest
 from litedetr.losses import Criterion, Losses
 from litedetr.structures import ImageBatch, Share, TargetBatch
 from litedetr.transfers import to_host

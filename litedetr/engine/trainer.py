@@ -11,21 +11,21 @@ from pathlib import Path
 from litedetr.data import build_datasets
 from litedetr.engine.batches import StepBatches, evaluation_batches, loader_settings
 from litedetr.engine.checkpoint import save_checkpoint
-from litedetr.engine.config import RunConfig
+from litedetr.engine.coco_metrics import Scores, class_table, summary_table
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.evaluator import Evaluation, Evaluator
-from litedetr.engine.files import StorageError, remove_leftovers, replacing
 from litedetr.engine.loader import LoaderError, MicroBatch, loader_failures_named
+from litedetr.engine.lr_schedule import Timeline, doubts
 from litedetr.engine.optim import set_learning_rate
-from litedetr.engine.pace import Pace
-from litedetr.engine.pictures import sample_picture
+from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import RunFolder
-from litedetr.engine.schedule import Timeline, doubts
-from litedetr.engine.scores import Scores, class_table, summary_table
-from litedetr.engine.signals import Interrupted, StopRequest
+from litedetr.engine.sample_pictures import sample_picture
 from litedetr.engine.state import TrainingState
+from litedetr.engine.step_timer import Pace
 from litedetr.engine.tracker import SilentTracker, Tracker
 from litedetr.engine.train_step import StepResult, TrainStep
+from litedetr.faults.files import StorageError, remove_leftovers, replacing
+from litedetr.faults.signals import Interrupted, StopRequest
 from litedetr.losses import Criterion
 
 

@@ -1,6 +1,6 @@
 """From a DetectorOutput and its targets to the training loss."""
 
-from litedetr.losses.config import LossConfig
 from litedetr.losses.criterion import Criterion, Losses
+from litedetr.losses.loss_config import LossConfig
 
 __all__ = ["Criterion", "LossConfig", "Losses"]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from litedetr.boxes import cxcywh_to_xyxy, generalized_iou
-from litedetr.losses.config import LossConfig
 from litedetr.losses.focal import focal_loss
+from litedetr.losses.loss_config import LossConfig
 from litedetr.losses.matcher import Assignment, Group, assign_denoising, match
 from litedetr.losses.readout import Readout, read
 from litedetr.structures import DenoisingOutput, DetectorOutput, Predictions, TargetBatch

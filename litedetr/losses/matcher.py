@@ -11,8 +11,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from litedetr.boxes import cxcywh_to_xyxy, generalized_iou
-from litedetr.losses.config import LossConfig
 from litedetr.losses.focal import focal_cost
+from litedetr.losses.loss_config import LossConfig
 from litedetr.structures import Predictions, TargetBatch
 from litedetr.transfers import to_device
 

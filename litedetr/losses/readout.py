@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from litedetr.losses.config import LossConfig
+from litedetr.losses.loss_config import LossConfig
 from litedetr.losses.matcher import Group, HostCosts, group_costs
 from litedetr.structures import DetectorOutput, Predictions
 from litedetr.transfers import to_host

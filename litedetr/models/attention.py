@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kernels import SamplingPoints, deformable_attention, key_aware_attention
-from kernels.inputs import Inputs
-from kernels.reference import attention_weights
-from litedetr.models.config import AttentionConfig, AttentionKind
+from litedetr.kernels.functional import deformable_attention, key_aware_attention
+from litedetr.kernels.inputs import Inputs
+from litedetr.kernels.points import SamplingPoints
+from litedetr.kernels.reference import attention_weights
+from litedetr.models.detector_config import AttentionConfig, AttentionKind
 from litedetr.models.linear import Linear
 from litedetr.models.position import cell_centres
 from litedetr.structures import FeaturePyramid

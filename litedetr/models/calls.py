@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from litedetr.models.config import AttentionKind, DetectorConfig
+from litedetr.models.detector_config import AttentionKind, DetectorConfig
 from litedetr.models.neck import num_backbone_levels
 
 BACKBONE_HALVINGS = 5  # a backbone ends at stride 32

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from litedetr.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
-from litedetr.models.config import DenoisingConfig
+from litedetr.models.detector_config import DenoisingConfig
 from litedetr.structures import DenoisingQueries, Queries, Share, TargetBatch
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from litedetr.models.backbones import build_backbone
-from litedetr.models.config import DetectorConfig
 from litedetr.models.decoder import Decoder, DecoderLayer
 from litedetr.models.denoising import Denoising
+from litedetr.models.detector_config import DetectorConfig
 from litedetr.models.encoder import EncoderLayer, build_encoder
 from litedetr.models.hybrid import Hybrid
 from litedetr.models.neck import Neck, num_backbone_levels

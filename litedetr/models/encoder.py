@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litedetr.models.attention import MultiScaleAttention, reference_points
-from litedetr.models.config import DetectorConfig, EncoderConfig
+from litedetr.models.detector_config import DetectorConfig, EncoderConfig
 from litedetr.models.linear import Linear
 from litedetr.models.recompute import run
 from litedetr.structures import FeaturePyramid

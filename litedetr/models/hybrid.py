@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from litedetr.models.config import DetectorConfig
+from litedetr.models.detector_config import DetectorConfig
 from litedetr.structures import OneToManyQueries, Queries
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from litedetr.models.backbones import FeatureMap
 from litedetr.models.backbones.padding import MaskedGroupNorm, PaddingMask, zero_padding
-from litedetr.models.config import NeckConfig, Padding
+from litedetr.models.detector_config import NeckConfig, Padding
 from litedetr.models.position import pixel_embedding
 from litedetr.structures import FeaturePyramid, ImageBatch
 

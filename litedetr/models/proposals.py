@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from litedetr.models.config import DetectorConfig, Padding
+from litedetr.models.detector_config import DetectorConfig, Padding
 from litedetr.models.heads import DetectionHead
 from litedetr.models.linear import Linear
 from litedetr.models.position import cell_centres

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from litedetr.models.config import DetectorConfig
+from litedetr.models.detector_config import DetectorConfig
 from litedetr.models.linear import Linear
 from litedetr.models.position import box_embedding
 from litedetr.models.proposals import ProposalSelection, silence, take

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from litedetr.config import ConfigError, require
 from litedetr.models.backbones.resnet import DEPTHS, Bottleneck
-from litedetr.models.config import (
+from litedetr.models.detector_config import (
     AttentionConfig,
     AttentionKind,
     BackboneConfig,
@@ -21,6 +20,7 @@ from litedetr.models.config import (
     NeckConfig,
     QuerySelectionConfig,
 )
+from litedetr.settings import ConfigError, require
 from litedetr.weights.errors import PublishedWeightsError
 
 # No tensor's shape shows these two: every published configuration has 8 heads and group norms of 32 groups.

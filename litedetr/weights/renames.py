@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from litedetr.models.config import DetectorConfig
+from litedetr.models.detector_config import DetectorConfig
 from litedetr.models.neck import num_backbone_levels
 from litedetr.weights.layout import BACKBONE, DECODER, ENCODER, Layout
 

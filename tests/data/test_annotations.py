@@ -9,7 +9,7 @@ import pytest
 from litedetr.data import Categories, DataError, coco_ground_truth
 from litedetr.data.annotations import CocoJson, ImageTable
 from litedetr.data.layout import SplitFiles
-from litedetr.engine.scores import DETECTION, coco_scores
+from litedetr.engine.coco_metrics import DETECTION, coco_scores
 
 Content = dict[str, Any]
 Write = Callable[..., SplitFiles]

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from litedetr.config import ConfigError
 from litedetr.data import Categories, DataError
+from litedetr.settings import ConfigError
 
 ENTRIES = [
     {"id": 2**70, "name": "huge"},

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from litedetr.config import ConfigError
 from litedetr.data import Categories, DataConfig, ShapesConfig, TransformConfig, build_datasets
 from litedetr.data import shapes as shapes_module
-from litedetr.data.drawing import SHAPES, Outline, _Placed, draw_scene
+from litedetr.data.shape_images import SHAPES, Outline, _Placed, draw_scene
 from litedetr.data.shapes import shapes_root
+from litedetr.settings import ConfigError
 
 
 def tiny(cache: Path, **changes: int) -> ShapesConfig:

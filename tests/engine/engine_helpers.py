@@ -10,13 +10,16 @@ from typing import Any
 import torch
 
 from litedetr.data import DataConfig, ShapesConfig, TransformConfig
-from litedetr.engine import Ranks, RunConfig, RunFolder, ScheduleConfig, Trainer, TrainerConfig
+from litedetr.engine.distributed import Ranks
 from litedetr.engine.optim import build_optimizer
-from litedetr.engine.signals import StopRequest
+from litedetr.engine.run_config import RunConfig, ScheduleConfig, TrainerConfig
+from litedetr.engine.run_folder import RunFolder
 from litedetr.engine.train_step import TrainStep
+from litedetr.engine.trainer import Trainer
+from litedetr.faults.signals import StopRequest
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models import build_detector
-from litedetr.models.config import (
+from litedetr.models.detector_config import (
     AttentionConfig,
     BackboneConfig,
     DecoderConfig,

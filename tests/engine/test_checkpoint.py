@@ -11,10 +11,16 @@ import pytest
 import torch
 from engine_helpers import MODEL, run_config
 
-from litedetr.config import to_mapping
-from litedetr.engine import Checkpoint, CheckpointError, load_checkpoint, load_detector, save_checkpoint
-from litedetr.engine.checkpoint import Progress
+from litedetr.engine.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    Progress,
+    load_checkpoint,
+    load_detector,
+    save_checkpoint,
+)
 from litedetr.models import build_detector
+from litedetr.settings import to_mapping
 
 CATEGORIES = {"names": ["cat", "dog"], "ids": [3, 17]}
 

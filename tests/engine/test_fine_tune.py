@@ -7,13 +7,12 @@ import pytest
 import torch
 from engine_helpers import MODEL, run_config
 
-from litedetr.config import to_mapping
 from litedetr.data import Categories
-from litedetr.engine import Checkpoint, CheckpointError, save_checkpoint
-from litedetr.engine.checkpoint import Progress
+from litedetr.engine.checkpoint import Checkpoint, CheckpointError, Progress, save_checkpoint
 from litedetr.engine.fine_tune import initialise_from
 from litedetr.models import DetectorConfig, build_detector
-from litedetr.models.config import DenoisingConfig
+from litedetr.models.detector_config import DenoisingConfig
+from litedetr.settings import to_mapping
 
 CLASSES = Categories(("cat", "dog"), (3, 17))
 FIVE = Categories(("a", "b", "c", "d", "e"), (1, 2, 3, 4, 5))

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from litedetr.config import ConfigError
-from litedetr.engine import TrainerConfig
 from litedetr.engine.gpu_settings import GpuSettings
+from litedetr.engine.run_config import TrainerConfig
+from litedetr.settings import ConfigError
 
 
 def switches() -> tuple[bool, bool, bool]:

@@ -3,8 +3,8 @@ import torch
 from engine_helpers import MODEL
 from torch import nn
 
-from litedetr.engine import ScheduleConfig
 from litedetr.engine.optim import build_optimizer, load_optimizer_state, optimizer_state, set_learning_rate
+from litedetr.engine.run_config import ScheduleConfig
 from litedetr.models import build_detector
 
 RATES = {"lr": 1e-3, "backbone_lr": 1e-4, "sampling_offsets_lr": 1e-5, "weight_decay": 0.1}

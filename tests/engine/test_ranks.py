@@ -11,9 +11,12 @@ import torch
 from engine_helpers import metrics, run_config
 from torch import multiprocessing
 
-from litedetr.config import ConfigError, from_mapping, to_mapping
-from litedetr.engine import LostRanksError, Ranks, RunConfig, RunFolder, Trainer, join_ranks, load_checkpoint
-from litedetr.engine.distributed import name_lost_ranks
+from litedetr.engine.checkpoint import load_checkpoint
+from litedetr.engine.distributed import LostRanksError, Ranks, join_ranks, name_lost_ranks
+from litedetr.engine.run_config import RunConfig
+from litedetr.engine.run_folder import RunFolder
+from litedetr.engine.trainer import Trainer
+from litedetr.settings import ConfigError, from_mapping, to_mapping
 
 
 def evaluate_and_train(config: RunConfig, folder: Path, ranks: Ranks) -> None:

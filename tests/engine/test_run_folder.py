@@ -7,18 +7,11 @@ import pytest
 import torch
 from engine_helpers import run_config
 
-from litedetr.config import ConfigError, to_mapping
-from litedetr.engine import (
-    Checkpoint,
-    CheckpointError,
-    Ranks,
-    RunConfig,
-    agree_on_run_folder,
-    choose_run_folder,
-    save_checkpoint,
-)
-from litedetr.engine.checkpoint import Progress
-from litedetr.engine.run_folder import RunFolder, changed_settings
+from litedetr.engine.checkpoint import Checkpoint, CheckpointError, Progress, save_checkpoint
+from litedetr.engine.distributed import Ranks
+from litedetr.engine.run_config import RunConfig
+from litedetr.engine.run_folder import RunFolder, agree_on_run_folder, changed_settings, choose_run_folder
+from litedetr.settings import ConfigError, to_mapping
 
 
 def checkpoint_of(config: RunConfig) -> Checkpoint:

@@ -7,11 +7,11 @@ from engine_helpers import build_step, run_config
 from torch import Tensor, nn
 
 from litedetr.data import build_datasets, collate
-from litedetr.engine import NonFiniteError, Ranks
+from litedetr.engine.distributed import Ranks
 from litedetr.engine.loader import MicroBatch
-from litedetr.engine.train_step import TrainStep, as_shares, step_seed
+from litedetr.engine.train_step import NonFiniteError, TrainStep, as_shares, step_seed
 from litedetr.losses import Criterion, LossConfig, Losses
-from litedetr.models.config import DecoderConfig, DenoisingConfig, HybridConfig, QuerySelectionConfig
+from litedetr.models.detector_config import DecoderConfig, DenoisingConfig, HybridConfig, QuerySelectionConfig
 from litedetr.structures import Share, Target, TargetBatch
 
 

@@ -12,20 +12,16 @@ import pytest
 import torch
 from engine_helpers import metrics, run_config, train
 
-from litedetr.config import ConfigError
-from litedetr.engine import (
-    CheckpointError,
-    Evaluation,
-    Interrupted,
-    NonFiniteError,
-    Ranks,
-    RunFolder,
-    Trainer,
-    load_checkpoint,
-)
-from litedetr.engine.checkpoint import Progress
+from litedetr.engine.checkpoint import CheckpointError, Progress, load_checkpoint
+from litedetr.engine.distributed import Ranks
+from litedetr.engine.evaluator import Evaluation
 from litedetr.engine.resume import find_unfinished
+from litedetr.engine.run_folder import RunFolder
 from litedetr.engine.tracker import drop_metrics_after
+from litedetr.engine.train_step import NonFiniteError
+from litedetr.engine.trainer import Trainer
+from litedetr.faults.signals import Interrupted
+from litedetr.settings import ConfigError
 
 TIMES = ("images_per_second", "data_share")
 

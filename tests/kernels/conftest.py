@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from kernel_helpers import CASES, Problem, make_problem
 
-from kernels.interface import HAS_TRITON
+from litedetr.kernels.functional import HAS_TRITON
 
 
 @pytest.fixture(params=CASES, ids=list(CASES))
@@ -19,7 +19,7 @@ def nothing_remembered() -> None:
     """Tests set other rules, limits and names of GPUs."""
     if not HAS_TRITON:
         return
-    from kernels.fused import call, launch  # not above: needs Triton
+    from litedetr.kernels.fused import call, launch  # not above: needs Triton
 
     for cache in (launch.rule_of_queries, launch.gpu_name, call.plan_of):
         cache.cache_clear()
@@ -29,7 +29,7 @@ def nothing_remembered() -> None:
 def chosen_path(request, monkeypatch) -> None:
     """See kernels/plain.py."""
     if request.config.getoption("--operators"):
-        monkeypatch.setattr("kernels.plain.is_watched", lambda: True)
+        monkeypatch.setattr("litedetr.kernels.plain.is_watched", lambda: True)
 
 
 @pytest.fixture
@@ -44,6 +44,6 @@ def few_programs(monkeypatch) -> None:
     """The interpreter takes 30 ms for each. A GPU takes as many as elsewhere: such large ones would spill."""
     if os.environ.get("TRITON_INTERPRET") != "1":
         return
-    from kernels.fused import launch  # not above: needs Triton
+    from litedetr.kernels.fused import launch  # not above: needs Triton
 
     monkeypatch.setattr(launch, "SEGMENTS", replace(launch.SEGMENTS, tokens=32))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from kernels import SamplingPoints, deformable_attention, key_aware_attention
+from litedetr.kernels.functional import deformable_attention, key_aware_attention
+from litedetr.kernels.points import SamplingPoints
 
 
 @dataclass

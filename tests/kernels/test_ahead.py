@@ -14,11 +14,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
-from kernels.fused import ahead, tuning
-from kernels.fused.ahead import Ahead, Compiled, Compilers, Task
-from kernels.fused.jobs import Campaign, Job, Untuned
-from kernels.fused.launch import Launch, Shape, rule
-from kernels.workloads import Workload
+from litedetr.kernels.bench import ahead, tuning
+from litedetr.kernels.bench.ahead import Ahead, Compiled, Compilers, Task
+from litedetr.kernels.bench.jobs import Campaign, Job, Untuned
+from litedetr.kernels.bench.workloads import Workload
+from litedetr.kernels.fused.launch import Launch, Shape, rule
 
 TRITON = tuple(map(int, triton.__version__.split(".")[:2]))
 TARGET = GPUTarget("cuda", 90, 32)
@@ -33,9 +33,9 @@ COMPILE = """
 import json
 import torch
 from triton.backends.compiler import GPUTarget
-from kernels.fused.ahead import Compiled, Compilers, Task
-from kernels.fused.launch import Launch, Segments
-from kernels.workloads import Workload
+from litedetr.kernels.bench.ahead import Compiled, Compilers, Task
+from litedetr.kernels.fused.launch import Launch, Segments
+from litedetr.kernels.bench.workloads import Workload
 
 work = Workload("shared", torch.bfloat16, (1, 2), shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2)
 wrong = Launch(2**13, 4)  # too many elements
@@ -53,9 +53,9 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.compiler import CompiledKernel
 from triton.runtime.driver import driver
-from kernels.fused.backend import backward, forward
-from kernels.fused.launch import Launch, Segments
-from kernels.workloads import Workload
+from litedetr.kernels.fused.backend import backward, forward
+from litedetr.kernels.fused.launch import Launch, Segments
+from litedetr.kernels.bench.workloads import Workload
 
 RESULTS = 5 if "n_max_threads" in inspect.getsource(CompiledKernel._init_handles) else 4  # fewer in Triton 3.2
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from kernel_helpers import make_problem, run
 
-import kernels
+from litedetr.kernels.functional import SamplingPoints, deformable_attention, key_aware_attention
 
 pytestmark = pytest.mark.usefixtures("few_programs")
 
@@ -25,10 +25,10 @@ def attend(backend, kind="own", **changes):
         "query_shapes": ((1, 3),),
     }
     given |= {name: change(given[name]) for name, change in changes.items()}
-    points = kernels.SamplingPoints(**{name: given[name] for name in POINTS})
+    points = SamplingPoints(**{name: given[name] for name in POINTS})
     if kind == "deformable":
-        return kernels.deformable_attention(given["value"], given["logits"], points, backend)
-    return kernels.key_aware_attention(given["query"], given["value"], points, given["key"], backend)
+        return deformable_attention(given["value"], given["logits"], points, backend)
+    return key_aware_attention(given["query"], given["value"], points, given["key"], backend)
 
 
 def test_the_unchanged_call_is_right():

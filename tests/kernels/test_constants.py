@@ -4,10 +4,10 @@ import pytest
 import torch
 from kernel_helpers import attend, make_problem
 
-from kernels import constants
-from kernels.constants import constants_held, in_use
-from kernels.fused.call import Plan
-from kernels.points import as_tensor
+from litedetr.kernels import constants
+from litedetr.kernels.constants import constants_held, in_use
+from litedetr.kernels.fused.call import Plan
+from litedetr.kernels.points import as_tensor
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from kernel_helpers import make_problem, run
 
-import kernels
-from kernels.cpu import bags, rows, table
+from litedetr.kernels.cpu import bags, rows, table
+from litedetr.kernels.functional import key_aware_attention
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5}  # sums of a few dozen terms of size one in another order
 
@@ -60,9 +60,9 @@ def test_a_location_that_is_no_number_gives_no_number():
 def test_half_precision_is_computed_in_single():
     problem = make_problem(dtype=torch.float32)
     t = problem.tensors
-    half = kernels.key_aware_attention(t["query"].bfloat16(), t["value"].bfloat16(), problem.points)
+    half = key_aware_attention(t["query"].bfloat16(), t["value"].bfloat16(), problem.points)
     assert half.dtype == torch.bfloat16
-    rounded = kernels.key_aware_attention(t["query"].bfloat16().float(), t["value"].bfloat16().float(), problem.points)
+    rounded = key_aware_attention(t["query"].bfloat16().float(), t["value"].bfloat16().float(), problem.points)
     torch.testing.assert_close(half, rounded.bfloat16())
 
 

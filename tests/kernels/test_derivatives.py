@@ -9,7 +9,7 @@ from test_registration import inputs_of
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
-from kernels.registration import _flatten
+from litedetr.kernels.registration import _flatten
 
 pytestmark = pytest.mark.usefixtures("few_programs")
 
@@ -153,7 +153,7 @@ def test_gradcheck():
 
 def arguments_of(name):
     """Of an operator, detached, on a device that it computes on."""
-    import kernels.fused  # noqa: F401  registers the operator
+    import litedetr.kernels.fused  # noqa: F401  registers the operator
 
     problem = small(**TINY).to("cpu" if name == "attention_cpu" else DEVICE)
     return [x.detach() if isinstance(x, torch.Tensor) else x for x in _flatten(inputs_of("own", problem))]

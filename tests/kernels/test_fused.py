@@ -8,8 +8,8 @@ import pytest
 import torch
 from kernel_helpers import CASES, attend, make_problem, run
 
-from kernels.fused import launch
-from kernels.fused.tables import tile_order
+from litedetr.kernels.fused import launch
+from litedetr.kernels.fused.tables import tile_order
 
 KINDS = ["deformable", "shared", "own"]
 EXACT = 1e-11  # sums of a few dozen terms of size one in another order
@@ -186,7 +186,7 @@ def test_wrong_query_shapes_are_named():
 
 def test_offsets_beyond_32_bits_are_counted_in_64(monkeypatch):
     """The same result with wide indices, as a table of 2^31 elements would need."""
-    from kernels.fused import call
+    from litedetr.kernels.fused import call
 
     monkeypatch.setattr(call, "MOST_INT32", 3)
     expected = run("reference", "shared", make_problem())

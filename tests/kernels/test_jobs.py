@@ -12,12 +12,12 @@ import pytest
 import torch
 from triton.runtime.errors import OutOfResources
 
-from kernels.fused import jobs as module
-from kernels.fused import tuning
-from kernels.fused.jobs import Campaign, Job, Untuned
-from kernels.fused.launch import Launch, Shape, read_entries, rule
-from kernels.timing import NotCapturedError
-from kernels.workloads import Workload
+from litedetr.kernels.bench import jobs as module
+from litedetr.kernels.bench import tuning
+from litedetr.kernels.bench.jobs import Campaign, Job, Untuned
+from litedetr.kernels.bench.timing import NotCapturedError
+from litedetr.kernels.bench.workloads import Workload
+from litedetr.kernels.fused.launch import Launch, Shape, read_entries, rule
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SMALL = Workload("shared", torch.float32, None, num_queries=4, shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2)
@@ -101,10 +101,10 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from kernels.fused import tuning
-from kernels.fused.jobs import Campaign, Job
-from kernels.fused.launch import Launch, rule
-from kernels.workloads import Workload
+from litedetr.kernels.fused import tuning
+from litedetr.kernels.bench.jobs import Campaign, Job
+from litedetr.kernels.fused.launch import Launch, rule
+from litedetr.kernels.bench.workloads import Workload
 
 work = Workload("shared", torch.float32, None, num_queries=4, shapes=((4, 4),), heads=1, channels=8, points=2)
 tuning.candidates = lambda shape: [rule(shape), Launch(2, 1), Launch(4, 1)]

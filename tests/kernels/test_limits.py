@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-import kernels
-from kernels import cpu
-from kernels.cpu import bags
-from kernels.fused.launch import Launch
-from kernels.fused.limits import check_limits
-from kernels.fused.sizes import Sizes
-from kernels.inputs import Inputs
-from kernels.points import MOST_SIDE
+from litedetr.kernels import cpu
+from litedetr.kernels.cpu import bags
+from litedetr.kernels.functional import SamplingPoints, key_aware_attention
+from litedetr.kernels.fused.launch import Launch
+from litedetr.kernels.fused.limits import check_limits
+from litedetr.kernels.fused.sizes import Sizes
+from litedetr.kernels.inputs import Inputs
+from litedetr.kernels.points import MOST_SIDE
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -23,7 +23,7 @@ def large(batch=1, queries=1, heads=1, channels=1, points=1, shapes=((1, 1),), d
 
     tokens, levels = sum(h * w for h, w in shapes), len(shapes)
     of_a_query = batch, queries, heads
-    points = kernels.SamplingPoints(tensor(batch, queries, levels, 2), tensor(*of_a_query, levels, points, 2), shapes)
+    points = SamplingPoints(tensor(batch, queries, levels, 2), tensor(*of_a_query, levels, points, 2), shapes)
     return Inputs(tensor(*of_a_query, channels), None, tensor(batch, tokens, heads, channels), None, points)
 
 
@@ -43,7 +43,7 @@ def test_more_than_32_bits_count_is_refused_by_the_fused_kernels(sizes, message)
     """Before anything is copied: each of the tensors would fill the memory."""
     inputs = large(**sizes)
     with pytest.raises(ValueError, match=f"^{message}"):
-        kernels.key_aware_attention(inputs.query, inputs.value, inputs.points, backend="triton")
+        key_aware_attention(inputs.query, inputs.value, inputs.points, backend="triton")
 
 
 @pytest.mark.parametrize(

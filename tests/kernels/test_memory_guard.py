@@ -9,7 +9,7 @@ import triton.language as tl
 from kernel_helpers import attend, make_problem, run
 from memory_guard import guarded, obstacle
 
-from kernels.fused import sampling
+from litedetr.kernels.fused import sampling
 
 pytestmark = [
     pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="kernels are compiled, not interpreted"),
@@ -88,7 +88,7 @@ def test_attention_without_a_look_at_the_border_is_found(kind, monkeypatch):
 )
 def test_a_backward_pass_that_is_broken_is_found(deterministic, part, broken, monkeypatch):
     """The forward pass is right."""
-    monkeypatch.setattr(f"kernels.fused.{part}", broken)
+    monkeypatch.setattr(f"litedetr.kernels.fused.{part}", broken)
     problem = make_problem()
     with guarded() as guard:
         out = attend("shared", problem, "triton", deterministic=deterministic)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from kernel_helpers import make_problem
 
-from kernels import peers, reference
-from kernels.check import reference_results, relative_error, worst_error
-from kernels.inputs import Inputs
-from kernels.measure import (
+from litedetr.kernels import reference
+from litedetr.kernels.bench import peers
+from litedetr.kernels.bench.accuracy import reference_results, relative_error, worst_error
+from litedetr.kernels.bench.measure import (
     Ceilings,
     _without_kineto_log,
     floor_milliseconds,
@@ -20,7 +20,8 @@ from kernels.measure import (
     side_by_side,
     training_step,
 )
-from kernels.workloads import Workload
+from litedetr.kernels.bench.workloads import Workload
+from litedetr.kernels.inputs import Inputs
 
 SCORES = ["logits", "shared", "own"]
 CPU = torch.device("cpu")
@@ -48,7 +49,7 @@ def test_results_are_the_same_in_slices(monkeypatch):
     inputs = inputs_of("own", queries=7)
     grad = torch.randn(2, 7, 2, 4, dtype=torch.float64)
     whole = reference_results(inputs, grad)
-    monkeypatch.setattr("kernels.check.REFERENCE_QUERIES", 3)
+    monkeypatch.setattr("litedetr.kernels.bench.accuracy.REFERENCE_QUERIES", 3)
     for name, tensor in reference_results(inputs, grad).items():
         torch.testing.assert_close(tensor, whole[name])
     torch.testing.assert_close(whole["out"].flatten(2), reference.attend(inputs))
@@ -125,7 +126,7 @@ def test_turns_are_medians_of_the_rounds_after_the_first(monkeypatch):
         torch.zeros(1 << 18)
 
     clock = iter([0, 1, 0, 3, 0, 2])  # 1, 3 and 2 s
-    monkeypatch.setattr("kernels.measure.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("litedetr.kernels.bench.measure.time.perf_counter", lambda: next(clock))
     timing = side_by_side({"x": step}, CPU, rounds=3)["x"]
     assert timing.milliseconds == 2000
     assert timing.peak_mib == 4

@@ -14,10 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels import registration
-from kernels.cpu import CpuBackend
-from kernels.fused.backend import FusedBackend
-from kernels.plain import is_plain
+from litedetr.kernels import registration
+from litedetr.kernels.cpu import CpuBackend
+from litedetr.kernels.fused.backend import FusedBackend
+from litedetr.kernels.plain import is_plain
 
 pytestmark = pytest.mark.usefixtures("few_programs", "both_paths")
 
@@ -449,8 +449,8 @@ def test_a_profiler_sees_the_attention_by_name(path):
 def test_a_plain_call_between_breaks_of_a_compiled_graph_is_one_step(backend, monkeypatch):
     """Where torch.compile gave up on a function, it still compiles what the function calls."""
     expected = run(backend, "own", small(), deterministic=True)
-    monkeypatch.setattr("kernels.interface.is_plain", torch._dynamo.disable(lambda inputs: True))
-    monkeypatch.setattr("kernels.eager.is_watched", torch._dynamo.disable(lambda: False))
+    monkeypatch.setattr("litedetr.kernels.functional.is_plain", torch._dynamo.disable(lambda inputs: True))
+    monkeypatch.setattr("litedetr.kernels.eager.is_watched", torch._dynamo.disable(lambda: False))
     compiled, problem = [], small()
 
     def keep(graph, _):

@@ -8,8 +8,8 @@ import torch
 from kernel_helpers import make_problem
 from torch.autograd import gradcheck, gradgradcheck
 
-from kernels import reference
-from kernels.points import SamplingPoints
+from litedetr.kernels import reference
+from litedetr.kernels.points import SamplingPoints
 
 
 def bilinear(image, x, y, valid):

@@ -6,8 +6,8 @@ from kernel_helpers import attend, make_problem, run
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels.inputs import Inputs
-from kernels.registration import _flatten
+from litedetr.kernels.inputs import Inputs
+from litedetr.kernels.registration import _flatten
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 KINDS = ["deformable", "shared", "own"]
@@ -25,7 +25,7 @@ def inputs_of(kind, problem) -> Inputs:
 @pytest.mark.parametrize("boxes", [False, True], ids=["points", "boxes"])
 def test_opcheck(operator, kind, boxes):
     """Schema, fake tensors and autograd registration, static and dynamic."""
-    import kernels.fused  # noqa: F401  registers the operator
+    import litedetr.kernels.fused  # noqa: F401  registers the operator
 
     device = DEVICE if operator == "attention_fused" else "cpu"
     problem = make_problem(shapes=((3, 2), (2, 2)), boxes=boxes, queries=2, points=2).to(device)

@@ -9,13 +9,15 @@ from kernel_helpers import make_problem, run
 from test_arguments import TENSORS, WRONG_SHAPES, WRONG_TENSORS, attend
 from torch._subclasses import FakeTensorMode
 
-from kernels import checks, key_aware_attention, points, reference
-from kernels.fused import backend, tables
-from kernels.fused.call import plan_of
-from kernels.fused.launch import Launch, Shape
-from kernels.fused.limits import MOST_GRID
-from kernels.fused.sizes import Sizes, power_of_two
-from kernels.workloads import Workload
+from litedetr.kernels import arguments as checks
+from litedetr.kernels import points, reference
+from litedetr.kernels.bench.workloads import Workload
+from litedetr.kernels.functional import key_aware_attention
+from litedetr.kernels.fused import backend, tables
+from litedetr.kernels.fused.call import plan_of
+from litedetr.kernels.fused.launch import Launch, Shape
+from litedetr.kernels.fused.limits import MOST_GRID
+from litedetr.kernels.fused.sizes import Sizes, power_of_two
 
 pytestmark = pytest.mark.usefixtures("few_programs", "both_paths")
 

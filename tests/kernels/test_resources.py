@@ -21,9 +21,9 @@ PROGRAM = """
 import json, sys
 from itertools import product
 import torch
-from kernels.fused.launch import Shape, rule
-from kernels.fused.resources import resources
-from kernels.workloads import Workload
+from litedetr.kernels.fused.launch import Shape, rule
+from litedetr.kernels.bench.resources import resources
+from litedetr.kernels.bench.workloads import Workload
 
 def found(run, workload, deterministic):
     launch = rule(Shape.of(run, workload.inputs("meta")))
@@ -61,7 +61,7 @@ def test_nothing_spills(target):
 
 
 def test_an_unknown_target_is_named():
-    from kernels.fused.resources import parse_target
+    from litedetr.kernels.bench.resources import parse_target
 
     with pytest.raises(ValueError, match="^target: expected sm_<number> or gfx<number>, got 'h100'"):
         parse_target("h100")

@@ -6,7 +6,8 @@ import pytest
 import torch
 from kernel_helpers import make_problem, run
 
-from kernels import key_aware_attention, reference
+from litedetr.kernels import reference
+from litedetr.kernels.functional import key_aware_attention
 
 pytestmark = pytest.mark.usefixtures("few_programs")
 

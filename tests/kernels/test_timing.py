@@ -8,14 +8,14 @@ import pytest
 import torch
 from fake_cuda import FakeCuda
 
-from kernels import benchmark
-from kernels.benchmark import HEADER, Row, Run, line, measure
-from kernels.fused.tuning import replays
-from kernels.measure import Ceilings, forward_step, side_by_side, training_step
-from kernels.peers import PEERS
-from kernels.replay import CudaGpu
-from kernels.timing import NotCapturedError, Timing, time_on_gpu, warm_milliseconds
-from kernels.workloads import Workload
+from litedetr.kernels.bench import benchmark
+from litedetr.kernels.bench.benchmark import HEADER, Row, Run, line, measure
+from litedetr.kernels.bench.measure import Ceilings, forward_step, side_by_side, training_step
+from litedetr.kernels.bench.peers import PEERS
+from litedetr.kernels.bench.replay import CudaGpu
+from litedetr.kernels.bench.timing import NotCapturedError, Timing, time_on_gpu, warm_milliseconds
+from litedetr.kernels.bench.tuning import replays
+from litedetr.kernels.bench.workloads import Workload
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SMALL = Workload("shared", torch.float32, (1, 2), shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2)
@@ -247,9 +247,9 @@ def test_ceilings_of_a_gpu(fake: FakeCuda, gpu: CudaGpu, monkeypatch: pytest.Mon
         fake.launch(1e-3, 1e-6)
 
     monkeypatch.setattr(torch, "mm", product)
-    monkeypatch.setattr("kernels.measure.PRODUCT_SIDE", {"cuda": 16})
-    monkeypatch.setattr("kernels.measure.COPY_BYTES", 1 << 10)
-    monkeypatch.setattr("kernels.measure.CudaGpu", SimpleNamespace(of=lambda device: gpu))
+    monkeypatch.setattr("litedetr.kernels.bench.measure.PRODUCT_SIDE", {"cuda": 16})
+    monkeypatch.setattr("litedetr.kernels.bench.measure.COPY_BYTES", 1 << 10)
+    monkeypatch.setattr("litedetr.kernels.bench.measure.CudaGpu", SimpleNamespace(of=lambda device: gpu))
     for name in ("randn", "empty"):
         real = getattr(torch, name)
         monkeypatch.setattr(torch, name, lambda *size, device=None, real=real, **rest: real(*size, **rest))
@@ -267,7 +267,7 @@ def test_ceilings_of_a_gpu(fake: FakeCuda, gpu: CudaGpu, monkeypatch: pytest.Mon
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="replays CUDA graphs")
 @pytest.mark.parametrize("training", [False, True], ids=["forward", "training"])
 def test_our_attention_is_captured(training: bool):
-    from kernels.interface import attend
+    from litedetr.kernels.functional import attend
 
     workload = Workload("shared", torch.bfloat16, (1, 4))
     inputs = workload.inputs(CUDA)

@@ -7,12 +7,13 @@ import pytest
 import torch
 from triton.runtime.errors import OutOfResources
 
-from kernels.fused import backend, call, launch, tuning
-from kernels.fused.launch import Launch, Segments, Shape, choose, rule
-from kernels.fused.limits import MOST_BLOCK, check_limits
-from kernels.fused.resources import walk
-from kernels.fused.sizes import Sizes
-from kernels.workloads import Workload
+from litedetr.kernels.bench import tuning
+from litedetr.kernels.bench.resources import walk
+from litedetr.kernels.bench.workloads import Workload
+from litedetr.kernels.fused import backend, call, launch
+from litedetr.kernels.fused.launch import Launch, Segments, Shape, choose, rule
+from litedetr.kernels.fused.limits import MOST_BLOCK, check_limits
+from litedetr.kernels.fused.sizes import Sizes
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SMALL = Workload("shared", torch.float32, (1, 2), shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2)

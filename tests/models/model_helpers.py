@@ -2,8 +2,8 @@
 
 import torch
 
-from litedetr.config import from_mapping
 from litedetr.models import Detector, DetectorConfig, build_detector
+from litedetr.settings import from_mapping
 from litedetr.structures import Target, TargetBatch
 
 SMALL = {

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from litedetr.models.attention import MultiScaleAttention
-from litedetr.models.config import AttentionConfig
+from litedetr.models.detector_config import AttentionConfig
 from litedetr.structures import FeaturePyramid
 
 SHAPES = ((6, 5), (3, 2))

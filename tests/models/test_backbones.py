@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from litedetr.config import ConfigError
 from litedetr.models import load_backbone_weights
 from litedetr.models.backbones import build_backbone
 from litedetr.models.backbones.padding import FrozenBatchNorm, MaskedGroupNorm, PaddingMask, convolve
-from litedetr.models.config import BackboneConfig
+from litedetr.models.detector_config import BackboneConfig
+from litedetr.settings import ConfigError
 from litedetr.structures import ImageBatch
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,8 @@ import torch
 from model_helpers import random_targets, small_detector
 
 from litedetr.boxes import cxcywh_to_xyxy, inverse_sigmoid
-from litedetr.models.config import DenoisingConfig
 from litedetr.models.denoising import Denoising, Noise, group_mask
+from litedetr.models.detector_config import DenoisingConfig
 from litedetr.structures import Share, TargetBatch
 
 

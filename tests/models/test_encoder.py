@@ -4,8 +4,8 @@ import pytest
 import torch
 from model_helpers import FULL, small_config, small_detector
 
-from litedetr.config import ConfigError
 from litedetr.models.attention import reference_points
+from litedetr.settings import ConfigError
 
 
 def memory_and_pyramid(model, batch):

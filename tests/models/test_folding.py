@@ -12,7 +12,7 @@ from torch import nn
 from litedetr.models import Detector, build_detector, fold_frozen_norms
 from litedetr.models.backbones import build_backbone
 from litedetr.models.backbones.padding import FrozenBatchNorm
-from litedetr.models.config import BackboneConfig
+from litedetr.models.detector_config import BackboneConfig
 from litedetr.structures import ImageBatch
 
 WIDE = {"backbone": {"norm": "frozen", "width": 16, "frozen_stages": 1}}

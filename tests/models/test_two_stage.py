@@ -5,8 +5,8 @@ import torch
 from model_helpers import DEFORMABLE_DETR, H_DETR, random_images, random_targets, small_config, small_detector
 
 from litedetr.boxes import inverse_sigmoid
-from litedetr.config import ConfigError
 from litedetr.models.position import box_embedding
+from litedetr.settings import ConfigError
 from litedetr.structures import ImageBatch
 
 

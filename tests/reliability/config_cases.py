@@ -19,13 +19,15 @@ from memory import MemoryConfig
 from omegaconf import OmegaConf
 from visualize import DRAWINGS
 
-from litedetr.config import from_mapping
 from litedetr.data import DataConfig
-from litedetr.engine import EvalConfig, PredictConfig, RunConfig, beside_model, detector_config
-from litedetr.engine.export import ExportConfig
-from litedetr.engine.feeding import FeedingConfig
-from litedetr.engine.memory import StepConfig
+from litedetr.engine.checkpoint_evaluation import EvalConfig
+from litedetr.engine.run_config import RunConfig, beside_model, detector_config
+from litedetr.inference.batch_prediction import PredictConfig
 from litedetr.models import DetectorConfig
+from litedetr.settings import from_mapping
+from litedetr.tools.export import ExportConfig
+from litedetr.tools.feeding import FeedingConfig
+from litedetr.tools.memory import StepConfig
 
 CONF = Path(__file__).parents[2] / "conf"
 REMOVED = object()

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import torch
 
-from litedetr.config import from_mapping
-from litedetr.engine import Ranks, RunConfig, RunFolder, Trainer, join_ranks
 from litedetr.engine.batches import StepBatches
+from litedetr.engine.distributed import Ranks, join_ranks
 from litedetr.engine.loader import Loader, MicroBatch
+from litedetr.engine.run_config import RunConfig
+from litedetr.engine.run_folder import RunFolder
+from litedetr.engine.trainer import Trainer
+from litedetr.settings import from_mapping
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import torch
 from test_scripts import ROOT, TINY, command
 from test_trainer import TIMES
 
-from litedetr.engine import load_checkpoint
+from litedetr.engine.checkpoint import load_checkpoint
 
 # 12 steps and 4 evaluations, bit for bit the same each time.
 REPEATABLE = [*TINY, "schedule.length=4", "trainer.checkpoint_every=1", "trainer.deterministic=true"]

@@ -71,11 +71,12 @@ def seconds(run: subprocess.Popen, steps: int) -> float:
 def train() -> None:
     """Steps of the default run as many as standard input says, line by line; answers with the seconds of each."""
     sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-    from _common import CONFIG_FOLDER, run_config  # which leaves the setting as it is
-
     from hydra import compose, initialize_config_dir
 
-    from litedetr.engine import RunFolder, Trainer, join_ranks, use_all_cores
+    from litedetr.cli.compose import CONFIG_FOLDER, run_config  # which leaves the setting as it is
+    from litedetr.engine.distributed import join_ranks, use_all_cores
+    from litedetr.engine.run_folder import RunFolder
+    from litedetr.engine.trainer import Trainer
 
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  to the end of the process

@@ -18,10 +18,10 @@ from PIL import Image
 from plain_coco import PlainCoco
 
 from litedetr.boxes import cxcywh_to_xyxy
-from litedetr.config import ConfigError
 from litedetr.data import CocoDetection, DataError, TransformConfig
 from litedetr.data.layout import SplitFiles
-from litedetr.engine.scores import DETECTION, coco_scores
+from litedetr.engine.coco_metrics import DETECTION, coco_scores
+from litedetr.settings import ConfigError
 
 T = TypeVar("T")
 NATIVE = TransformConfig(train_sides=(), max_side=1333, eval_side=None, flip=0.5, crop=False)

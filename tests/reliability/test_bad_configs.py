@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_helpers import random_targets
 
-from litedetr.config import ConfigError
-from litedetr.engine import RunConfig
+from litedetr.engine.run_config import RunConfig
 from litedetr.losses import Criterion
 from litedetr.models import DetectorConfig, build_detector
+from litedetr.settings import ConfigError
 from litedetr.structures import ImageBatch
 
 CASES, LEARNING_CASES = 700, 60  # of the quick tests; the slow ones take ten times as many

@@ -20,9 +20,9 @@ from test_predictor import predictor_at
 from litedetr.data import CocoDetection, DataError, TransformConfig, find_images, read_image, read_size
 from litedetr.data.annotations import CocoJson
 from litedetr.data.layout import SplitFiles
-from litedetr.engine import PredictConfig, Predictor, predict_files
-from litedetr.engine.given import as_given
-from litedetr.engine.predict import PredictionWriter, Unreadable
+from litedetr.inference.batch_prediction import PredictConfig, PredictionWriter, Unreadable, predict_files
+from litedetr.inference.inputs import as_given
+from litedetr.inference.predictor import Predictor
 from litedetr.structures import Detections
 
 NATIVE = TransformConfig(train_sides=(), max_side=8000, eval_side=None, flip=0.5, crop=False)

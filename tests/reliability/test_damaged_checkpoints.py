@@ -12,20 +12,20 @@ import torch
 from engine_helpers import MODEL, run_config
 from fault_helpers import assert_identical
 
-from litedetr.config import to_mapping
-from litedetr.engine import (
+from litedetr.engine.checkpoint import (
     Checkpoint,
     CheckpointError,
-    Ranks,
-    Trainer,
-    choose_run_folder,
+    Progress,
     load_checkpoint,
     load_detector,
     save_checkpoint,
 )
-from litedetr.engine.checkpoint import Progress
+from litedetr.engine.distributed import Ranks
 from litedetr.engine.resume import checkpoint_to_continue
+from litedetr.engine.run_folder import choose_run_folder
+from litedetr.engine.trainer import Trainer
 from litedetr.models import build_detector
+from litedetr.settings import to_mapping
 
 NUM_FLIPS = 60
 

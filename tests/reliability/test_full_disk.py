@@ -14,10 +14,14 @@ from fault_helpers import REPEATABLE, Script, assert_identical, assert_tidy, lef
 from PIL import Image
 from test_scripts import TINY
 
-from litedetr.config import ConfigError
 from litedetr.data import ShapesConfig
 from litedetr.data.shapes import shapes_root
-from litedetr.engine import Ranks, RunFolder, StorageError, Trainer, load_checkpoint, save_checkpoint
+from litedetr.engine.checkpoint import load_checkpoint, save_checkpoint
+from litedetr.engine.distributed import Ranks
+from litedetr.engine.run_folder import RunFolder
+from litedetr.engine.trainer import Trainer
+from litedetr.faults.files import StorageError
+from litedetr.settings import ConfigError
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fault_helpers import REPEATABLE, Script, assert_identical, assert_tidy, left_by, records
 
-from litedetr.engine import load_checkpoint
+from litedetr.engine.checkpoint import load_checkpoint
 
 SETTINGS = [*REPEATABLE, "run=foo", "resume=auto"]
 STEPS_PER_EPOCH = 3

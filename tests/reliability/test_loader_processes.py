@@ -15,7 +15,12 @@ from test_scripts import TINY
 from torch.utils.data import get_worker_info
 
 from litedetr.data import CocoDetection, DataError, build_datasets
-from litedetr.engine import LoaderError, Ranks, RunConfig, RunFolder, Trainer, load_checkpoint
+from litedetr.engine.checkpoint import load_checkpoint
+from litedetr.engine.distributed import Ranks
+from litedetr.engine.loader import LoaderError
+from litedetr.engine.run_config import RunConfig
+from litedetr.engine.run_folder import RunFolder
+from litedetr.engine.trainer import Trainer
 
 LAST = 11  # an image of the first epoch's last batch
 

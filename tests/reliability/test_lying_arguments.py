@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from lying_problems import Lie, assert_as_expected, exact_results, lies, results
 from memory_guard import guarded, obstacle
 
-from kernels.fused import launch
+from litedetr.kernels.fused import launch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Each is slow to interpret; a GPU takes as many as it does elsewhere.

@@ -14,10 +14,10 @@ from engine_helpers import build_step
 from fault_helpers import REPEATABLE, assert_identical, left_by
 from test_scripts import ROOT, run
 
-from litedetr.engine import Ranks
-from litedetr.engine.random_batch import random_targets
+from litedetr.engine.distributed import Ranks
 from litedetr.engine.train_step import TrainStep
 from litedetr.structures import ImageBatch
+from litedetr.tools.random_batch import random_targets
 
 TRAIN = str(ROOT / "scripts" / "train.py")
 OLD_PROCESSOR = {  # no instructions younger than SSE 4.2

@@ -3,17 +3,15 @@
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture
 def errors(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
-    import _errors
+    from litedetr.cli import errors
 
-    return _errors
+    return errors
 
 
 def fail_with(code: int) -> Callable[[], None]:

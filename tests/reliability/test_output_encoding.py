@@ -15,7 +15,8 @@ from PIL import Image
 from test_scripts import NEEDS_EXPORT, command
 
 from litedetr.data import DataConfig
-from litedetr.engine import Ranks, RunConfig
+from litedetr.engine.distributed import Ranks
+from litedetr.engine.run_config import RunConfig
 
 CAT = "猫"
 SMALLEST = ["encoder.feedforward=16", "decoder.num_layers=1", "backbone.width=8"]

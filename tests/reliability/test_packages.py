@@ -35,9 +35,9 @@ imported = {name.split(".")[0] for name in set(sys.modules) - before}
 threads = threading.active_count()
 
 import torch
-from kernels.workloads import Workload
-from litedetr.engine.export.formats import Onnx
-from litedetr.models.config import BackboneConfig
+from litedetr.kernels.bench.workloads import Workload
+from litedetr.tools.export.formats import Onnx
+from litedetr.models.detector_config import BackboneConfig
 from litedetr.models.backbones import build_backbone
 
 def error(call):
@@ -47,7 +47,7 @@ def error(call):
         return f"{type(raised).__name__}: {raised}"
 
 inputs = Workload("shared", torch.float32, None, shapes=((4, 4), (2, 2)), heads=2, channels=8, points=2).inputs("cpu")
-attend = kernels.interface.attend
+attend = litedetr.kernels.functional.attend
 print(json.dumps({
     "imported": sorted(imported),
     "threads": threads,

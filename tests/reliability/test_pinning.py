@@ -17,9 +17,10 @@ from torch.utils.data import Dataset, dataloader
 from torch.utils.data._utils import pin_memory
 
 from litedetr.data import DataError, Sample, build_datasets
-from litedetr.engine import LoaderError, Ranks, loader, loader_failures_named
+from litedetr.engine import loader
 from litedetr.engine.batches import LoaderSettings, StepBatches, evaluation_batches
-from litedetr.engine.loader import Loader
+from litedetr.engine.distributed import Ranks
+from litedetr.engine.loader import Loader, LoaderError, loader_failures_named
 from litedetr.structures import Target
 
 

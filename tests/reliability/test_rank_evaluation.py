@@ -13,8 +13,10 @@ from engine_helpers import MODEL, run_config
 from pycocotools.coco import COCO
 
 from litedetr.data import CocoDetection, build_datasets
-from litedetr.engine import Evaluation, Evaluator, LoaderSettings, Ranks, evaluation_batches
-from litedetr.engine.scores import coco_scores, detections_as_json
+from litedetr.engine.batches import LoaderSettings, evaluation_batches
+from litedetr.engine.coco_metrics import coco_scores, detections_as_json
+from litedetr.engine.distributed import Ranks
+from litedetr.engine.evaluator import Evaluation, Evaluator
 from litedetr.models import Detector, build_detector
 
 

@@ -10,7 +10,10 @@ from engine_helpers import run_config, train
 from fault_helpers import assert_identical, left_by
 
 from litedetr.data import TransformConfig
-from litedetr.engine import Ranks, RunConfig, Trainer, choose_run_folder, use_deterministic_algorithms
+from litedetr.engine.distributed import Ranks, use_deterministic_algorithms
+from litedetr.engine.run_config import RunConfig
+from litedetr.engine.run_folder import choose_run_folder
+from litedetr.engine.trainer import Trainer
 
 # Every kind of randomness: three sizes, crops half of the time, flips.
 AUGMENTED = TransformConfig(

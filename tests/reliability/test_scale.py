@@ -10,17 +10,20 @@ from engine_helpers import MODEL, metrics, run_config
 from scale_helpers import Picture, coco, transforms, write_picture, write_set
 
 from litedetr.data import Categories, build_datasets
-from litedetr.engine import Predictor, Ranks, RunFolder, Trainer, coco_scores
-from litedetr.engine.benchmark import Setting, of_config
 from litedetr.engine.checkpoint import LoadedDetector
+from litedetr.engine.coco_metrics import DETECTION, coco_scores
 from litedetr.engine.detect import detect
-from litedetr.engine.random_batch import random_targets
-from litedetr.engine.scores import DETECTION
+from litedetr.engine.distributed import Ranks
+from litedetr.engine.run_folder import RunFolder
+from litedetr.engine.trainer import Trainer
+from litedetr.inference.predictor import Predictor
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models import DetectorConfig, build_detector
-from litedetr.models.config import EncoderConfig
 from litedetr.models.denoising import Denoising, group_mask
+from litedetr.models.detector_config import EncoderConfig
 from litedetr.structures import ImageBatch, TargetBatch
+from litedetr.tools.benchmark import Setting, of_config
+from litedetr.tools.random_batch import random_targets
 
 CPU = torch.device("cpu")
 # Four levels and 60 queries: an image of one pixel has 4 tokens, one of 32 pixels 22.

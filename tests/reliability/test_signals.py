@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 from engine_helpers import run_config, train
 from fault_helpers import PATIENCE, REPEATABLE, Script, assert_identical, assert_tidy, left_by
-from test_scripts import ROOT, TINY, command
+from test_scripts import TINY, command
 
-from litedetr.engine import Interrupted, Ranks, RunFolder, Trainer, load_checkpoint
-from litedetr.engine.signals import SIGNALS, StopRequest
+from litedetr.engine.checkpoint import load_checkpoint
+from litedetr.engine.distributed import Ranks
+from litedetr.engine.run_folder import RunFolder
+from litedetr.engine.trainer import Trainer
+from litedetr.faults.signals import SIGNALS, Interrupted, StopRequest
 
 
 def step_of(folder: Path) -> int:
@@ -127,9 +130,7 @@ def test_a_run_goes_on_when_nobody_reads_its_messages(tmp_path: Path, cache: Pat
 
 
 PRINTS = """
-import sys
-sys.path[:0] = ["{scripts}"]
-from _errors import clear_errors
+from litedetr.cli.errors import clear_errors
 
 @clear_errors
 def main(cfg):
@@ -143,7 +144,7 @@ main(None)
 @pytest.mark.parametrize("lines", [pytest.param(1, marks=pytest.mark.slow), 100_000])
 def test_a_reader_that_has_enough_ends_any_script_silently(lines: int):
     """As `eval.py ... | head`; one line fails only when Python flushes at its end."""
-    program = PRINTS.format(scripts=ROOT / "scripts", lines=lines)
+    program = PRINTS.format(lines=lines)
     child = subprocess.Popen([command("eval")[0], "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     child.stdout.close()
     assert child.communicate()[1] == b""

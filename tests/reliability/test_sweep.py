@@ -7,16 +7,15 @@ import threading
 from argparse import Namespace
 from pathlib import Path
 
-from _errors import _left_for_sweep
-from _overrides import parse_overrides
-from _sweep import ERROR_FILE, SweepError, is_wanted, jobs_of, sweep
-
 import pytest
 from fault_helpers import Script
 from hydra._internal.utils import get_args_parser
 
-from litedetr.config import ConfigError
-from litedetr.engine import Interrupted
+from litedetr.cli.errors import _left_for_sweep
+from litedetr.cli.overrides import parse_overrides
+from litedetr.cli.sweep import ERROR_FILE, SweepError, is_wanted, jobs_of, sweep
+from litedetr.faults.signals import Interrupted
+from litedetr.settings import ConfigError
 
 # A script that does what its first override says, and notes that it ran.
 JOB = f"""

@@ -13,7 +13,7 @@ from torchrun import ROOT, Outcome, process_of, torchrun, torchrun_on_machines, 
 
 from litedetr.data import EpochSampler
 from litedetr.data.shapes import shapes_root
-from litedetr.engine import load_checkpoint
+from litedetr.engine.checkpoint import load_checkpoint
 
 TRAIN = ROOT / "scripts" / "train.py"
 LONG = ["run=foo", "trainer.checkpoint_every=2", "schedule.length=1000"]

@@ -41,7 +41,7 @@ print(json.dumps({
     "extras": about.get_all("Provides-Extra"),
     "names": detector.names,
     "found": len(found.scores),
-    "triton": kernels.interface.HAS_TRITON,
+    "triton": litedetr.kernels.functional.HAS_TRITON,
 }))
 """
 

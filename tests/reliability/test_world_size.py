@@ -11,8 +11,10 @@ from engine_helpers import metrics, run_config
 from test_scripts import TINY, run
 from torchrun import ROOT, torchrun
 
-from litedetr.config import to_mapping
-from litedetr.engine import Ranks, RunConfig, load_checkpoint
+from litedetr.engine.checkpoint import load_checkpoint
+from litedetr.engine.distributed import Ranks
+from litedetr.engine.run_config import RunConfig
+from litedetr.settings import to_mapping
 
 WORKER = Path(__file__).with_name("double_precision.py")
 

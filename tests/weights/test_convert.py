@@ -15,25 +15,16 @@ from omegaconf import OmegaConf
 from PIL import Image
 from published_helpers import Variant, state_dict
 
-from litedetr.config import ConfigError, from_mapping
 from litedetr.data import COCO_CLASSES, DataConfig, DataError, ShapesConfig, TransformConfig
-from litedetr.engine import (
-    CheckpointError,
-    ConvertConfig,
-    EvalConfig,
-    Evaluation,
-    Ranks,
-    RunConfig,
-    RunFolder,
-    ScheduleConfig,
-    Trainer,
-    TrainerConfig,
-    convert,
-    evaluate_checkpoint,
-    load_checkpoint,
-    load_detector,
-)
-from litedetr.engine.convert import TRANSFORMS, train_settings
+from litedetr.engine.checkpoint import CheckpointError, load_checkpoint, load_detector
+from litedetr.engine.checkpoint_evaluation import EvalConfig, evaluate_checkpoint
+from litedetr.engine.distributed import Ranks
+from litedetr.engine.evaluator import Evaluation
+from litedetr.engine.run_config import RunConfig, ScheduleConfig, TrainerConfig
+from litedetr.engine.run_folder import RunFolder
+from litedetr.engine.trainer import Trainer
+from litedetr.settings import ConfigError, from_mapping
+from litedetr.tools.convert import TRANSFORMS, ConvertConfig, convert, train_settings
 from litedetr.weights import PublishedWeightsError, load_published
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from published_helpers import Variant, state_dict
 
-from litedetr.config import ConfigError
+from litedetr.settings import ConfigError
 from litedetr.weights import PublishedWeightsError, load_published
 
 FULL = Variant(ends=(), encoder_keys="none", decoder_keys="none")

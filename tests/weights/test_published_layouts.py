@@ -8,7 +8,7 @@ import torch
 from published_helpers import PAPER, Variant, fill_value, from_json, published_shapes, state_dict, vectors
 
 from litedetr.models import Detector
-from litedetr.models.config import AttentionConfig, EncoderConfig
+from litedetr.models.detector_config import AttentionConfig, EncoderConfig
 from litedetr.structures import ImageBatch, Target, TargetBatch
 from litedetr.weights import load_published
 

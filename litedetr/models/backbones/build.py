@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from litedetr.config import require
 from litedetr.models.backbones.resnet import DEPTHS, ResNet
 from litedetr.models.backbones.transformers import PREFIX, TransformersBackbone
-from litedetr.models.config import BackboneConfig
+from litedetr.models.detector_config import BackboneConfig
+from litedetr.settings import require
 
 
 def build_backbone(config: BackboneConfig, num_outputs: int, exact_padding: bool) -> nn.Module:

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from litedetr.config import ConfigError
 from litedetr.models.backbones.padding import FeatureMap, PaddingMask, zero_padding
 from litedetr.paths import user_path
+from litedetr.settings import ConfigError
 from litedetr.structures import ImageBatch
 
 PREFIX = "transformers:"

@@ -8,8 +8,8 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from litedetr.config import ConfigError
 from litedetr.paths import user_path
+from litedetr.settings import ConfigError
 
 
 def load_backbone_weights(backbone: nn.Module, weights: str) -> None:

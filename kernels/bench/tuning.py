@@ -1,0 +1,229 @@
+"""Finds the fastest launch of a pass on the GPU that is here: check first, then time."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+import triton
+from torch import Tensor
+from triton.errors import TritonError
+
+from litedetr.kernels.bench.accuracy import TOLERANCE, by_name, reference_results, worst_error
+from litedetr.kernels.bench.replay import CudaGpu
+from litedetr.kernels.bench.timing import warm_milliseconds
+from litedetr.kernels.bench.workloads import Workload
+from litedetr.kernels.fused import backend, launch
+from litedetr.kernels.fused.launch import Launch, Pass, Segments, Shape, rule
+from litedetr.kernels.inputs import Inputs, Saved
+
+AnyLaunch = Launch | Segments
+Timer = Callable[[Callable[[], object]], float]  # of a call, in milliseconds
+Prepare = Callable[[Sequence[AnyLaunch]], Mapping[AnyLaunch, str]]  # before launches are tried: which to leave out, why
+
+FEWEST_ELEMENTS, MOST_ELEMENTS = 2, 32  # a thread
+FINALISTS = 3
+WARPS = (1, 2, 4, 8, 16)
+STAGES = (1, 2, 4)  # Triton's own number is 3 on NVIDIA GPUs, 2 on AMD's
+UNKNOWN = float("nan")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One launch that was tried, or left out."""
+
+    launch: AnyLaunch
+    error: float  # the largest relative RMS of its results; NaN if it did not run
+    milliseconds: float | None  # None if it was wrong or did not run
+    reason: str = ""  # why it did not run
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The fastest launch of a shape so far, beside what the rule gives."""
+
+    shape: Shape
+    best: Trial
+    by_rule: Trial
+
+
+def replays(device: torch.device, repetitions: float) -> Timer:
+    """Times a call by warm replays of a CUDA graph for about so many milliseconds, and gives the median.
+
+    Raises NotCapturedError if no graph can hold it.
+    """
+    gpu = CudaGpu.of(device)
+    return lambda call: warm_milliseconds(call, gpu, repetitions)
+
+
+def candidates(shape: Shape) -> list[AnyLaunch]:
+    """Launches with a plausible number of elements for each thread; the rule's is the first, then its other stages."""
+    found = [rule(shape)]
+    found += [replace(found[0], num_stages=stages) for stages in STAGES]
+    found += _of_segments(shape) if shape.run == "segments" else _of_queries(shape)
+    return list(dict.fromkeys(found))
+
+
+def _of_queries(shape: Shape) -> Iterator[Launch]:
+    """In raster order."""
+    per_query = triton.next_power_of_2(shape.points) * triton.next_power_of_2(shape.channels)
+    for warps in WARPS:
+        for block in (1, 2, 4, 8, 16, 32, 64, 128):
+            if _is_plausible(block * per_query, warps):
+                yield Launch(block, warps)
+
+
+def _of_segments(shape: Shape) -> Iterator[Segments]:
+    """Without the rule's bound on registers, which is for its own sizes."""
+    for warps in WARPS:
+        for tokens in (1, 2, 4, 8, 16):
+            for samples in (2, 4, 8, 16):
+                if _is_plausible(tokens * samples * triton.next_power_of_2(shape.channels), warps):
+                    yield Segments(tokens, samples, warps)
+
+
+def _is_plausible(elements: int, warps: int) -> bool:
+    return FEWEST_ELEMENTS <= elements / (warps * launch.THREADS_PER_WARP) <= MOST_ELEMENTS
+
+
+def variants(fastest: Sequence[AnyLaunch], stages: int | None, has_grid: bool) -> list[AnyLaunch]:
+    """The fastest launches over tiles of the query grid, if there is one, and with other stages, if they helped."""
+    tiles = [
+        replace(item, tile_height=height)
+        for item in fastest
+        for height in (2, 4, 8, 16)
+        if has_grid and height < item.block_queries
+    ]
+    staged = [replace(item, num_stages=stages) for item in fastest if stages is not None]
+    return list(dict.fromkeys([*tiles, *staged]))
+
+
+def tune(
+    workload: Workload,
+    run: Pass,
+    device: torch.device,
+    time: Timer,
+    prepare: Prepare = lambda launches: {},
+    known: AnyLaunch | None = None,
+    over: Callable[[], bool] = lambda: False,
+) -> Iterator[Trial | Tuned]:
+    """Yields every trial, and behind each that is the fastest so far a Tuned: the last one is the result.
+
+    prepare: is given launches before they are tried. known: the best of an earlier run; it is tried right behind the
+    rule's, and no result comes before it. over: whether to try no more. Raises RuntimeError if not even the rule's
+    launch is right.
+    """
+    inputs = workload.inputs(device)
+    shape = Shape.of(run, inputs)
+    first = list(dict.fromkeys([rule(shape), *([known] if known else []), *candidates(shape)]))
+    leaders = first.index(known) + 1 if known else 1
+    check = Check.of(inputs, run)
+    trials: list[Trial] = []
+    told: Trial | None = None
+
+    def attempt(launches: Sequence[AnyLaunch]) -> Iterator[Trial | Tuned]:
+        nonlocal told
+        reasons = prepare(launches) if launches else {}
+        for item in launches:
+            if trials and over():
+                return
+            trial = Trial(item, UNKNOWN, None, reasons[item]) if item in reasons else check.trial(item, time)
+            trials.append(trial)
+            yield trial
+            if trials[0].milliseconds is None:
+                raise RuntimeError(f"{shape}: the rule's launch {trials[0].launch} {_failure(trials[0])}")
+            best = min(_right(trials), key=_time)
+            if len(trials) >= leaders and best is not told:
+                told = best
+                yield Tuned(shape, best, trials[0])
+
+    yield from attempt(first)
+    if over():
+        return
+    fastest = sorted(_right(trials), key=_time)
+    staged = [trial for trial in fastest if _is_staged_rule(trial.launch, shape) and _time(trial) < _time(trials[0])]
+    finalists = list(dict.fromkeys(replace(trial.launch, num_stages=None) for trial in fastest))[:FINALISTS]
+    has_grid = run != "segments" and workload.query_shapes is not None and workload.regime == "grid"
+    stages = staged[0].launch.num_stages if staged else None
+    tried = {trial.launch for trial in trials}
+    yield from attempt([item for item in variants(finalists, stages, has_grid) if item not in tried])
+
+
+def _right(trials: Iterable[Trial]) -> list[Trial]:
+    return [trial for trial in trials if trial.milliseconds is not None]
+
+
+def _time(trial: Trial) -> float:
+    return trial.milliseconds
+
+
+def _failure(trial: Trial) -> str:
+    return f"does not run: {trial.reason}" if trial.reason else f"errs by {trial.error:.1e}"
+
+
+def _is_staged_rule(item: AnyLaunch, shape: Shape) -> bool:
+    return item.num_stages is not None and replace(item, num_stages=None) == rule(shape)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A pass with what it should give."""
+
+    inputs: Inputs
+    run: Pass
+    saved: Saved
+    grad_out: Tensor
+    expected: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, inputs: Inputs, run: Pass) -> Check:
+        saved = backend.forward(inputs, rule(Shape.of("forward", inputs)))
+        grad_out = torch.randn_like(saved.out)
+        expected = reference_results(inputs, grad_out)
+        if run == "forward":
+            expected = {"out": expected["out"]}
+        else:
+            del expected["out"]
+        return cls(inputs, run, saved, grad_out, expected)
+
+    def trial(self, item: AnyLaunch, time: Timer) -> Trial:
+        """Too little shared memory, or what Triton does not compile, is a reason; other exceptions are raised."""
+        try:
+            error = worst_error(self._results(item), self.expected)
+        except TritonError as reason:
+            return Trial(item, UNKNOWN, None, str(reason).strip().split("\n")[-1])
+        right = error < TOLERANCE[self.inputs.value.dtype]
+        return Trial(item, error, time(lambda: self._results(item)) if right else None)
+
+    def _results(self, item: AnyLaunch) -> dict[str, Tensor]:
+        if self.run == "forward":
+            return {"out": backend.forward(self.inputs, item).out}
+        if self.run == "backward":
+            return by_name(backend.backward(self.inputs, self.saved, self.grad_out, item, False, False).tensors)
+        blocks = rule(Shape.of("backward", self.inputs))
+        grads = backend.backward(self.inputs, self.saved, self.grad_out, blocks, True, False, segments=item)
+        return by_name(grads.tensors)
+
+
+def save(results: Iterable[Tuned], gpu: str, folder: Path | None = None) -> Path:
+    """Write the launches of a GPU, whole or not at all; those of other shapes and the same Triton version stay."""
+    path = (folder or launch.TUNED) / launch.file_name(gpu)
+    entries = launch.read_entries(path)
+    for result in results:
+        entries[result.shape] = {
+            "shape": asdict(result.shape),
+            "launch": asdict(result.best.launch),
+            "milliseconds": result.best.milliseconds,
+            "rule_milliseconds": result.by_rule.milliseconds,
+        }
+    content = {"gpu": gpu, "triton": triton.__version__, "torch": torch.__version__, "entries": list(entries.values())}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+    launch.tuned.cache_clear()
+    return path

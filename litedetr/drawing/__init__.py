@@ -1,0 +1,1 @@
+"""Boxes with names and scores on images, and the fonts for them."""

@@ -1,0 +1,1 @@
+"""Detecting objects in images: one picture, a folder, a service of your own."""

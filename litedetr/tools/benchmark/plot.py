@@ -1,0 +1,75 @@
+"""FLOPs and AP over time, one point a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from litedetr.tools.benchmark.report import ModelRow
+from litedetr.tools.plots.style import lettering, shown
+
+PANEL_INCHES, DPI = (6.5, 5), 130
+COLOURS = ("#1d3557", "#c1121f", "#2a9d8f", "#e07a1f", "#4361ee", "#b5179e", "#6c757d")
+
+
+def draw_models(rows: Sequence[ModelRow], machine: str, path: Path) -> None:
+    """Write a PNG: for each run a panel of GFLOPs over milliseconds, and one of AP where it is known.
+
+    The dashed line is where a detector would lie whose time is in proportion to its FLOPs, taken from the first one:
+    left of it, time was saved beyond the FLOPs; right of it, FLOPs were saved that time was not.
+    """
+    with lettering(row.name for row in rows):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _figure(rows, machine).savefig(path)
+
+
+def _figure(rows: Sequence[ModelRow], machine: str) -> Figure:
+    forward = [row for row in rows if row.run == "forward"]
+    training = [row for row in rows if row.run == "training"]
+    panels = [(_flops_panel, part) for part in (forward, training) if any(row.gflops for row in part)]
+    panels += [(_ap_panel, part) for part in (forward,) if any(row.ap for row in part)]
+    figure = Figure(figsize=(PANEL_INCHES[0] * len(panels), PANEL_INCHES[1]), dpi=DPI, layout="constrained")
+    for number, (panel, part) in enumerate(panels, start=1):
+        axes = figure.add_subplot(1, len(panels), number)
+        panel(axes, part)
+        axes.grid(alpha=0.3)
+    first = rows[0]
+    size = f"{first.height}x{first.width}, batch {first.batch_size}, {first.precision}"
+    figure.suptitle(f"{size}; {machine}", fontsize=10)
+    return figure
+
+
+def _flops_panel(axes: Axes, rows: Sequence[ModelRow]) -> None:
+    counted = [row for row in rows if row.gflops]
+    slope = counted[0].gflops / counted[0].milliseconds
+    highest = max(row.gflops for row in counted) * 1.3
+    _points(axes, rows, counted, "gflops")
+    axes.plot([0, highest / slope], [0, highest], "--", color="black", alpha=0.4, linewidth=1, zorder=0)
+    for row in rows:
+        if not row.gflops:  # a peer that nobody counted: its time alone
+            axes.axvline(row.milliseconds, color=COLOURS[-1], linewidth=1.2, linestyle=":")
+            place = (row.milliseconds, highest * 0.03)
+            axes.annotate(shown(row.name), place, rotation=90, fontsize=8, ha="right", va="bottom")
+    axes.set_ylim(0, highest)
+    axes.set_ylabel("GFLOPs (multiply-adds)")
+
+
+def _ap_panel(axes: Axes, rows: Sequence[ModelRow]) -> None:
+    known = [row for row in rows if row.ap]
+    _points(axes, rows, known, "ap")
+    axes.margins(y=0.4)
+    sources = sorted({row.ap_source for row in known})
+    axes.set_ylabel(f"box AP ({'; '.join(sources)})")
+
+
+def _points(axes: Axes, rows: Sequence[ModelRow], known: Sequence[ModelRow], field: str) -> None:
+    run = rows[0].run
+    for row in known:
+        colour = COLOURS[rows.index(row) % len(COLOURS)]
+        axes.scatter(row.milliseconds, getattr(row, field), s=60, color=colour, zorder=2, label=shown(row.name))
+    axes.set_xlim(0, max(row.milliseconds for row in rows) * 1.1)
+    axes.set_xlabel(f"milliseconds, {'training step' if run == 'training' else 'forward pass'}")
+    axes.legend(loc="upper left", fontsize=8)

@@ -1,0 +1,140 @@
+"""How many images a second the loader gives, and which step of an image takes how long."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from multiprocessing.reduction import ForkingPickler
+
+import torch
+
+from litedetr.data import CocoDetection, DataConfig, EpochSampler, SampleKey, Stopwatch, build_datasets, collate
+from litedetr.data.data_config import MOST_WORKERS
+from litedetr.engine.loader import Loader
+from litedetr.settings import require, typed
+
+STEPS = ("read", "decode", "augment", "resize", "pack", "hand over")
+MOST_IMAGES = 1_000_000  # eight epochs of COCO; which they are is known before they are read
+LEAST_MS = 1e-3  # of a training step
+Keys = Sequence[SampleKey]
+
+
+@dataclass(frozen=True)
+@typed
+class FeedingConfig:
+    """The settings of conf/feeding.yaml, where they are described."""
+
+    data: DataConfig
+    batch_size: int = 16
+    num_images: int = 128
+    workers: tuple[int, ...] = (1, 2)
+    step_ms: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "num_images"):
+            value = getattr(self, name)
+            require(value >= 1, name, "at least 1", value)
+            require(value <= MOST_IMAGES, name, f"at most {MOST_IMAGES}", value)
+        fits = len(self.workers) > 0 and all(1 <= number <= MOST_WORKERS for number in self.workers)
+        require(fits, "workers", f"numbers of processes, each in 1..{MOST_WORKERS}", self.workers)
+        require(self.step_ms is None or self.step_ms > 0, "step_ms", "null or more than 0", self.step_ms)
+        require(self.step_ms is None or self.step_ms >= LEAST_MS, "step_ms", f"at least {LEAST_MS:g}", self.step_ms)
+        require(self.seed >= 0, "seed", "at least 0", self.seed)
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """milliseconds: of an image in one process, by STEPS. rates: images a second by number of worker processes."""
+
+    milliseconds: dict[str, float]
+    rates: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def together(self) -> float:
+        """Milliseconds of an image, all steps."""
+        return sum(self.milliseconds.values())
+
+    @property
+    def rate_per_worker(self) -> float:
+        """Images a second per worker, at the largest number of workers measured, since workers share the machine."""
+        most = max(self.rates)
+        return self.rates[most] / most
+
+    def workers_for(self, images_per_second: float) -> int:
+        return math.ceil(images_per_second / self.rate_per_worker)
+
+
+def measure_feeding(config: FeedingConfig) -> Feeding:
+    """Time the training set of `config` as a run of this batch size reads it; files are in the system's cache.
+
+    Raises ConfigError if the set has fewer images than a batch.
+    """
+    dataset = build_datasets(config.data, config.seed).train
+    expected = f"at most the number of training images ({len(dataset)})"
+    require(config.batch_size <= len(dataset), "batch_size", expected, config.batch_size)
+    batches = list(islice(_batches(dataset, config), math.ceil(config.num_images / config.batch_size)))
+    with _one_thread():
+        _time_steps(dataset, batches[:1])
+        milliseconds = _time_steps(dataset, batches)
+    return Feeding(milliseconds, {workers: _rate(dataset, batches, workers, config) for workers in config.workers})
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A loader process has only one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _batches(dataset: CocoDetection, config: FeedingConfig) -> Iterator[Keys]:
+    """Epoch after epoch."""
+    sampler, epoch = EpochSampler(len(dataset), config.batch_size, seed=config.seed), 0
+    while True:
+        sampler.set_position(epoch)
+        yield from sampler
+        epoch += 1
+
+
+def _time_steps(dataset: CocoDetection, batches: Sequence[Keys]) -> dict[str, float]:
+    """Milliseconds of an image, everything in this process.
+
+    read: the file's bytes. decode: to RGB, of the bytes that the system has kept. augment: flip, and crop with the
+    resizing before it. resize: to the size of training. pack: into a batch. hand over: what a loader process sends and
+    this one takes, from shared memory on.
+    """
+    clock = Stopwatch()
+    for keys in batches:
+        paths = [dataset.image_path(dataset.image_ids[key.index]) for key in keys]
+        with clock("read"):
+            for path in paths:
+                path.read_bytes()
+        samples = [dataset.sample(key, clock) for key in keys]
+        with clock("pack"):
+            batch = collate(samples, shared=True)
+        with clock("hand over"):
+            pickle.loads(ForkingPickler.dumps(batch))
+    number = sum(map(len, batches))
+    return {step: 1000 * clock.seconds[step] / number for step in STEPS}
+
+
+def _rate(dataset: CocoDetection, batches: Sequence[Keys], workers: int, config: FeedingConfig) -> float:
+    """Images a second. As many batches are under way at the end as at the start, so none is counted half."""
+    prefetch = config.data.prefetch
+    with Loader(dataset, cycle(batches), workers, prefetch=prefetch) as loader:
+        given = iter(loader)
+        for _ in islice(given, workers * (prefetch + 1)):  # those that were read while processes started
+            pass
+        start, number = time.perf_counter(), 0
+        for images, _ in islice(given, max(len(batches), 4 * workers)):
+            number += len(images)
+        return number / (time.perf_counter() - start)

@@ -1,0 +1,121 @@
+"""AP over GFLOPs, like the paper's first figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from litedetr.tools.flops.paper import Row, Table
+
+SIZE_INCHES, DPI = (10, 6.5), 130
+
+
+@dataclass(frozen=True)
+class Style:
+    """above: whether labels stand above their points, to the left, or below, to the right: some curves run close."""
+
+    colour: str
+    above: bool
+
+
+STYLES = {  # by the system in a series' name
+    "DINO": Style("#1d3557", True),
+    "Lite-DINO": Style("#c1121f", True),
+    "H-DETR": Style("#2a9d8f", False),
+    "Lite-H-DETR": Style("#e07a1f", False),
+    "Deformable DETR": Style("#4361ee", True),
+    "Lite-Deformable DETR": Style("#b5179e", True),
+}
+OTHERS = Style("#6c757d", False)
+MARKERS = {"Swin-T": "^", "R50": "o"}  # by the backbone
+OTHER_MARKER = "s"
+
+
+@dataclass(frozen=True)
+class Point:
+    """series: backbone and system. gflops: ours where `counted`, otherwise the paper's."""
+
+    series: str
+    label: str
+    ap: float
+    gflops: float
+    counted: bool
+
+    @property
+    def system(self) -> str:
+        return self.series.split(maxsplit=1)[-1]
+
+    @property
+    def style(self) -> Style:
+        return STYLES.get(self.system, OTHERS)
+
+    @property
+    def marker(self) -> str:
+        return MARKERS[self.series.split()[0]] if self.system in STYLES else OTHER_MARKER
+
+
+def points(tables: Iterable[Table]) -> list[Point]:
+    """Of every row that belongs to a series and whose GFLOPs we or the paper know."""
+    found = [_point(row) for table in tables for row in table.rows if row.paper.series and row.paper.ap]
+    return [point for point in found if point.gflops is not None]
+
+
+def _point(row: Row) -> Point:
+    paper, counted = row.paper, row.cost is not None
+    gflops = row.cost.total.published if counted else paper.paper.total
+    variant = next((word for word in paper.name.split() if word.startswith(("H2L2", "H3L1"))), None)
+    label = variant or (paper.name if paper.overrides is None else paper.series)
+    return Point(paper.series, label, paper.ap, gflops, counted)
+
+
+def draw(tables: Iterable[Table], image_size: tuple[int, int], path: Path) -> None:
+    """Write a PNG. Filled markers are counted here, hollow ones stand where the paper has them."""
+    figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    found = points(tables)
+    for series in dict.fromkeys(point.series for point in found):
+        _draw_series(axes, [point for point in found if point.series == series])
+    axes.set_xlabel(f"GFLOPs (multiply-adds, {image_size[0]}x{image_size[1]})")
+    axes.set_ylabel("box AP on COCO val2017, the paper's")
+    axes.grid(alpha=0.3)
+    axes.margins(0.1)
+    axes.legend(handles=_legend(found), loc="lower right", fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def _draw_series(axes: Axes, series: list[Point]) -> None:
+    series = sorted(series, key=lambda point: point.gflops)
+    style = series[0].style
+    axes.plot([p.gflops for p in series], [p.ap for p in series], color=style.colour, linewidth=1, alpha=0.6, zorder=1)
+    for index, point in enumerate(series):
+        shift, side, edge = ((-5, 4), "right", "bottom") if style.above else ((5, -4), "left", "top")
+        if style.above and index == 0 and len(series) > 1:  # the second one's label needs the place
+            shift, edge = (-7, 0), "center"
+        fill = style.colour if point.counted else "white"
+        axes.scatter(point.gflops, point.ap, s=50, marker=point.marker, facecolor=fill, edgecolor=style.colour)
+        where = {"xytext": shift, "textcoords": "offset points", "ha": side, "va": edge}
+        axes.annotate(point.label, (point.gflops, point.ap), fontsize=7.5, color=style.colour, **where)
+
+
+def _legend(found: list[Point]) -> list[Line2D]:
+    """What there is to see: systems by colour, backbones by marker, and what filled and hollow mean."""
+
+    def entry(label: str, colour: str, marker: str = "", fill: str | None = None) -> Line2D:
+        line = "" if marker else "-"
+        return Line2D([], [], color=colour, marker=marker, markerfacecolor=fill, linestyle=line, label=label)
+
+    systems = [system for system in STYLES if any(point.system == system for point in found)]
+    entries = [entry(system, STYLES[system].colour) for system in systems]
+    entries += [entry(backbone, "black", marker) for backbone, marker in MARKERS.items()]
+    return [
+        *entries,
+        entry("not of this code", OTHERS.colour, OTHER_MARKER, "white"),
+        entry("filled: counted here", "black", "o"),
+        entry("hollow: the paper's GFLOPs", "black", "o", "white"),
+    ]

@@ -1,0 +1,73 @@
+"""Both attentions beside their peers, each checked against the reference before it is timed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+
+from litedetr.kernels.bench.benchmark import Row as Measured
+from litedetr.kernels.bench.benchmark import Run, choose_workloads, measure
+from litedetr.kernels.bench.measure import Ceilings
+from litedetr.kernels.bench.workloads import Workload
+from litedetr.kernels.functional import Backend
+from litedetr.kernels.inputs import Score
+from litedetr.tools.gpu_report.attempts import Attempts
+from litedetr.tools.gpu_report.plan import Context, Row, Tell
+
+PASSES = ("forward", "training")
+TINY = {"shapes": ((6, 9), (3, 5), (2, 3), (1, 2)), "heads": 2, "channels": 8, "num_queries": 9}
+BACKEND: Backend = "triton"  # in a rehearsal too
+MILLISECONDS = 30  # of each measurement on a GPU
+
+
+@dataclass(frozen=True)
+class Part:
+    """Workloads that are measured together."""
+
+    dtypes: tuple[torch.dtype, ...]
+    scores: tuple[Score, ...]
+    queries: tuple[str, ...]
+    regimes: tuple[str, ...]
+    peers: tuple[str, ...]
+
+
+FAST = ("unfused", "deformops", "deformops_fp32")
+ALL = ("shared", "logits", "own")
+HALF, SINGLE = (torch.bfloat16,), (torch.float32,)
+# most valuable first; the compiled reference late, as it takes longest to compile
+PARTS = (
+    Part(HALF, ALL, ("high", "all", "decoder"), ("grid",), FAST),
+    Part(SINGLE, ALL, ("high", "all"), ("grid",), FAST),
+    Part(HALF, ALL, ("high", "all"), ("random",), FAST),
+    Part(HALF, ALL, ("low",), ("grid",), FAST),
+    Part(HALF, ALL, ("high",), ("grid",), ("reference", "compiled")),
+    Part(SINGLE, ALL, ("high",), ("grid",), ("reference", "compiled")),
+    Part(SINGLE, ALL, ("high", "all", "decoder"), ("random",), FAST),
+)
+REHEARSED = (Part(SINGLE, ALL, ("high",), ("grid",), ("reference", "unfused")),)
+
+
+def run(context: Context, tell: Tell) -> None:
+    device = torch.device(context.device)
+    ceilings = Ceilings.of(device)
+    with Attempts(tell) as attempt:
+        for part, (label, workload) in _workloads(context):
+            how = Run(device, PASSES, part.peers, 1 if context.rehearse else MILLISECONDS, BACKEND)
+            with attempt(f"{workload.score} {label} {workload.regime} {workload.dtype}"):
+                for found in measure([(label, workload)], how, ceilings):
+                    tell(_row(found))
+
+
+def _row(found: Measured | str) -> Row:
+    if isinstance(found, str):
+        return {"kind": "remark", "text": found}
+    return {"kind": "attention", "backend": BACKEND} | asdict(found)
+
+
+def _workloads(context: Context) -> Iterator[tuple[Part, tuple[str, Workload]]]:
+    sizes = TINY if context.rehearse else {}
+    for part in REHEARSED if context.rehearse else PARTS:
+        for workload in choose_workloads(part.dtypes, part.scores, part.queries, part.regimes, **sizes):
+            yield part, workload
