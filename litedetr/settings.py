@@ -14,6 +14,8 @@ from dataclasses import MISSING, asdict, fields, is_dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from litedetr.renamed_settings import RENAMED
+
 T = TypeVar("T")
 MOST_INTEGER = 2**63 - 1
 
@@ -75,6 +77,8 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], path: str = "") -> T:
 def require_known(mapping: Mapping[str, Any], known: Collection[str], path: str = "") -> None:
     """Raise ConfigError for a setting of `mapping` that nothing reads."""
     for name in mapping:
+        if name not in known and _join(path, name) in RENAMED:
+            raise ConfigError(f"{_join(path, name)}: renamed to {RENAMED[_join(path, name)]}")
         require(name in known, _join(path, name), f"one of {', '.join(known)}", name)
 
 
