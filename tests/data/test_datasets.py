@@ -115,7 +115,7 @@ def test_evaluation_needs_no_training_split(
         ({"name": "shapes", "classes": ()}, r"data\.classes"),
         ({"name": "shapes", "classes": ("ring", "ring")}, r"data\.classes"),
         ({"name": "shapes", "num_workers": -1}, r"data\.num_workers"),
-        ({"name": "voc"}, r"data\.name: expected one of 'shapes', 'coco', got 'voc'"),
+        ({"name": "voc"}, r"data\.name: expected one of 'shapes' or 'coco', got 'voc'"),
         ({"name": "shapes", "shapes": {"num_val": 0}}, r"data\.shapes\.num_val"),
         ({"name": "shapes", "shapes": {"min_side": 200}}, r"data\.shapes\.max_side"),
         ({"name": "shapes", "shapes": {"min_side": 8}}, r"data\.shapes\.min_side"),
