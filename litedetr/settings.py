@@ -197,7 +197,7 @@ def _first(errors: ValidationError, section: str) -> Exception:
     elif kind == "missing":
         value = None
     name = _dotted(section, path) or context.get("class_name", "")
-    expected = EXPECTED[kind].format_map(context) if kind in EXPECTED else first["msg"]
+    expected = EXPECTED[kind].format_map(context) if kind in EXPECTED else first["msg"].removeprefix("Input should be ")
     return _error(name, expected, value, _advice(kind, name, value))
 
 

@@ -1,6 +1,7 @@
 """Every choice of every configuration group composes and becomes a model."""
 
 import re
+from dataclasses import MISSING, fields
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,9 +11,15 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
+from litedetr.data import DataConfig, TransformConfig
+from litedetr.engine.checkpoint_evaluation import EvalConfig
 from litedetr.engine.run_config import RunConfig, beside_model
+from litedetr.inference.batch_prediction import PredictConfig
 from litedetr.models import build_detector
-from litedetr.settings import ConfigError
+from litedetr.settings import ConfigError, from_mapping, to_mapping
+from litedetr.tools.export import ExportConfig
+from litedetr.tools.feeding import FeedingConfig
+from litedetr.tools.plots.plot_config import AttentionPlot, ScorePlot, TrainingPlot
 
 CONF = Path(__file__).parent.parent / "conf"
 GROUPS = (
@@ -31,9 +38,9 @@ CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF /
 COCO = "data.root=/data/coco"
 
 
-def settings(*overrides: str) -> dict:
+def settings(*overrides: str, script: str = "train") -> dict:
     with initialize_config_dir(str(CONF), version_base=None):
-        return OmegaConf.to_container(compose("train", list(overrides)), resolve=True)
+        return OmegaConf.to_container(compose(script, list(overrides)), resolve=True)
 
 
 def run_config(*overrides: str) -> RunConfig:
@@ -132,6 +139,31 @@ def test_scripts_that_take_a_model_name_what_nothing_reads(script: str):
         beside_model(composed, *known)
     del composed["colour"]
     assert len(beside_model(composed, *known)) == len(known)
+
+
+def test_a_run_made_in_python_has_the_settings_of_the_published_groups():
+    """But for the backbone's weights, which are random unless they are given."""
+    groups = ("size=paper", "backbone=resnet50", "transforms=detr", "schedule=12ep", "backbone.weights=null")
+    assert to_mapping(RunConfig(DataConfig("shapes", TransformConfig()))) == to_mapping(run_config(*groups))
+
+
+@pytest.mark.parametrize(
+    ("cls", "script", "overrides"),
+    [
+        (EvalConfig, "eval", ["checkpoint=x"]),
+        (PredictConfig, "predict", ["checkpoint=x", "source=y"]),
+        (ExportConfig, "export", ["checkpoint=x"]),
+        (FeedingConfig, "feeding", []),
+        (AttentionPlot, "visualize", ["draw=attention", "checkpoint=x", "image=y"]),
+        (TrainingPlot, "visualize", ["draw=training", "runs=[x]"]),
+        (ScorePlot, "visualize", ["draw=scores", "checkpoint=x"]),
+    ],
+)
+def test_defaults_in_python_are_those_of_the_scripts(cls: type, script: str, overrides: list[str]):
+    composed = settings(*overrides, script=script)
+    needed = {field.name for field in fields(cls) if field.default is field.default_factory is MISSING}
+    needed |= {text.split("=")[0] for text in overrides} & composed.keys()
+    assert from_mapping(cls, {name: composed[name] for name in needed}) == from_mapping(cls, composed)
 
 
 def test_the_encoder_on_the_command_line_wins():

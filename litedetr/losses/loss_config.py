@@ -10,7 +10,7 @@ from pydantic import Field
 from litedetr.settings import Number, Probability, settings
 
 # Beyond the bound, sums in single precision overflow or lose the other terms.
-Weight = Annotated[Number, Field(ge=0, le=1e6)]
+Weight = Annotated[Number, Field(ge=0, le=1_000_000)]
 
 
 @settings("loss.cost, loss.weights")

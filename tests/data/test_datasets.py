@@ -131,7 +131,7 @@ def test_settings_that_cannot_work_are_named(settings: Content, message: str) ->
     ("change", "name"),
     [
         ({"flip": 1.5}, "flip"),
-        ({"train_sides": (0,)}, "train_sides"),
+        ({"train_sides": (0,)}, r"train_sides\[0\]"),
         ({"max_side": 700}, "max_side"),
         ({"eval_side": -1}, "eval_side"),
         ({"crop_range": (600, 384)}, "crop_range"),

@@ -108,7 +108,7 @@ def test_what_is_no_checkpoint_is_refused(last: Path, tmp_path: Path):
         ({"progress": {"step": "five"}}, "(progress.step: expected an integer, got 'five')"),
         ({"progress": {"steps": 5}}, "(progress.steps: expected one of step, "),
         ({"steps_per_epoch": 2.5}, "(steps_per_epoch: expected an integer, got 2.5)"),
-        ({"categories": {"names": ["cat"], "ids": 3}}, "(categories.ids: expected a list, got 3)"),
+        ({"categories": {"names": ["cat"], "ids": 3}}, "(categories.ids: expected a valid list, got 3)"),
         ({"categories": {"names": ["cat"], "ids": [3, 4]}}, "(categories need as many names as ids"),
         ({"config": {"data": {}}}, "(config.model: expected the settings of a detector, got None)"),
     ],
