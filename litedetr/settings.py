@@ -30,6 +30,8 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError, to_jsonable_python
 from typing_extensions import dataclass_transform
 
+from litedetr.renamed_settings import RENAMED
+
 T = TypeVar("T")
 MOST_INTEGER = 2**63 - 1  # that fits into a tensor
 
@@ -197,6 +199,8 @@ def _first(errors: ValidationError, section: str) -> Exception:
     elif kind == "missing":
         value = None
     name = _dotted(section, path) or context.get("class_name", "")
+    if kind == "unknown_setting" and name in RENAMED:
+        return ConfigError(f"{name}: renamed to {RENAMED[name]}")
     expected = EXPECTED[kind].format_map(context) if kind in EXPECTED else first["msg"].removeprefix("Input should be ")
     return _error(name, expected, value, _advice(kind, name, value))
 
@@ -210,7 +214,3 @@ def _advice(kind: str, name: str, value: object) -> str:
 def _dotted(section: str, path: tuple[int | str, ...]) -> str:
     parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path if part != "[key]")
     return (section + "".join(parts)).lstrip(".")
-
-
-def typed(cls: type[T]) -> type[T]:
-    return cls
