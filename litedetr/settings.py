@@ -84,6 +84,7 @@ Text = Annotated[str, Strict(), Field(pattern=r"\S"), BeforeValidator(_as_text)]
 Integer = Annotated[int, Strict(), Field(ge=-MOST_INTEGER, le=MOST_INTEGER), BeforeValidator(_as_integer)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False), BeforeValidator(_as_number)]  # finite
 Maybe = Annotated[T | None, BeforeValidator(_none_if_off)]
+Some = Annotated[tuple[T, ...], Field(min_length=1)]
 Count = Annotated[Integer, Field(ge=1)]
 NotNegative = Annotated[Integer, Field(ge=0)]
 Probability = Annotated[Number, Field(ge=0, le=1)]
