@@ -91,6 +91,7 @@ Text = Annotated[str, Strict(), Field(pattern=r"\S"), BeforeValidator(_as_text)]
 Integer = Annotated[int, Strict(), Field(ge=-MOST_INTEGER, le=MOST_INTEGER), BeforeValidator(_as_integer)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False), BeforeValidator(_as_number)]  # finite
 Maybe = Annotated[T | None, BeforeValidator(_none_if_off)]
+Some = Annotated[tuple[T, ...], Field(min_length=1)]
 Count = Annotated[Integer, Field(ge=1)]
 NotNegative = Annotated[Integer, Field(ge=0)]
 Probability = Annotated[Number, Field(ge=0, le=1)]
@@ -205,6 +206,8 @@ def _first(errors: ValidationError, section: str) -> Exception:
     if kind == "missing":
         value = None
     name = _dotted(section, path) or context.get("class_name", "")
+    if kind == "unknown_setting" and name in RENAMED:
+        return ConfigError(f"{name}: renamed to {RENAMED[name]}")
     expected = EXPECTED[kind].format_map(context) if kind in EXPECTED else first["msg"].removeprefix("Input should be ")
     return _error(name, expected, value, _advice(kind, name, value))
 
@@ -218,7 +221,3 @@ def _advice(kind: str, name: str, value: object) -> str:
 def _dotted(section: str, path: tuple[int | str, ...]) -> str:
     parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path if part != "[key]")
     return (section + "".join(parts)).lstrip(".")
-
-
-def typed(cls: type[T]) -> type[T]:
-    return cls

@@ -9,7 +9,7 @@ from pydantic import Field
 from litedetr.settings import Count, Flag, Maybe, NotNegative, Number, require, settings
 
 Rate = Annotated[Number, Field(ge=0)]
-Decay = Annotated[Number, Field(ge=0, lt=1)]  # of a moving average
+Beta = Annotated[Number, Field(ge=0, lt=1)]
 
 
 @settings("schedule")
@@ -27,7 +27,7 @@ class ScheduleConfig:
     sampling_offsets_lr: Rate = 1e-4
     weight_decay: Rate = 1e-4
     decay_norms_and_biases: Flag = True  # as in the published code; False: weight decay leaves them out
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     clip_norm: Maybe[Annotated[Number, Field(gt=0)]] = 0.1  # largest gradient norm; None does not clip
     # of the moving average of the weights that is evaluated; None: no average
     ema_decay: Maybe[Annotated[Number, Field(gt=0, lt=1)]] = None
@@ -41,10 +41,11 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         epochs, steps = self.max_epochs, self.max_steps
-        length = epochs is not None or steps is not None
-        require(length, "schedule.max_epochs", "at least 1, or a number of schedule.max_steps", epochs)
-        expected, advice = f"null with schedule.max_epochs={epochs}", "set schedule.max_epochs=null too"
-        require(epochs is None or steps is None, "schedule.max_steps", expected, steps, advice)
+        given = epochs is not None or steps is not None
+        require(given, "schedule.max_epochs", "at least 1, or a number of schedule.max_steps", epochs)
+        one = epochs is None or steps is None
+        expected = f"null with schedule.max_epochs={epochs}"
+        require(one, "schedule.max_steps", expected, steps, "set schedule.max_epochs=null too")
         divides = self.batch_size % self.grad_accum_steps == 0
         expected = f"a divisor of schedule.batch_size ({self.batch_size})"
         require(divides, "schedule.grad_accum_steps", expected, self.grad_accum_steps)
@@ -53,11 +54,11 @@ class ScheduleConfig:
     def _require_milestones(self) -> None:
         if self.decay == "step":
             length = self.max_epochs or self.max_steps
+            inside = all(milestone < length for milestone in self.milestones)
             ascending = list(self.milestones) == sorted(set(self.milestones))
-            inside = max(self.milestones, default=0) < length
             unit = "epochs" if self.max_steps is None else "steps"
             expected = f"ascending {unit} between 0 and {self.length_setting} ({length})"
-            require(ascending and inside, "schedule.milestones", expected, self.milestones)
+            require(inside and ascending, "schedule.milestones", expected, self.milestones)
         else:
             expected = f"nothing with schedule.decay={self.decay}"
             require(not self.milestones, "schedule.milestones", expected, self.milestones)
