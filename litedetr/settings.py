@@ -49,7 +49,14 @@ def require(condition: bool, name: str, expected: str, value: object, advice: st
 def require_known(mapping: Mapping[str, Any], known: Collection[str]) -> None:
     """Raise ConfigError for a setting of `mapping` that nothing reads."""
     for name in mapping:
-        require(name in known, name, f"one of {', '.join(known)}", name)
+        if name not in known:
+            raise _unknown(name, ", ".join(known), name)
+
+
+def _unknown(name: str, known: str, given: str) -> ConfigError:
+    if name in RENAMED:
+        return ConfigError(f"{name}: renamed to {RENAMED[name]}")
+    return _error(name, f"one of {known}", given)
 
 
 def _error(name: str, expected: str, value: object, advice: str = "") -> ConfigError:
@@ -154,7 +161,6 @@ def to_mapping(config: object) -> dict[str, Any]:
 # What was expected, by pydantic's type of error; in braces what it says of it.
 EXPECTED = {
     "missing": "a value",
-    "unknown_setting": "one of {known}",
     "dataclass_type": "a mapping with the settings of {class_name}",
     "dict_type": "a mapping",
     "tuple_type": "a list",
@@ -192,12 +198,12 @@ def _first(errors: ValidationError, section: str) -> Exception:
     if kind == "value_error":  # raised by a __post_init__, and named there
         return context["error"]
     if kind == "unknown_setting":
-        path, value = (*path, str(context["name"])), context["name"]
-    elif kind == "missing" and isinstance(path[-1], int):  # an item of a list
+        return _unknown(_dotted(section, (*path, context["name"])), context["known"], context["name"])
+    if kind == "missing" and isinstance(path[-1], int):  # an item of a list
         *path, _ = path
         length = 1 + max(error["loc"][-1] for error in all_of_them if error["loc"][:-1] == tuple(path))
         return _error(_dotted(section, path), f"a list of {length}", value)
-    elif kind == "missing":
+    if kind == "missing":
         value = None
     name = _dotted(section, path) or context.get("class_name", "")
     if kind == "unknown_setting" and name in RENAMED:
