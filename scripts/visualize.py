@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from litedetr.cli.compose import as_mapping
 from litedetr.cli.script import script
 from litedetr.engine.distributed import use_all_cores
-from litedetr.settings import from_mapping
+from litedetr.settings import from_mapping, require
 from litedetr.tools.plots import AttentionPlot, ScorePlot, TrainingPlot, draw_attention, draw_scores, draw_training
 
 DRAWINGS = {
@@ -25,7 +25,9 @@ DRAWINGS = {
 @script("visualize")
 def main(cfg: DictConfig) -> None:
     use_all_cores()
-    settings, draw = DRAWINGS[HydraConfig.get().runtime.choices["draw"]]
+    choice = HydraConfig.get().runtime.choices["draw"]
+    require(choice in DRAWINGS, "draw", f"one of {', '.join(DRAWINGS)}", choice)
+    settings, draw = DRAWINGS[choice]
     for path in draw(from_mapping(settings, as_mapping(cfg))):
         print(path)
 

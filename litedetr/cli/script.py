@@ -14,6 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from litedetr.cli.compose import CONFIG_FOLDER
 from litedetr.cli.errors import clear_errors, one_voice
+from litedetr.cli.help import offer_help
 from litedetr.cli.overrides import parse_overrides
 from litedetr.cli.sweep import is_wanted, sweep
 
@@ -42,6 +43,7 @@ def script(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], N
 
         @functools.wraps(main)
         def parsed() -> None:
+            offer_help(main)
             arguments = get_args_parser().parse_args()
             overrides = parse_overrides(arguments.overrides, arguments.multirun)
             if is_wanted(arguments):
