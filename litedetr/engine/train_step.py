@@ -18,6 +18,7 @@ from litedetr.engine.loader import MicroBatch
 from litedetr.engine.optim import gradient_norm
 from litedetr.engine.precision import autocast
 from litedetr.engine.run_config import Precision
+from litedetr.faults.errors import UserError
 from litedetr.faults.signals import StopRequest
 from litedetr.losses import Criterion, Losses
 from litedetr.structures import ImageBatch, Share, TargetBatch
@@ -27,8 +28,8 @@ from litedetr.transfers import to_host
 LEAST_SCALE = 2.0**-10
 
 
-class NonFiniteError(ArithmeticError):
-    """The loss or the gradient is infinite or not a number; nothing was updated with it."""
+class NonFiniteError(UserError):
+    """The loss or the gradient is infinite or NaN; nothing was updated with it."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from litedetr.engine.checkpoint import save_checkpoint
 from litedetr.engine.coco_metrics import Scores, class_table, summary_table
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.evaluator import Evaluation, Evaluator
-from litedetr.engine.loader import LoaderError, MicroBatch, loader_failures_named
+from litedetr.engine.loader import MicroBatch
 from litedetr.engine.lr_schedule import Timeline, doubts
 from litedetr.engine.optim import set_learning_rate
 from litedetr.engine.run_config import RunConfig
@@ -25,6 +25,7 @@ from litedetr.engine.step_timer import Pace
 from litedetr.engine.tracker import SilentTracker, Tracker
 from litedetr.engine.train_step import StepResult, TrainStep
 from litedetr.faults.files import StorageError, remove_leftovers, replacing
+from litedetr.faults.loader_processes import LoaderError, loader_failures_named
 from litedetr.faults.signals import Interrupted, StopRequest
 from litedetr.losses import Criterion
 

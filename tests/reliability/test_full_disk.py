@@ -41,7 +41,7 @@ def break_metrics(trainer: Trainer, patch: pytest.MonkeyPatch) -> None:
 def break_tensorboard(trainer: Trainer, patch: pytest.MonkeyPatch) -> None:
     writer = trainer.tracker._board.file_writer.event_writer._general_file_writer
     patch.setattr(writer, "write", no_room)
-    patch.setattr("threading.excepthook", lambda failure: None)  # as scripts/_errors.py does
+    patch.setattr("threading.excepthook", lambda failure: None)  # as clear_errors does
 
 
 def break_results(trainer: Trainer, patch: pytest.MonkeyPatch) -> None:

@@ -17,10 +17,10 @@ from torch.utils.data import get_worker_info
 from litedetr.data import CocoDetection, DataError, build_datasets
 from litedetr.engine.checkpoint import load_checkpoint
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.loader import LoaderError
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import RunFolder
 from litedetr.engine.trainer import Trainer
+from litedetr.faults.loader_processes import LoaderError
 
 LAST = 11  # an image of the first epoch's last batch
 

@@ -130,9 +130,9 @@ def test_a_run_goes_on_when_nobody_reads_its_messages(tmp_path: Path, cache: Pat
 
 
 PRINTS = """
-from litedetr.cli.errors import clear_errors
+from litedetr.faults.messages import clear_errors
 
-@clear_errors
+@clear_errors()
 def main(cfg):
     for number in range({lines}):
         print(number)
