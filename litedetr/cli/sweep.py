@@ -81,8 +81,7 @@ def sweep(args: Namespace, overrides: Sequence[Override]) -> None:
             error_file = os.path.join(folder, str(job.number))
             code = signals.start(command, job.number, error_file)
             if signals.signum:
-                name = signal.Signals(signals.signum).name
-                raise Interrupted(signals.signum, f"{name}: the sweep ends with job {job.number} of {len(jobs)}")
+                raise Interrupted(signals.signum, f"the sweep ends with job {job.number} of {len(jobs)}")
             if code != 0:
                 failed.append(f"\n  job {job.number} ({job.name}): {_reason(code, error_file)}")
     if failed:

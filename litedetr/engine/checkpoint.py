@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -44,14 +45,21 @@ class OtherModelError(CheckpointError):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands. step: optimiser steps done. evaluated_step: the last step that was evaluated.
+    """Where a run stands."""
 
-    best_score: best validation AP so far; None where there is none yet, or it is undefined for want of objects.
-    """
+    step: int = 0  # optimiser steps done
+    evaluated_step: int | None = 0  # the last step that was evaluated; None: the weights shall be evaluated once more
+    best_score: float | None = None  # best validation AP so far; None: there is none yet, or no object defines one
 
-    step: int = 0
-    evaluated_step: int = 0
-    best_score: float | None = None
+    def is_best(self, score: float) -> bool:
+        """Whether weights of AP `score` are the best so far. The latest count as the best if AP is undefined (NaN)."""
+        return self.best_score is None or math.isnan(score) or score > self.best_score
+
+    def includes(self, kind: str, step: int) -> bool:
+        """Whether a record of metrics.jsonl, `kind` train or evaluation, was written up to here."""
+        if kind == "train":
+            return step <= self.step
+        return step < self.step if self.evaluated_step is None else step <= self.evaluated_step
 
 
 @dataclass(frozen=True)

@@ -139,4 +139,4 @@ def _is_before(line: str, progress: Progress) -> bool:
         record = json.loads(line)
     except json.JSONDecodeError:
         return False
-    return record["step"] <= (progress.step if record["kind"] == "train" else progress.evaluated_step)
+    return progress.includes(record["kind"], record["step"])
