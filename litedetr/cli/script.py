@@ -61,9 +61,8 @@ def _clear_errors() -> Iterator[None]:
     with clear_errors():
         try:
             yield
-        except InterpolationKeyError as error:
-            text = str(error).partition("\n")[0]
-            text = f"{text}; a $ that is part of a value, and no reference, is written \\$"
-            raise ConfigError(text) from error
         except OmegaConfBaseException as error:
-            raise ConfigError(str(error)) from error
+            text = str(error)
+            if isinstance(error, InterpolationKeyError):
+                text = f"{text.splitlines()[0]}; a $ that is part of a value, and no reference, is written \\$"
+            raise ConfigError(text) from error

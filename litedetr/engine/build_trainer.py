@@ -16,7 +16,6 @@ from litedetr.engine.state import TrainingState
 from litedetr.engine.tracker import SilentTracker, Tracker
 from litedetr.engine.train_step import TrainStep
 from litedetr.engine.trainer import Trainer
-from litedetr.faults.files import remove_leftovers
 from litedetr.losses import Criterion
 
 
@@ -33,11 +32,10 @@ def build_trainer(config: RunConfig, folder: RunFolder, ranks: Ranks) -> Trainer
     state = TrainingState.initial(config, data.train.categories, batches.steps_per_epoch, ranks.device)
     start = _start(state, folder, lr_schedule.total_steps)
     train_step = _train_step(config, state, ranks)
-    tracker = _open_tracker(folder, state, lr_schedule) if ranks.is_main else SilentTracker()
-    size = f"{lr_schedule.total_steps} steps of {config.schedule.batch_size} images"
-    machine = f"{ranks.world_size} x {ranks.device.type}, {config.trainer.precision}"
-    notes = [folder.note, f"{_description(state, data)}, {size}, {machine}", *data.remarks, *_crowded(config, data)]
-    for note in [*notes, *start, *doubts(lr_schedule, config.trainer)]:
+    tracker = Tracker(folder, state.progress, lr_schedule.total_steps) if ranks.is_main else SilentTracker()
+    about_data = [*data.remarks, *_crowded(config, data)]
+    description = _description(state, data, lr_schedule, ranks)
+    for note in [folder.note, description, *about_data, *start, *doubts(lr_schedule, config.trainer)]:
         tracker.say(note)
     report = RunReport(config, tracker, lr_schedule, data.val, ranks)
     return Trainer(config.trainer, folder, lr_schedule, batches, state, train_step, evaluator, report)
@@ -66,17 +64,13 @@ def _train_step(config: RunConfig, state: TrainingState, ranks: Ranks) -> TrainS
     return TrainStep(model, Criterion(config.loss), state.update, config.trainer.precision, config.seed, ranks)
 
 
-def _open_tracker(folder: RunFolder, state: TrainingState, lr_schedule: Timeline) -> Tracker:
-    folder.path.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder.path)
-    return Tracker(folder, state.progress, lr_schedule.total_steps)
-
-
-def _description(state: TrainingState, data: DatasetPair) -> str:
+def _description(state: TrainingState, data: DatasetPair, lr_schedule: Timeline, ranks: Ranks) -> str:
     return (
         f"{state.num_parameters / 1e6:.1f} M trained parameters, {len(state.categories.ids)} classes, "
         f"{len(data.train)} training and {len(data.val)} validation images "
-        f"with {data.train.object_counts.sum()} and {data.val.object_counts.sum()} objects"
+        f"with {data.train.object_counts.sum()} and {data.val.object_counts.sum()} objects, "
+        f"{lr_schedule.total_steps} steps of {state.config.schedule.batch_size} images, "
+        f"{ranks.world_size} x {ranks.device.type}, {state.config.trainer.precision}"
     )
 
 

@@ -34,6 +34,7 @@ class Loader:
         prefetch: int | None = None,
         pin: bool = False,
     ) -> None:
+        self.sampler = sampler
         self._batches = DataLoader(
             _DataErrorsAsValues(dataset),
             batch_sampler=sampler,

@@ -15,7 +15,7 @@ from litedetr.engine.run_folder import RunFolder
 from litedetr.engine.sample_pictures import sample_picture
 from litedetr.engine.step_timer import StepTimer
 from litedetr.engine.tracker import SilentTracker
-from litedetr.engine.train_step import StepResult
+from litedetr.engine.train_step import StepResult, read_parts
 from litedetr.faults.files import replacing
 
 
@@ -43,7 +43,7 @@ class RunReport:
 
     def _measured(self, result: StepResult) -> dict[str, float]:
         """The gradient's norm, speed, and the loss's parts of all ranks."""
-        times, own = self.timer.take(), result.read_parts()
+        times, own = self.timer.take(), read_parts(result.parts)
         waited, *of_parts = zip(*self.ranks.gather_numbers(times.data_share, *own.values()), strict=True)
         speed = times.steps * self.config.schedule.batch_size / times.seconds
         numbers = {"grad_norm": result.grad_norm, "images_per_second": speed, "data_share": max(waited)}

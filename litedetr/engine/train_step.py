@@ -37,12 +37,8 @@ class StepResult:
 
     loss: float  # of the whole batch, over all ranks
     grad_norm: float  # before clipping
-    parts: dict[str, Tensor]  # this rank's share of each part of the loss
+    parts: dict[str, Tensor]  # this rank's share of each part of the loss, on the device
     stop_signal: int  # a signal that any rank received by the end of the step, 0 for none
-
-    def read_parts(self) -> dict[str, float]:
-        """`parts` on the host. Waits for the device, so call it only if they are wanted."""
-        return read_parts(self.parts)
 
 
 @dataclass(frozen=True)
@@ -133,7 +129,7 @@ class TrainStep:
 
 
 def read_parts(parts: dict[str, Tensor]) -> dict[str, float]:
-    """Parts of the loss on the host, in one copy."""
+    """Parts of the loss on the host, in one copy. Waits for the device, so call it only if they are wanted."""
     values = to_host(torch.stack(list(parts.values())))[0].tolist() if parts else []
     return dict(zip(parts, values, strict=True))
 
