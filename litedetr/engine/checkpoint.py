@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor
 
 from litedetr.data import Categories
@@ -17,7 +18,16 @@ from litedetr.engine.run_config import RunConfig
 from litedetr.faults.files import replacing
 from litedetr.models import Backend, Detector, build_detector
 from litedetr.paths import user_path
-from litedetr.settings import ConfigError, from_mapping, require, to_mapping
+from litedetr.settings import (
+    ConfigError,
+    Integer,
+    Maybe,
+    Number,
+    from_mapping,
+    require,
+    settings,
+    to_mapping,
+)
 
 FORMAT = "litedetr checkpoint"
 VERSION = 1
@@ -43,13 +53,13 @@ class OtherModelError(CheckpointError):
         return OtherModelError(*self._parts, self.model, f"; settings that fit it: {settings}")
 
 
-@dataclass(frozen=True)
+@settings("progress")
 class Progress:
     """Where a run stands."""
 
-    step: int = 0  # optimiser steps done
-    evaluated_step: int | None = 0  # the last step that was evaluated; None: the weights shall be evaluated once more
-    best_score: float | None = None  # best validation AP so far; None: there is none yet, or no object defines one
+    step: Integer = 0  # optimiser steps done
+    evaluated_step: Maybe[Integer] = 0  # the last step that was evaluated; None: evaluate these weights once more
+    best_score: Maybe[Number] = None  # best validation AP so far; None: none yet, or undefined for want of objects
 
     def is_best(self, score: float) -> bool:
         """Whether weights of AP `score` are the best so far. The latest count as the best if AP is undefined (NaN)."""
@@ -77,7 +87,8 @@ class Checkpoint:
     optimizer: dict[str, dict[str, Any]]
     scaler: dict[str, Any]
     progress: Progress
-    steps_per_epoch: int
+    steps_per_epoch: Integer
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # tensors
 
     def __post_init__(self) -> None:
         from_mapping(Categories, self.categories)
