@@ -65,8 +65,9 @@ def _train_step(config: RunConfig, state: TrainingState, ranks: Ranks) -> TrainS
 
 
 def _description(state: TrainingState, data: DatasetPair, lr_schedule: Timeline, ranks: Ranks) -> str:
+    num_parameters = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
     return (
-        f"{state.num_parameters / 1e6:.1f} M trained parameters, {len(state.categories.ids)} classes, "
+        f"{num_parameters / 1e6:.1f} M trained parameters, {len(state.categories.ids)} classes, "
         f"{len(data.train)} training and {len(data.val)} validation images "
         f"with {data.train.object_counts.sum()} and {data.val.object_counts.sum()} objects, "
         f"{lr_schedule.total_steps} steps of {state.config.schedule.batch_size} images, "

@@ -91,14 +91,12 @@ def choose_device(device: Device | str | int | torch.device) -> torch.device:
 
 
 def _as_device(device: object) -> torch.device | None:
-    """None where torch knows nothing of the kind; a number is a GPU's, even where torch has other accelerators."""
-    if isinstance(device, torch.device):
-        return device
-    if isinstance(device, int) and not isinstance(device, bool):
-        return torch.device("cuda", device) if device >= 0 else None
+    """None if torch knows no such device. A number is a GPU's, even if torch has other accelerators."""
+    if isinstance(device, bool):
+        return None
     try:
-        return torch.device(device) if isinstance(device, str) else None
-    except RuntimeError:  # text of another form
+        return torch.device(f"cuda:{device}" if isinstance(device, int) else device)
+    except (RuntimeError, TypeError):  # text of another form, another type
         return None
 
 

@@ -65,8 +65,8 @@ class RunFolder:
         """There once the run has been complete; of which step it tells, and it stays until there are newer ones."""
         return self.path / "results.json"
 
-    def way_on(self) -> str:
-        """How to continue the run after it failed."""
+    def how_to_resume(self) -> str:
+        """What is told if the run fails."""
         if not self.last.exists():
             return "Nothing was saved yet"
         return f"The last checkpoint is intact: resume={self.path} continues from it"

@@ -48,11 +48,6 @@ class TrainingState:
     def evaluated_model(self) -> nn.Module:
         return self.model if self.average is None else self.average.model
 
-    @property
-    def num_parameters(self) -> int:
-        """Number of trainable parameters."""
-        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-
     def finish_step(self) -> None:
         """After an optimiser step: the average follows the weights, and progress moves on."""
         if self.average is not None:

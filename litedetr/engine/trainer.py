@@ -17,7 +17,7 @@ from litedetr.engine.run_folder import RunFolder
 from litedetr.engine.run_report import RunReport
 from litedetr.engine.state import TrainingState
 from litedetr.engine.train_step import TrainStep
-from litedetr.faults.messages import way_on_told
+from litedetr.faults.messages import resume_advice
 from litedetr.faults.signals import Interrupted
 
 
@@ -45,8 +45,14 @@ class Trainer:
         the state saved, NonFiniteError if the loss or the gradient is not finite, StorageError if a file of the run
         cannot be written, and LoaderError if a loader process fails.
         """
-        timer, stop, tracker = self.report.timer, self.train_step.stop, self.report.tracker
-        with way_on_told(self.folder.way_on), stop, tracker, self.batches.loader, self.evaluator.batches:
+        timer, tracker, stop = self.report.timer, self.report.tracker, self.train_step.stop
+        with (
+            resume_advice(self.folder.how_to_resume),
+            stop,
+            tracker,
+            self.batches.loader,
+            self.evaluator.batches,
+        ):
             if self._evaluation_due():  # the run ended while it evaluated
                 self._evaluate()
             batches = self.batches.from_step(self.state.progress.step)

@@ -72,13 +72,13 @@ def one_voice() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def way_on_told(way_on: Callable[[], str]) -> Iterator[None]:
-    """Within a run: an error of a disk or of a loader process ends with `way_on()`, how the run can be continued."""
+def resume_advice(advice: Callable[[], str]) -> Iterator[None]:
+    """Within a run: the message of a StorageError or LoaderError ends with `advice()`, how to resume the run."""
     try:
         with loader_failures_named():
             yield
     except (StorageError, LoaderError) as error:
-        raise type(error)(f"{error}. {way_on()}") from error
+        raise type(error)(f"{error}. {advice()}") from error
 
 
 @contextlib.contextmanager
