@@ -1,4 +1,4 @@
-"""What a run tells while it goes on, and at its end."""
+"""What a run reports while it goes on, and at its end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from litedetr.faults.files import replacing
 
 
 class RunReport:
-    """Numbers, pictures and texts of a run for its tracker. To be called by all ranks, since numbers are summed."""
+    """Hands numbers, pictures and texts to the tracker. All ranks call it: parts of the loss are summed over them."""
 
     def __init__(
         self, config: RunConfig, tracker: SilentTracker, lr_schedule: Timeline, val_set: CocoDetection, ranks: Ranks
@@ -42,7 +42,7 @@ class RunReport:
                 self.tracker.say(note)
 
     def _measured(self, result: StepResult) -> dict[str, float]:
-        """The gradient's norm, speed, and the loss's parts of all ranks."""
+        """The norm of the gradient, the speed, and the parts of the loss over all ranks."""
         times, own = self.timer.take(), read_parts(result.parts)
         waited, *of_parts = zip(*self.ranks.gather_numbers(times.data_share, *own.values()), strict=True)
         speed = times.steps * self.config.schedule.batch_size / times.seconds

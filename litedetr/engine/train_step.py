@@ -1,4 +1,4 @@
-"""One optimiser step: micro-batches in, updated weights out."""
+"""The optimiser step, and what it needs of all ranks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class NonFiniteError(UserError):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step tells of itself."""
+    """The numbers of an optimiser step."""
 
     loss: float  # of the whole batch, over all ranks
     grad_norm: float  # before clipping
@@ -43,7 +43,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class TrainStep:
-    """An optimiser step of a model."""
+    """An optimiser step: micro-batches in, updated weights out."""
 
     model: nn.Module  # the detector, or DDP around it
     criterion: Criterion

@@ -80,7 +80,7 @@ class Trainer:
         return min(total, self.config.stop_after or total)
 
     def _saving_due(self) -> bool:
-        """Also before an evaluation, which takes long and can be done again."""
+        """Whether to save now. Also before an evaluation: it takes long, and it can be done again."""
         return self.state.progress.step % self.config.checkpoint_every == 0 or self._evaluation_due()
 
     def _evaluation_due(self) -> bool:
