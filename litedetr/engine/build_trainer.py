@@ -8,7 +8,7 @@ from litedetr.data import DatasetPair, build_datasets
 from litedetr.engine.batches import StepBatches, evaluation_batches, loader_settings
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.evaluator import Evaluator
-from litedetr.engine.lr_schedule import Timeline, doubts
+from litedetr.engine.lr_schedule import LRSchedule, schedule_warnings
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import RunFolder
 from litedetr.engine.run_report import RunReport
@@ -26,8 +26,8 @@ def build_trainer(config: RunConfig, folder: RunFolder, ranks: Ranks) -> Trainer
     """
     settings = loader_settings(config, ranks)
     data = build_datasets(config.data, config.seed)
-    batches = StepBatches(data.train, settings, ranks, config.schedule.accumulate)
-    lr_schedule = Timeline(config.schedule, batches.steps_per_epoch)
+    batches = StepBatches(data.train, settings, ranks, config.schedule.grad_accum_steps)
+    lr_schedule = LRSchedule(config.schedule, batches.steps_per_epoch)
     evaluator = Evaluator(data.val, evaluation_batches(data.val, settings, ranks), config.trainer.precision, ranks)
     state = TrainingState.initial(config, data.train.categories, batches.steps_per_epoch, ranks.device)
     start = _start(state, folder, lr_schedule.total_steps)
@@ -35,7 +35,7 @@ def build_trainer(config: RunConfig, folder: RunFolder, ranks: Ranks) -> Trainer
     tracker = Tracker(folder, state.progress, lr_schedule.total_steps) if ranks.is_main else SilentTracker()
     about_data = [*data.remarks, *_crowded(config, data)]
     description = _description(state, data, lr_schedule, ranks)
-    for note in [folder.note, description, *about_data, *start, *doubts(lr_schedule, config.trainer)]:
+    for note in [folder.note, description, *about_data, *start, *schedule_warnings(lr_schedule, config.trainer)]:
         tracker.say(note)
     report = RunReport(config, tracker, lr_schedule, data.val, ranks)
     return Trainer(config.trainer, folder, lr_schedule, batches, state, train_step, evaluator, report)
@@ -64,7 +64,7 @@ def _train_step(config: RunConfig, state: TrainingState, ranks: Ranks) -> TrainS
     return TrainStep(model, Criterion(config.loss), state.update, config.trainer.precision, config.seed, ranks)
 
 
-def _description(state: TrainingState, data: DatasetPair, lr_schedule: Timeline, ranks: Ranks) -> str:
+def _description(state: TrainingState, data: DatasetPair, lr_schedule: LRSchedule, ranks: Ranks) -> str:
     num_parameters = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
     return (
         f"{num_parameters / 1e6:.1f} M trained parameters, {len(state.categories.ids)} classes, "

@@ -9,7 +9,7 @@ from litedetr.engine.checkpoint import Progress
 from litedetr.engine.coco_metrics import Scores, class_table, summary_table
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.evaluator import Evaluation
-from litedetr.engine.lr_schedule import Timeline
+from litedetr.engine.lr_schedule import LRSchedule
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import RunFolder
 from litedetr.engine.sample_pictures import sample_picture
@@ -23,7 +23,7 @@ class RunReport:
     """Hands numbers, pictures and texts to the tracker. All ranks call it: parts of the loss are summed over them."""
 
     def __init__(
-        self, config: RunConfig, tracker: SilentTracker, lr_schedule: Timeline, val_set: CocoDetection, ranks: Ranks
+        self, config: RunConfig, tracker: SilentTracker, lr_schedule: LRSchedule, val_set: CocoDetection, ranks: Ranks
     ) -> None:
         self.config, self.tracker, self.lr_schedule = config, tracker, lr_schedule
         self.val_set, self.ranks = val_set, ranks

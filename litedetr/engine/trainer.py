@@ -10,7 +10,7 @@ from litedetr.engine.batches import StepBatches
 from litedetr.engine.checkpoint import save_checkpoint
 from litedetr.engine.coco_metrics import Scores
 from litedetr.engine.evaluator import Evaluator
-from litedetr.engine.lr_schedule import Timeline
+from litedetr.engine.lr_schedule import LRSchedule
 from litedetr.engine.optim import set_learning_rate
 from litedetr.engine.run_config import TrainerConfig
 from litedetr.engine.run_folder import RunFolder
@@ -30,7 +30,7 @@ class Trainer:
 
     config: TrainerConfig
     folder: RunFolder
-    lr_schedule: Timeline
+    lr_schedule: LRSchedule
     batches: StepBatches
     state: TrainingState
     train_step: TrainStep
@@ -46,13 +46,7 @@ class Trainer:
         cannot be written, and LoaderError if a loader process fails.
         """
         timer, tracker, stop = self.report.timer, self.report.tracker, self.train_step.stop
-        with (
-            resume_advice(self.folder.how_to_resume),
-            stop,
-            tracker,
-            self.batches.loader,
-            self.evaluator.batches,
-        ):
+        with resume_advice(self.folder.how_to_resume), stop, tracker, self.batches.loader, self.evaluator.batches:
             if self._evaluation_due():  # the run ended while it evaluated
                 self._evaluate()
             batches = self.batches.from_step(self.state.progress.step)
@@ -60,7 +54,7 @@ class Trainer:
             for step in range(self.state.progress.step, self._last_step):
                 with timer.waiting():
                     micro_batches = next(batches)
-                factor = self.lr_schedule.learning_rate_factor(step)
+                factor = self.lr_schedule.factor(step)
                 set_learning_rate(self.state.update.optimizer, factor)
                 result = self.train_step(step, micro_batches)
                 self.state.finish_step()
