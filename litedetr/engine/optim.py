@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from litedetr.engine.run_config import Precision
 from litedetr.engine.schedule_config import ScheduleConfig
 
 
@@ -40,6 +42,22 @@ def build_optimizer(model: nn.Module, config: ScheduleConfig) -> AdamW:
     """AdamW in its fused form, which is the fastest on CPUs and GPUs alike."""
     groups = parameter_groups(model, config)
     return AdamW(groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+
+
+@dataclass(frozen=True)
+class WeightUpdate:
+    """How gradients become new weights."""
+
+    optimizer: AdamW
+    scaler: torch.amp.GradScaler  # of the fp16 loss; disabled for other precisions
+    clip_norm: float | None  # largest gradient norm; None does not clip
+
+    @classmethod
+    def build(cls, model: nn.Module, config: ScheduleConfig, precision: Precision) -> WeightUpdate:
+        """For `model` on the device where it is now."""
+        device = next(model.parameters()).device
+        scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        return cls(build_optimizer(model, config), scaler, config.clip_norm)
 
 
 def set_learning_rate(optimizer: Optimizer, factor: float) -> None:

@@ -36,7 +36,7 @@ def finished(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a complete run, with an image beside it."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     trainer = train(run_config(cache), folder, Ranks(torch.device("cpu")))
-    trainer.val_set.load_image(1).save(folder / "image.png")
+    trainer.report.val_set.load_image(1).save(folder / "image.png")
     return folder
 
 

@@ -14,10 +14,9 @@ from torch import Tensor
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.ema import ModelAverage
 from litedetr.engine.loader import MicroBatch
-from litedetr.engine.optim import build_optimizer
+from litedetr.engine.optim import WeightUpdate
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.train_step import TrainStep
-from litedetr.faults.signals import StopRequest
 from litedetr.losses import Criterion, readout
 from litedetr.models import build_detector
 from litedetr.settings import ConfigError
@@ -44,13 +43,10 @@ def build_step(system: str, device: torch.device, precision: str = "fp32") -> Tr
     return TrainStep(
         model=model,
         criterion=Criterion(config.loss),
-        optimizer=build_optimizer(model, config.schedule),
-        scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
+        update=WeightUpdate.build(model, config.schedule, precision),
         precision=precision,
-        clip_norm=config.schedule.clip_norm,
         seed=0,
         ranks=Ranks(device),
-        stop=StopRequest(),
     )
 
 
