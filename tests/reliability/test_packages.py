@@ -29,8 +29,8 @@ import json, sys, threading
 for name in ("triton", "transformers", "onnx", "onnxscript", "onnxruntime"):
     sys.modules[name] = None
 before = set(sys.modules)
-import litedetr, kernels
 import litedetr.engine
+import litedetr.kernels.functional
 imported = {name.split(".")[0] for name in set(sys.modules) - before}
 threads = threading.active_count()
 
