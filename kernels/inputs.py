@@ -12,7 +12,7 @@ from torch import Tensor
 
 from litedetr.kernels.points import SamplingPoints
 
-Score = Literal["logits", "shared", "own"]
+Score = Literal["deformable", "key_aware_shared", "key_aware"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Inputs:
     def score(self) -> Score:
         """Where attention weights come from: given logits, keys shared with values, or own keys."""
         if self.logits is not None:
-            return "logits"
-        return "shared" if self.key is None else "own"
+            return "deformable"
+        return "key_aware_shared" if self.key is None else "key_aware"
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from litedetr.kernels.bench.workloads import Workload
+from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.fused.backend import backward, forward
 from litedetr.kernels.fused.call import Grid, Launcher
 from litedetr.kernels.fused.launch import Launch, Pass, Segments, Shape, rule
@@ -45,39 +46,32 @@ class Resources:
     spilled: int
 
 
-def resources(
-    workload: Workload, run: Pass, launch: Launch | Segments, target: str, deterministic: bool = False
-) -> list[Resources]:
-    """Of every kernel that a pass over a workload launches. target: `sm_90`, `gfx942` and the like."""
+def resources(job: Job, launch: Launch | Segments, target: str, deterministic: bool = False) -> list[Resources]:
+    """Of every kernel that a job launches. target: `sm_90`, `gfx942` and the like."""
     compiler = Compiler(parse_target(target))
-    walk(workload, run, launch, compiler, deterministic)
+    walk(job, launch, compiler, deterministic)
     return compiler.results
 
 
-def walk(
-    workload: Workload, run: Pass, launch: Launch | Segments, launcher: Launcher, deterministic: bool = False
-) -> None:
-    """Hand every kernel of a pass to `launcher` with arguments that have no memory.
+def walk(job: Job, launch: Launch | Segments, launcher: Launcher, deterministic: bool = False) -> None:
+    """Hand every kernel of a job to `launcher` with arguments that have no memory.
 
     Of the pass `segments` only its own kernel.
     """
-    inputs = workload.inputs("meta")
-    saved = forward(inputs, launch if run == "forward" else rule(Shape.of("forward", inputs)), _only(run, launcher))
-    if run == "backward":
+    inputs = job.workload.inputs("meta")
+    only = partial(_launch_own, job.pass_name, launcher)
+    saved = forward(inputs, launch if job.pass_name == "forward" else rule(Shape.of("forward", inputs)), only)
+    if job.pass_name == "backward":
         backward(inputs, saved, torch.empty_like(saved.out), launch, deterministic, False, launcher)
-    elif run == "segments":
+    elif job.pass_name == "segments":
         blocks = rule(Shape.of("backward", inputs))
-        backward(inputs, saved, torch.empty_like(saved.out), blocks, True, False, _only(run, launcher), launch)
+        backward(inputs, saved, torch.empty_like(saved.out), blocks, True, False, only, launch)
 
 
-def _only(run: Pass, launcher: Launcher) -> Launcher:
+def _launch_own(pass_name: Pass, launcher: Launcher, kernel, *arguments: object, **constants: object) -> None:
     """Leaves out the kernels that belong to other passes."""
-
-    def launch(kernel, *arguments: object, **constants: object) -> None:
-        if run == "forward" or (run == "segments" and kernel is segment_kernel):
-            launcher(kernel, *arguments, **constants)
-
-    return launch
+    if pass_name == "forward" or (pass_name == "segments" and kernel is segment_kernel):
+        launcher(kernel, *arguments, **constants)
 
 
 def parse_target(name: str) -> GPUTarget:

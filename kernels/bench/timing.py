@@ -24,7 +24,7 @@ class NotCapturedError(Exception):
 
 
 class Gpu(Protocol):
-    """What timing needs of a GPU; kernels/bench/replay.py has the real one."""
+    """What timing needs of a GPU; kernels/bench/cuda_gpu.py has the real one."""
 
     def now(self) -> float:
         """The host's clock in seconds."""

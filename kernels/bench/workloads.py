@@ -71,10 +71,10 @@ class Workload:
             query_shapes=self.query_shapes if self.regime == "grid" else None,
         )
         return Inputs(
-            query=None if self.score == "logits" else normal(*query_size, self.channels),
-            key=normal(*table_size) if self.score == "own" else None,
+            query=None if self.score == "deformable" else normal(*query_size, self.channels),
+            key=normal(*table_size) if self.score == "key_aware" else None,
             value=normal(*table_size),
-            logits=normal(*query_size, len(self.shapes) * self.points) if self.score == "logits" else None,
+            logits=normal(*query_size, len(self.shapes) * self.points) if self.score == "deformable" else None,
             points=points,
         )
 

@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from litedetr.kernels.fused.backward import backward_kernel
-from litedetr.kernels.fused.call import Call, Launcher, contiguous, run
+from litedetr.kernels.fused.call import Call, Launcher, contiguous, launch_kernel
 from litedetr.kernels.fused.forward import forward_kernel
 from litedetr.kernels.fused.launch import Launch, Segments, Shape, choose
 from litedetr.kernels.fused.limits import MOST_INT32
@@ -32,7 +32,7 @@ class FusedBackend:
         return backward(inputs, saved, grad_out, launch, deterministic, reference_grad)
 
 
-def forward(inputs: Inputs, launch: Launch, launcher: Launcher = run) -> Saved:
+def forward(inputs: Inputs, launch: Launch, launcher: Launcher = launch_kernel) -> Saved:
     """Output and log-sum-exp."""
     call = Call.of(inputs, launch, launcher)
     value, (batch, queries, heads) = inputs.value, inputs.points.offsets.shape[:3]
@@ -49,7 +49,7 @@ def backward(
     launch: Launch,
     deterministic: bool,
     reference_grad: bool,
-    launcher: Launcher = run,
+    launcher: Launcher = launch_kernel,
     segments: Segments | None = None,
 ) -> Gradients:
     """All gradients, that of the reference only if wanted.

@@ -46,7 +46,8 @@ def error(call):
     except Exception as raised:
         return f"{type(raised).__name__}: {raised}"
 
-inputs = Workload("shared", torch.float32, None, shapes=((4, 4), (2, 2)), heads=2, channels=8, points=2).inputs("cpu")
+workload = Workload("key_aware_shared", torch.float32, None, shapes=((4, 4), (2, 2)), heads=2, channels=8, points=2)
+inputs = workload.inputs("cpu")
 attend = litedetr.kernels.functional.attend
 print(json.dumps({
     "imported": sorted(imported),

@@ -30,7 +30,8 @@ def run(script, *overrides):
 def test_benchmark_prints_and_writes_checked_rows(tmp_path):
     result = run(
         "benchmark.py", "rows=[kernels]", "image_size=[64,96]", "rounds=1", "device=cpu", "threads=1",
-        "kernels.heads=2", "kernels.channels=8", "kernels.scores=[shared,logits]", "kernels.peers=[reference,unfused]",
+        "kernels.heads=2", "kernels.channels=8", "kernels.scores=[key_aware_shared,deformable]",
+        "kernels.peers=[reference,unfused]",
         f"output={tmp_path}",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -82,7 +83,7 @@ def test_autotune_begins_with_the_most_valuable(tmp_path: Path):
     assert [job.workload.dtype for job in jobs] == [torch.bfloat16] * (len(jobs) // 2) + [torch.float32] * (
         len(jobs) // 2
     )
-    assert jobs[0].run == "backward"
+    assert jobs[0].pass_name == "backward"
     assert {job.calls for job in jobs} == {1, 2}  # of encoder and decoder layers
     assert len(set(jobs)) == len(jobs)
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from litedetr.kernels.fused.call import Grid, Launcher, run
+from litedetr.kernels.fused.call import Grid, Launcher, launch_kernel
 
 CHANNELS = 32  # of a head, in a table (tokens, heads, channels)
 BLOCK_ROWS = 64  # that a program takes at a time
@@ -94,7 +94,7 @@ class Probe:
     lanes: int
     bytes: int
 
-    def __call__(self, launcher: Launcher = run) -> None:
+    def __call__(self, launcher: Launcher = launch_kernel) -> None:
         launcher(self.kernel, self.grid, *self.arguments, **self.constants, num_warps=WARPS)
 
 

@@ -24,11 +24,11 @@ from typing import Any
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
+from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.bench.resources import OPTIONS, given_options, resources_of, walk
 from litedetr.kernels.bench.tuning import AnyLaunch, candidates
-from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.fused.call import Grid
-from litedetr.kernels.fused.launch import Pass, Shape, rule
+from litedetr.kernels.fused.launch import rule
 
 MOST_SPILLED = 32  # bytes of a thread: a few predicates; a tile that spills is slow
 START_SECONDS = 180  # for a process to import torch and Triton, many of them at once
@@ -37,10 +37,9 @@ STOP = -1  # more urgent than any job
 
 @dataclass(frozen=True)
 class Task:
-    """A launch of a pass to compile."""
+    """A launch to compile."""
 
-    workload: Workload
-    run: Pass
+    job: Job
     launch: AnyLaunch
 
 
@@ -193,7 +192,7 @@ def compile_task(task: Task, target: GPUTarget) -> Compiled:
         compiled = kernel.warmup(*arguments, grid=grid, **constants, **options)
         programs.append((kernel, compiled.asm))
 
-    walk(task.workload, task.run, task.launch, compile_only)
+    walk(task.job, task.launch, compile_only)
     binary = "cubin" if target.backend == "cuda" else "hsaco"
     digest = hashlib.sha256(b"".join(asm[binary] for _, asm in programs)).hexdigest()
     return Compiled(digest, max(resources_of(kernel, asm, target).spilled for kernel, asm in programs))
@@ -207,7 +206,7 @@ class Ahead:
     """
 
     compilers: Compilers
-    jobs: Sequence[tuple[Workload, Pass]]
+    jobs: Sequence[Job]
     deadline: float = math.inf
     _futures: dict[tuple[int, AnyLaunch], Future] = field(default_factory=dict)
     _programs: dict[object, AnyLaunch] = field(default_factory=dict)
@@ -216,18 +215,16 @@ class Ahead:
         """See tuning.Prepare. number: of the job."""
         self._submit(number, launches)
         if number + 1 < len(self.jobs):
-            workload, run = self.jobs[number + 1]
-            self._submit(number + 1, candidates(Shape.of(run, workload.inputs("meta"))))
+            self._submit(number + 1, candidates(self.jobs[number + 1].shape))
         futures = [self._futures[number, item] for item in launches]
         wait(futures, None if math.isinf(self.deadline) else max(0.0, self.deadline - time.monotonic()))
         reasons = {item: self._obstacle(number, item, future) for item, future in zip(launches, futures, strict=True)}
         return {item: reason for item, reason in reasons.items() if reason is not None}
 
     def _submit(self, number: int, launches: Sequence[AnyLaunch]) -> None:
-        workload, run = self.jobs[number]
         for item in launches:
             if (number, item) not in self._futures:
-                self._futures[number, item] = self.compilers.submit(number, Task(workload, run, item))
+                self._futures[number, item] = self.compilers.submit(number, Task(self.jobs[number], item))
 
     def _obstacle(self, number: int, item: AnyLaunch, future: Future) -> str | None:
         if not future.done():
@@ -238,6 +235,5 @@ class Ahead:
         twin = self._programs.setdefault((number, found.fingerprint, replace(item, num_stages=None)), item)
         if twin != item:
             return f"the same program as with num_stages={twin.num_stages}"
-        workload, run = self.jobs[number]
-        is_rule = item == rule(Shape.of(run, workload.inputs("meta")))
+        is_rule = item == rule(self.jobs[number].shape)
         return f"spills {found.spilled} bytes" if found.spilled > MOST_SPILLED and not is_rule else None

@@ -9,7 +9,7 @@ import torch
 
 triton = pytest.importorskip("triton")
 
-from litedetr.kernels.bench.probes import BLOCK_ROWS, CHANNELS, TINY, atomics, gathers  # noqa: E402  it needs Triton
+from litedetr.kernels.bench.memory_probes import BLOCK_ROWS, CHANNELS, TINY, atomics, gathers  # noqa: E402  it needs Triton
 
 TRITON = tuple(map(int, triton.__version__.split(".")[:2]))
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -52,7 +52,7 @@ def test_gathers_sum_the_rows_that_they_read():
 COMPILED = """
 import torch
 from litedetr.kernels.bench.resources import Compiler, parse_target
-from litedetr.kernels.bench.probes import Sizes, atomics, gathers
+from litedetr.kernels.bench.memory_probes import Sizes, atomics, gathers
 
 probes = {probe.what: probe for make in (atomics, gathers) for probe in make(Sizes(), torch.device("meta"))}
 for target in ("sm_90", "gfx942"):
