@@ -1,4 +1,4 @@
-"""The seam: one call for each attention, whatever computes it.
+"""Both attentions: one call for each, whatever computes it.
 
 backend "reference" is plain PyTorch (kernels/reference.py), which also differentiates twice and in forward mode, and
 exports; the others have first derivatives in reverse mode and raise RuntimeError for more. "triton" takes the

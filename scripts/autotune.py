@@ -23,9 +23,9 @@ from triton.runtime.driver import driver
 from litedetr.cli.compose import as_mapping
 from litedetr.cli.script import script
 from litedetr.engine.run_config import beside_model, detector_config, require_image_size
-from litedetr.kernels.bench.campaign import Campaign, Untuned
+from litedetr.kernels.bench.campaign import Campaign
 from litedetr.kernels.bench.compile_ahead import Ahead, Compilers
-from litedetr.kernels.bench.jobs import Job
+from litedetr.kernels.bench.jobs import Job, Untuned
 from litedetr.kernels.bench.resources import parse_target, resources
 from litedetr.kernels.bench.tuning import AnyLaunch, Timer, Tuned, candidates, replays, save
 from litedetr.kernels.bench.workloads import Workload

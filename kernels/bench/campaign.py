@@ -11,18 +11,10 @@ import torch
 from triton.errors import TritonError
 
 from litedetr.kernels.bench.compile_ahead import Ahead
-from litedetr.kernels.bench.jobs import Job
+from litedetr.kernels.bench.jobs import Job, Untuned
 from litedetr.kernels.bench.timing import NotCapturedError
 from litedetr.kernels.bench.tuning import AnyLaunch, Timer, Trial, Tuned, tune
 from litedetr.kernels.fused.launch import Shape
-
-
-@dataclass(frozen=True)
-class Untuned:
-    """A job without a result, or whose launches were not all tried."""
-
-    job: Job
-    reason: str
 
 
 @dataclass(frozen=True)

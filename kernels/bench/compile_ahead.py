@@ -45,10 +45,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Compiled:
-    """The result of a task. fingerprint: of its programs. spilled: bytes of local memory of a thread."""
+    """The result of a task."""
 
-    fingerprint: str
-    spilled: int
+    fingerprint: str  # of its programs
+    spilled: int  # bytes of local memory of a thread
 
 
 @dataclass

@@ -15,11 +15,11 @@ WEIGHT = {"forward": 1, "backward": 3, "segments": 3}  # time of a pass, roughly
 
 @dataclass(frozen=True)
 class Job:
-    """A pass over a workload. calls: of one forward pass of the model."""
+    """A pass over a workload."""
 
     workload: Workload
     pass_name: Pass
-    calls: int = 1
+    calls: int = 1  # in one forward pass of the model
 
     @property
     def shape(self) -> Shape:
@@ -32,3 +32,11 @@ class Job:
         work = self.workload
         samples = work.batch * work.queries * work.heads * len(work.shapes) * work.points * work.channels
         return DTYPES.index(work.dtype), -WEIGHT[self.pass_name] * self.calls * samples
+
+
+@dataclass(frozen=True)
+class Untuned:
+    """A job without a result, or whose launches were not all tried."""
+
+    job: Job
+    reason: str

@@ -39,11 +39,11 @@ OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion", "maxnreg")
 
 @dataclass(frozen=True)
 class Resources:
-    """registers: of one thread. spilled: bytes of local memory of one thread, 0 if all fits in registers."""
+    """What one thread of a kernel needs."""
 
     kernel: str
     registers: int
-    spilled: int
+    spilled: int  # bytes of local memory, 0 if all fits in registers
 
 
 def resources(job: Job, launch: Launch | Segments, target: str, deterministic: bool = False) -> list[Resources]:

@@ -33,18 +33,13 @@ TIGHT_REGISTERS = {("backward", "deformable"): 128, ("forward", "key_aware"): 12
 
 @dataclass(frozen=True)
 class Launch:
-    """block_queries: queries a program takes. num_warps: that share them.
+    """How the kernels over blocks of queries are launched."""
 
-    tile_height: rows of the query grid that a block spans, 1 for raster order; a block is tile_height x
-    block_queries / tile_height. max_registers: of a thread, on NVIDIA GPUs; None leaves it to the assembler.
-    num_stages: of a pipelined loop; None leaves it to Triton.
-    """
-
-    block_queries: int
-    num_warps: int
-    tile_height: int = 1
-    max_registers: int | None = None
-    num_stages: int | None = None
+    block_queries: int  # queries a program takes
+    num_warps: int  # that share them
+    tile_height: int = 1  # rows of the query grid that a block spans; 1: raster order
+    max_registers: int | None = None  # of a thread, on NVIDIA GPUs; None: as the assembler likes
+    num_stages: int | None = None  # of a pipelined loop; None: as Triton likes
 
     def __post_init__(self) -> None:
         _require_powers_of_two(self, "block_queries", "num_warps", "tile_height")
@@ -62,14 +57,11 @@ class Launch:
 
 @dataclass(frozen=True)
 class Segments:
-    """How kernels/fused/segments.py is cut: pixels a program takes, samples of a cell that each reads at a time.
+    """How the kernel of kernels/fused/segments.py is launched."""
 
-    The rest as in Launch.
-    """
-
-    tokens: int
-    samples: int
-    num_warps: int
+    tokens: int  # pixels a program takes
+    samples: int  # of a cell, that each pixel reads at a time
+    num_warps: int  # this and the rest as in Launch
     max_registers: int | None = None
     num_stages: int | None = None
 
@@ -100,7 +92,7 @@ FORMER = {"run": "pass_name", "logits": "deformable", "shared": "key_aware_share
 
 @dataclass(frozen=True)
 class Shape:
-    """What a launch depends on. queries: B * Q rounded up to a power of two."""
+    """What a launch depends on."""
 
     pass_name: Pass
     score: Score
@@ -109,7 +101,7 @@ class Shape:
     channels: int
     levels: int
     points: int
-    queries: int
+    queries: int  # B * Q rounded up to a power of two
 
     @classmethod
     def of(cls, pass_name: Pass, inputs: Inputs) -> Shape:

@@ -15,9 +15,9 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
 from litedetr.kernels.bench import compile_ahead, tuning
-from litedetr.kernels.bench.campaign import Campaign, Untuned
+from litedetr.kernels.bench.campaign import Campaign
 from litedetr.kernels.bench.compile_ahead import Ahead, Compiled, Compilers, Task
-from litedetr.kernels.bench.jobs import Job
+from litedetr.kernels.bench.jobs import Job, Untuned
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.fused.launch import Launch, Shape, rule
 

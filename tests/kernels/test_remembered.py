@@ -10,7 +10,7 @@ from test_arguments import TENSORS, WRONG_SHAPES, WRONG_TENSORS, attend
 from torch._subclasses import FakeTensorMode
 
 from litedetr.kernels import arguments as checks
-from litedetr.kernels import points, reference
+from litedetr.kernels import constants, points, reference
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.functional import key_aware_attention
 from litedetr.kernels.fused import backend, tables
@@ -26,7 +26,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CACHES = {
     "level table": (tables.level_table, lambda: tables.level_table(((5, 4), (3, 2)), DEVICE)),
     "tile order": (tables.tile_order, lambda: tables.tile_order(((3, 5), (1, 2)), (2, 2), DEVICE)),
-    "constant": (points._constant, lambda: points._constant((1, 2, 3), torch.float32, DEVICE)),
+    "constant": (constants._kept, lambda: constants._kept((1, 2, 3), torch.float32, DEVICE)),
 }
 
 
