@@ -24,7 +24,7 @@ class Campaign:
     device: torch.device
     time: Timer
     keep: Callable[[Tuned], object]  # is handed every result as soon as it is the best so far
-    known: Mapping[Shape, AnyLaunch] = field(default_factory=dict)  # of an earlier run
+    known: Mapping[Shape, AnyLaunch] = field(default_factory=dict)  # that were best before
     deadline: float = math.inf  # of time.monotonic
     ahead: Ahead | None = None  # of the same jobs in the same order
 

@@ -13,7 +13,6 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from multiprocessing.connection import Connection
@@ -22,12 +21,10 @@ from threading import Thread
 from typing import Any
 
 from triton.backends.compiler import GPUTarget
-from triton.runtime.driver import driver
 
 from litedetr.kernels.bench.jobs import Job
-from litedetr.kernels.bench.resources import OPTIONS, given_options, resources_of, walk
+from litedetr.kernels.bench.resources import Compiler, compiling_for, walk
 from litedetr.kernels.bench.tuning import AnyLaunch, candidates
-from litedetr.kernels.fused.call import Grid
 from litedetr.kernels.fused.launch import rule
 
 MOST_SPILLED = 32  # bytes of a thread: a few predicates; a tile that spills is slow
@@ -157,45 +154,13 @@ def serve(connection: Connection, target: GPUTarget) -> None:
                 connection.send(f"{type(error).__name__}: {str(error).strip()}"[-300:])
 
 
-@contextmanager
-def compiling_for(target: GPUTarget) -> Iterator[None]:
-    """Triton compiles for a GPU that need not be here."""
-    driver.set_active(Target(target))
-    try:
-        yield
-    finally:
-        driver.reset_active()
-
-
-@dataclass(frozen=True)
-class Target:
-    """The part of Triton's driver that compiling needs."""
-
-    target: GPUTarget
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
-
-    def get_current_target(self) -> GPUTarget:
-        return self.target
-
-
 def compile_task(task: Task, target: GPUTarget) -> Compiled:
-    """Compile as Triton does at a launch, so that the launch finds the program in the cache. Needs `compiling_for`."""
-    programs = []
-
-    def compile_only(kernel, grid: Grid, *arguments: object, **constants: object) -> None:
-        options = given_options({name: constants.pop(name, None) for name in OPTIONS}, target)
-        compiled = kernel.warmup(*arguments, grid=grid, **constants, **options)
-        programs.append((kernel, compiled.asm))
-
-    walk(task.job, task.launch, compile_only)
+    """So that a launch finds the program in the cache. Needs `compiling_for`."""
+    compiler = Compiler(target)
+    walk(task.job, task.launch, compiler)
     binary = "cubin" if target.backend == "cuda" else "hsaco"
-    digest = hashlib.sha256(b"".join(asm[binary] for _, asm in programs)).hexdigest()
-    return Compiled(digest, max(resources_of(kernel, asm, target).spilled for kernel, asm in programs))
+    digest = hashlib.sha256(b"".join(asm[binary] for _, asm in compiler.programs)).hexdigest()
+    return Compiled(digest, max(found.spilled for found in compiler.resources))
 
 
 @dataclass

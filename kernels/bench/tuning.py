@@ -112,7 +112,7 @@ def tune(
 ) -> Iterator[Trial | Tuned]:
     """Yields every trial, and behind each that is the fastest so far a Tuned: the last one is the result.
 
-    prepare: is given launches before they are tried. known: the best of an earlier time; it is tried right behind the
+    prepare: is given launches before they are tried. known: the best one before; it is tried right behind the
     rule's, and no result comes before it. over: whether to try no more. Raises RuntimeError if not even the rule's
     launch is right.
     """

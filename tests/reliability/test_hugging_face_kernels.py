@@ -41,17 +41,18 @@ print(json.dumps({
 
 @pytest.mark.parametrize("order", ["clone", "theirs first", "ours first"])
 def test_a_package_named_kernels_is_found_beside_ours(tmp_path: Path, order: str):
-    """Whatever folder is searched first: the clone's kernels/ is no package by that name."""
+    """Whatever folder is searched first: the clone's kernels/ is no package by that name. Ours brings nothing along."""
     package = tmp_path / "site" / "kernels" / "__init__.py"
     package.parent.mkdir(parents=True)
     package.write_text("def get_kernel(): pass\n")
     site = str(tmp_path / "site")
     paths = {"clone": [site], "theirs first": [site, str(ROOT)], "ours first": [str(ROOT), site]}[order]
-    program = "import kernels, litedetr.kernels.bench as ours; print(kernels.__file__, ours.__file__, sep='\\n')"
+    program = "import kernels, litedetr.kernels.bench as b, sys; print(kernels.__file__, b.__file__, *sys.modules)"
     folder = ROOT if order == "clone" else tmp_path  # `python -c` searches the current folder first
-    theirs, ours = checked([sys.executable, "-c", program], folder, PYTHONPATH=os.pathsep.join(paths)).splitlines()
+    theirs, ours, *modules = checked([sys.executable, "-c", program], folder, PYTHONPATH=os.pathsep.join(paths)).split()
     assert Path(theirs) == package
     assert Path(ours) == ROOT / "litedetr" / "kernels" / "bench" / "__init__.py"
+    assert not {"torch", "numpy", "pydantic", "hydra", "litedetr.settings"} & set(modules)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import autotune
 import pytest
@@ -17,6 +18,8 @@ from engine_helpers import MODEL
 
 from litedetr.kernels.bench import tuning
 from litedetr.kernels.fused.launch import Launch, rule
+from litedetr.kernels.inputs import Score
+from litedetr.models.detector_config import AttentionKind
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -74,6 +77,10 @@ def settings(tmp_path: Path, **changed) -> AutotuneConfig:
     usual = {"dtypes": ("float32", "bfloat16"), "passes": ("forward", "backward"), "repetitions_ms": 1, "workers": 0}
     rest = {"budget_s": None, "compile_s": 60, "target": None, "output": str(tmp_path)}
     return AutotuneConfig(**{"image_size": (64, 64), "batch_size": 1} | usual | rest | changed)
+
+
+def test_the_kernels_name_attentions_as_the_detector_does():
+    assert set(get_args(Score)) == set(get_args(AttentionKind))
 
 
 def test_autotune_begins_with_the_most_valuable(tmp_path: Path):
