@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from litedetr.engine.detect import Forward
-from litedetr.kernels.bench.replay import no_collection
+from litedetr.kernels.bench.cuda_gpu import no_collection
 from litedetr.kernels.constants import constants_held
 from litedetr.settings import Flag, as_type, require
 from litedetr.structures import ImageBatch

@@ -9,7 +9,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from litedetr.engine.run_config import detector_config
-from litedetr.kernels.bench.measure import side_by_side
+from litedetr.kernels.bench.side_by_side import side_by_side
 from litedetr.tools.benchmark import of_config
 from litedetr.tools.gpu_report.detectors import REHEARSED, SYSTEMS, Plan
 from litedetr.tools.gpu_report.plan import Context, Row, Tell

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from litedetr.kernels.fused.call import Grid, Launcher, run
+from litedetr.kernels.fused.call import Grid, Launcher, launch_kernel
 
 CHANNELS = 32  # of a head, in a table (tokens, heads, channels)
 BLOCK_ROWS = 64  # that a program takes at a time
@@ -63,18 +63,15 @@ def gather_kernel(
 
 @dataclass(frozen=True)
 class Sizes:
-    """tokens, coarse_tokens: of the whole table and of its coarsest level. rows: that are added to.
+    """Of the tables and of what is read and added."""
 
-    programs, repeats: of a gather; each program reads `repeats` blocks.
-    """
-
-    tokens: int = 22223
-    coarse_tokens: int = 273
+    tokens: int = 22223  # of the whole table
+    coarse_tokens: int = 273  # of its coarsest level
     heads: int = 8
-    rows: int = 1 << 21
-    cached_tokens: int = 256
-    programs: int = 132 * PROGRAMS_PER_MULTIPROCESSOR
-    repeats: int = REPEATS
+    rows: int = 1 << 21  # that are added to
+    cached_tokens: int = 256  # that a first-level cache holds
+    programs: int = 132 * PROGRAMS_PER_MULTIPROCESSOR  # of a gather
+    repeats: int = REPEATS  # blocks that each of them reads
 
 
 TINY = Sizes(tokens=64, coarse_tokens=8, heads=2, rows=256, cached_tokens=16, programs=2, repeats=2)
@@ -82,7 +79,7 @@ TINY = Sizes(tokens=64, coarse_tokens=8, heads=2, rows=256, cached_tokens=16, pr
 
 @dataclass(frozen=True)
 class Probe:
-    """One launch. lanes: numbers that it adds, bytes: that it reads or writes in the table, both by its own count."""
+    """One launch."""
 
     kind: Literal["atomics", "gathers"]
     what: str
@@ -91,21 +88,21 @@ class Probe:
     grid: Grid
     arguments: tuple[object, ...]
     constants: dict[str, object]
-    lanes: int
-    bytes: int
+    lanes: int  # numbers that it adds
+    bytes: int  # that it reads or writes in the table
 
-    def __call__(self, launcher: Launcher = run) -> None:
+    def __call__(self, launcher: Launcher = launch_kernel) -> None:
         launcher(self.kernel, self.grid, *self.arguments, **self.constants, num_warps=WARPS)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How rows are added to: so many columns at a time, by atomics or, to compare with, by plain stores."""
+    """How rows are added to."""
 
     name: str
     dtype: torch.dtype
-    columns: int
-    atomic: bool = True
+    columns: int  # at a time
+    atomic: bool = True  # False: plain stores, to compare with
 
 
 LAYOUTS = (

@@ -13,7 +13,6 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from multiprocessing.connection import Connection
@@ -22,13 +21,11 @@ from threading import Thread
 from typing import Any
 
 from triton.backends.compiler import GPUTarget
-from triton.runtime.driver import driver
 
-from litedetr.kernels.bench.resources import OPTIONS, given_options, resources_of, walk
+from litedetr.kernels.bench.jobs import Job
+from litedetr.kernels.bench.resources import Compiler, compiling_for, walk
 from litedetr.kernels.bench.tuning import AnyLaunch, candidates
-from litedetr.kernels.bench.workloads import Workload
-from litedetr.kernels.fused.call import Grid
-from litedetr.kernels.fused.launch import Pass, Shape, rule
+from litedetr.kernels.fused.launch import rule
 
 MOST_SPILLED = 32  # bytes of a thread: a few predicates; a tile that spills is slow
 START_SECONDS = 180  # for a process to import torch and Triton, many of them at once
@@ -37,19 +34,18 @@ STOP = -1  # more urgent than any job
 
 @dataclass(frozen=True)
 class Task:
-    """A launch of a pass to compile."""
+    """A launch to compile."""
 
-    workload: Workload
-    run: Pass
+    job: Job
     launch: AnyLaunch
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """The result of a task. fingerprint: of its programs. spilled: bytes of local memory of a thread."""
+    """The result of a task."""
 
-    fingerprint: str
-    spilled: int
+    fingerprint: str  # of its programs
+    spilled: int  # bytes of local memory of a thread
 
 
 @dataclass
@@ -158,45 +154,13 @@ def serve(connection: Connection, target: GPUTarget) -> None:
                 connection.send(f"{type(error).__name__}: {str(error).strip()}"[-300:])
 
 
-@contextmanager
-def compiling_for(target: GPUTarget) -> Iterator[None]:
-    """Triton compiles for a GPU that need not be here."""
-    driver.set_active(Target(target))
-    try:
-        yield
-    finally:
-        driver.reset_active()
-
-
-@dataclass(frozen=True)
-class Target:
-    """The part of Triton's driver that compiling needs."""
-
-    target: GPUTarget
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
-
-    def get_current_target(self) -> GPUTarget:
-        return self.target
-
-
 def compile_task(task: Task, target: GPUTarget) -> Compiled:
-    """Compile as Triton does at a launch, so that the launch finds the program in the cache. Needs `compiling_for`."""
-    programs = []
-
-    def compile_only(kernel, grid: Grid, *arguments: object, **constants: object) -> None:
-        options = given_options({name: constants.pop(name, None) for name in OPTIONS}, target)
-        compiled = kernel.warmup(*arguments, grid=grid, **constants, **options)
-        programs.append((kernel, compiled.asm))
-
-    walk(task.workload, task.run, task.launch, compile_only)
+    """So that a launch finds the program in the cache. Needs `compiling_for`."""
+    compiler = Compiler(target)
+    walk(task.job, task.launch, compiler)
     binary = "cubin" if target.backend == "cuda" else "hsaco"
-    digest = hashlib.sha256(b"".join(asm[binary] for _, asm in programs)).hexdigest()
-    return Compiled(digest, max(resources_of(kernel, asm, target).spilled for kernel, asm in programs))
+    digest = hashlib.sha256(b"".join(asm[binary] for _, asm in compiler.programs)).hexdigest()
+    return Compiled(digest, max(found.spilled for found in compiler.resources))
 
 
 @dataclass
@@ -207,7 +171,7 @@ class Ahead:
     """
 
     compilers: Compilers
-    jobs: Sequence[tuple[Workload, Pass]]
+    jobs: Sequence[Job]
     deadline: float = math.inf
     _futures: dict[tuple[int, AnyLaunch], Future] = field(default_factory=dict)
     _programs: dict[object, AnyLaunch] = field(default_factory=dict)
@@ -216,18 +180,16 @@ class Ahead:
         """See tuning.Prepare. number: of the job."""
         self._submit(number, launches)
         if number + 1 < len(self.jobs):
-            workload, run = self.jobs[number + 1]
-            self._submit(number + 1, candidates(Shape.of(run, workload.inputs("meta"))))
+            self._submit(number + 1, candidates(self.jobs[number + 1].shape))
         futures = [self._futures[number, item] for item in launches]
         wait(futures, None if math.isinf(self.deadline) else max(0.0, self.deadline - time.monotonic()))
         reasons = {item: self._obstacle(number, item, future) for item, future in zip(launches, futures, strict=True)}
         return {item: reason for item, reason in reasons.items() if reason is not None}
 
     def _submit(self, number: int, launches: Sequence[AnyLaunch]) -> None:
-        workload, run = self.jobs[number]
         for item in launches:
             if (number, item) not in self._futures:
-                self._futures[number, item] = self.compilers.submit(number, Task(workload, run, item))
+                self._futures[number, item] = self.compilers.submit(number, Task(self.jobs[number], item))
 
     def _obstacle(self, number: int, item: AnyLaunch, future: Future) -> str | None:
         if not future.done():
@@ -238,6 +200,5 @@ class Ahead:
         twin = self._programs.setdefault((number, found.fingerprint, replace(item, num_stages=None)), item)
         if twin != item:
             return f"the same program as with num_stages={twin.num_stages}"
-        workload, run = self.jobs[number]
-        is_rule = item == rule(Shape.of(run, workload.inputs("meta")))
+        is_rule = item == rule(self.jobs[number].shape)
         return f"spills {found.spilled} bytes" if found.spilled > MOST_SPILLED and not is_rule else None

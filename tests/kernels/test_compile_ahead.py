@@ -14,15 +14,16 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
-from litedetr.kernels.bench import ahead, tuning
-from litedetr.kernels.bench.ahead import Ahead, Compiled, Compilers, Task
-from litedetr.kernels.bench.jobs import Campaign, Job, Untuned
+from litedetr.kernels.bench import compile_ahead, tuning
+from litedetr.kernels.bench.campaign import Campaign
+from litedetr.kernels.bench.compile_ahead import Ahead, Compiled, Compilers, Task
+from litedetr.kernels.bench.jobs import Job, Untuned
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.fused.launch import Launch, Shape, rule
 
 TRITON = tuple(map(int, triton.__version__.split(".")[:2]))
 TARGET = GPUTarget("cuda", 90, 32)
-SMALL = Workload("shared", torch.bfloat16, (1, 2), shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2)
+SMALL = Workload("key_aware_shared", torch.bfloat16, (1, 2), shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2)
 OTHER = replace(SMALL, num_queries=16, query_levels=None)
 RULE = rule(Shape.of("forward", SMALL.inputs("meta")))
 FEW = [RULE, replace(RULE, num_stages=2), Launch(2, 1), Launch(4, 1)]
@@ -33,14 +34,16 @@ COMPILE = """
 import json
 import torch
 from triton.backends.compiler import GPUTarget
-from litedetr.kernels.bench.ahead import Compiled, Compilers, Task
+from litedetr.kernels.bench.compile_ahead import Compiled, Compilers, Task
+from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.fused.launch import Launch, Segments
 from litedetr.kernels.bench.workloads import Workload
 
-work = Workload("shared", torch.bfloat16, (1, 2), shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2)
+work = Workload("key_aware_shared", torch.bfloat16, (1, 2), shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2)
 wrong = Launch(2**13, 4)  # too many elements
-tasks = [Task(work, "forward", wrong), Task(work, "forward", Launch(4, 1)), Task(work, "backward", Launch(4, 1))]
-tasks += [Task(work, "segments", Segments(4, 8, 1, 56)), Task(work, "forward", Launch(4, 1, num_stages=2))]
+forward = Job(work, "forward")
+tasks = [Task(forward, wrong), Task(forward, Launch(4, 1)), Task(Job(work, "backward"), Launch(4, 1))]
+tasks += [Task(Job(work, "segments"), Segments(4, 8, 1, 56)), Task(forward, Launch(4, 1, num_stages=2))]
 with Compilers(GPUTarget("cuda", 90, 32), 1, 100) as compilers:
     found = [future.result() for future in [compilers.submit(0, task) for task in tasks]]
 print(json.dumps([x if isinstance(x, str) else [x.fingerprint, x.spilled] for x in found]))
@@ -77,7 +80,7 @@ def launch(kernel, grid, *arguments, **options):
     kernel[grid](*arguments, **options)
 
 driver.set_active(Driver())
-work = Workload("shared", torch.bfloat16, (1, 2), shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2)
+work = Workload("key_aware_shared", torch.bfloat16, (1, 2), shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2)
 inputs = work.inputs("cpu").map(lambda x: x.detach())
 before = set(os.listdir(os.environ["TRITON_CACHE_DIR"]))
 saved = forward(inputs, Launch(4, 1), launch)
@@ -138,7 +141,7 @@ class FakeProcess:
 
 @pytest.fixture
 def fake_processes(monkeypatch: pytest.MonkeyPatch) -> type[FakeProcess]:
-    monkeypatch.setattr(ahead, "Process", FakeProcess)
+    monkeypatch.setattr(compile_ahead, "Process", FakeProcess)
     FakeProcess.begun = FakeProcess.ended = 0
     return FakeProcess
 
@@ -180,7 +183,7 @@ def compilers_that_find(results: dict[Launch, Compiled | str | None]):
 
 def test_what_is_left_out(monkeypatch: pytest.MonkeyPatch):
     """Failures, twins of what is tried, and what spills, be it not the rule's."""
-    monkeypatch.setattr(ahead, "candidates", lambda shape: FEW)
+    monkeypatch.setattr(compile_ahead, "candidates", lambda shape: FEW)
     results = {
         RULE: Compiled("a", 400),
         FEW[1]: Compiled("a", 400),
@@ -188,23 +191,23 @@ def test_what_is_left_out(monkeypatch: pytest.MonkeyPatch):
         FEW[3]: "failed",
     }
     compilers = compilers_that_find(results)
-    found = Ahead(compilers, [(SMALL, "forward"), (OTHER, "forward"), (OTHER, "backward")]).prepare(0, FEW)
+    found = Ahead(compilers, [Job(SMALL, "forward"), Job(OTHER, "forward"), Job(OTHER, "backward")]).prepare(0, FEW)
     assert found == {FEW[1]: "the same program as with num_stages=None", FEW[2]: "spills 400 bytes", FEW[3]: "failed"}
     # this job's, then the next one's while this one is timed
-    assert [(urgency, task.workload) for urgency, task in compilers.tasks] == [(0, SMALL)] * 4 + [(1, OTHER)] * 4
+    assert [(urgency, task.job.workload) for urgency, task in compilers.tasks] == [(0, SMALL)] * 4 + [(1, OTHER)] * 4
 
 
 def test_tiles_are_no_twins():
     """They are one program with another order of the queries."""
     tiles = [replace(RULE, tile_height=height) for height in (2, 4)]
     compilers = compilers_that_find(dict.fromkeys(tiles, Compiled("a", 0)))
-    assert Ahead(compilers, [(SMALL, "forward")]).prepare(0, tiles) == {}
+    assert Ahead(compilers, [Job(SMALL, "forward")]).prepare(0, tiles) == {}
 
 
 def test_what_is_compiled_is_asked_for_once(monkeypatch: pytest.MonkeyPatch):
     compilers = compilers_that_find({})
-    monkeypatch.setattr(ahead, "candidates", lambda shape: FEW)
-    found = Ahead(compilers, [(SMALL, "forward"), (OTHER, "forward")])
+    monkeypatch.setattr(compile_ahead, "candidates", lambda shape: FEW)
+    found = Ahead(compilers, [Job(SMALL, "forward"), Job(OTHER, "forward")])
     found.prepare(0, FEW)
     found.prepare(1, FEW)
     assert len(compilers.tasks) == 8
@@ -212,14 +215,14 @@ def test_what_is_compiled_is_asked_for_once(monkeypatch: pytest.MonkeyPatch):
 
 def test_nothing_waits_beyond_the_deadline():
     compilers = compilers_that_find({FEW[2]: None})
-    found = Ahead(compilers, [(SMALL, "forward")], deadline=0.0).prepare(0, FEW)
+    found = Ahead(compilers, [Job(SMALL, "forward")], deadline=0.0).prepare(0, FEW)
     assert found == {FEW[2]: "not compiled before the time was up"}
 
 
 def test_without_a_twin_all_candidates_are_tried():
     shape = Shape.of("forward", SMALL.inputs("meta"))
     launches = tuning.candidates(shape)
-    assert Ahead(compilers_that_find({}), [(SMALL, "forward")]).prepare(0, launches) == {}
+    assert Ahead(compilers_that_find({}), [Job(SMALL, "forward")]).prepare(0, launches) == {}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="tunes the GPU")
@@ -227,12 +230,12 @@ def test_the_gpu_is_tuned_with_what_was_compiled_ahead(monkeypatch: pytest.Monke
     """Whole, at a small size; launches add no program to Triton's cache."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(tuning, "candidates", lambda shape: FEW)
-    workload = Workload("shared", torch.bfloat16, (1, 2), channels=8, points=2)
+    workload = Workload("key_aware_shared", torch.bfloat16, (1, 2), channels=8, points=2)
     device, kept = torch.device("cuda", torch.cuda.current_device()), []
     with Compilers(driver.active.get_current_target(), 2, 100) as compilers:
-        found = Ahead(compilers, [(workload, "forward")])
+        found = Ahead(compilers, [Job(workload, "forward")])
         campaign = Campaign(device, tuning.replays(device, 5), kept.append, ahead=found)
-        outcomes = list(campaign.run([Job(workload, "forward")]))
+        outcomes = list(campaign.tune_all([Job(workload, "forward")]))
     assert not any(isinstance(outcome, Untuned) for outcome in outcomes)
     assert kept[-1].best.milliseconds > 0
     programs = {replace(item, tile_height=min(item.tile_height, 2)) for _, item in found._futures}

@@ -9,7 +9,7 @@ import torch
 
 triton = pytest.importorskip("triton")
 
-from litedetr.kernels.bench.probes import BLOCK_ROWS, CHANNELS, TINY, atomics, gathers  # noqa: E402  it needs Triton
+from litedetr.kernels.bench.memory_probes import BLOCK_ROWS, CHANNELS, TINY, atomics, gathers  # noqa: E402  it needs Triton
 
 TRITON = tuple(map(int, triton.__version__.split(".")[:2]))
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -51,15 +51,16 @@ def test_gathers_sum_the_rows_that_they_read():
 # In a process of its own: the interpreter, which other tests need, has no compiler.
 COMPILED = """
 import torch
-from litedetr.kernels.bench.resources import Compiler, parse_target
-from litedetr.kernels.bench.probes import Sizes, atomics, gathers
+from litedetr.kernels.bench.resources import Compiler, compiling_for, parse_target
+from litedetr.kernels.bench.memory_probes import Sizes, atomics, gathers
 
 probes = {probe.what: probe for make in (atomics, gathers) for probe in make(Sizes(), torch.device("meta"))}
 for target in ("sm_90", "gfx942"):
     for probe in probes.values():
         compiler = Compiler(parse_target(target))
-        probe(compiler)
-        print(target, [found.spilled for found in compiler.results], probe.what)
+        with compiling_for(compiler.target):
+            probe(compiler)
+        print(target, [found.spilled for found in compiler.resources], probe.what)
 """
 
 

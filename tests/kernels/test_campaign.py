@@ -12,15 +12,18 @@ import pytest
 import torch
 from triton.runtime.errors import OutOfResources
 
-from litedetr.kernels.bench import jobs as module
+from litedetr.kernels.bench import campaign as module
 from litedetr.kernels.bench import tuning
-from litedetr.kernels.bench.jobs import Campaign, Job, Untuned
+from litedetr.kernels.bench.campaign import Campaign
+from litedetr.kernels.bench.jobs import Job, Untuned
 from litedetr.kernels.bench.timing import NotCapturedError
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.fused.launch import Launch, Shape, read_entries, rule
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SMALL = Workload("shared", torch.float32, None, num_queries=4, shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2)
+SMALL = Workload(
+    "key_aware_shared", torch.float32, None, num_queries=4, shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2
+)
 OTHER = replace(SMALL, num_queries=16)
 FEW = [Launch(2, 1), Launch(4, 1)]
 
@@ -41,7 +44,7 @@ def test_the_most_valuable_is_tuned_first():
     jobs = [Job(SMALL, "forward", 99), Job(half, "forward"), Job(half, "backward"), Job(half, "forward", 6)]
     jobs += [Job(replace(half, num_queries=40), "forward"), Job(replace(half, dtype=torch.float16), "backward", 99)]
     ranked = sorted(jobs, key=lambda job: job.rank)
-    assert [(job.workload.dtype, job.run, job.calls, job.workload.queries) for job in ranked] == [
+    assert [(job.workload.dtype, job.pass_name, job.calls, job.workload.queries) for job in ranked] == [
         (torch.bfloat16, "forward", 1, 40),
         (torch.bfloat16, "forward", 6, 4),
         (torch.bfloat16, "backward", 1, 4),
@@ -53,7 +56,7 @@ def test_the_most_valuable_is_tuned_first():
 
 def test_each_best_is_kept_at_once(few_candidates: None):
     kept = []
-    for outcome in campaign([3.0, 1.0, 2.0], kept).run([Job(SMALL, "forward")]):
+    for outcome in campaign([3.0, 1.0, 2.0], kept).tune_all([Job(SMALL, "forward")]):
         if isinstance(outcome[1], tuning.Tuned):
             assert kept[-1] is outcome[1]
     assert [found.best.milliseconds for found in kept] == [3.0, 1.0]
@@ -63,7 +66,7 @@ def test_when_the_time_is_up_the_rest_is_named(few_candidates: None, monkeypatch
     clock = iter([0.0, 0.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0])
     monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
     kept, jobs = [], [Job(SMALL, "forward"), Job(OTHER, "forward"), Job(SMALL, "backward")]
-    untuned = [x for x in campaign([3.0, 1.0], kept, deadline=5.0).run(jobs) if isinstance(x, Untuned)]
+    untuned = [x for x in campaign([3.0, 1.0], kept, deadline=5.0).tune_all(jobs) if isinstance(x, Untuned)]
     assert [(x.job, x.reason) for x in untuned] == [
         (jobs[0], "the time was up after 2 launches"),
         (jobs[1], "the time was up"),
@@ -86,14 +89,14 @@ def test_a_job_that_fails_is_told_and_the_next_one_tuned(error: Exception, few_c
         return found
 
     kept, jobs = [], [Job(SMALL, "forward"), Job(OTHER, "forward")]
-    untuned = [x for x in Campaign(DEVICE, timer, kept.append).run(jobs) if isinstance(x, Untuned)]
+    untuned = [x for x in Campaign(DEVICE, timer, kept.append).tune_all(jobs) if isinstance(x, Untuned)]
     assert untuned == [Untuned(jobs[0], str(error).partition("\n")[0])]
     assert [found.best.milliseconds for found in kept] == [3.0, 3.0, 2.0, 1.0]
 
 
 def test_launches_of_an_earlier_run_are_known(few_candidates: None):
     kept, shape = [], Shape.of("forward", SMALL.inputs("meta"))
-    list(campaign([3.0, 2.0, 1.0], kept, known={shape: FEW[1]}).run([Job(SMALL, "forward")]))
+    list(campaign([3.0, 2.0, 1.0], kept, known={shape: FEW[1]}).tune_all([Job(SMALL, "forward")]))
     assert [found.best.launch for found in kept] == [FEW[1], FEW[0]]
 
 
@@ -101,12 +104,13 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from litedetr.kernels.fused import tuning
-from litedetr.kernels.bench.jobs import Campaign, Job
+from litedetr.kernels.bench import tuning
+from litedetr.kernels.bench.campaign import Campaign
+from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.fused.launch import Launch, rule
 from litedetr.kernels.bench.workloads import Workload
 
-work = Workload("shared", torch.float32, None, num_queries=4, shapes=((4, 4),), heads=1, channels=8, points=2)
+work = Workload("key_aware_shared", torch.float32, None, num_queries=4, shapes=((4, 4),), heads=1, channels=8, points=2)
 tuning.candidates = lambda shape: [rule(shape), Launch(2, 1), Launch(4, 1)]
 times = iter([3.0, 2.0, None])
 
@@ -117,7 +121,7 @@ def timer(call):
     return found
 
 keep = lambda found: tuning.save([found], "a gpu", Path(sys.argv[1]))
-list(Campaign(torch.device("cpu"), timer, keep).run([Job(work, "forward")]))
+list(Campaign(torch.device("cpu"), timer, keep).tune_all([Job(work, "forward")]))
 """
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from litedetr.kernels.bench.accuracy import PEER_TOLERANCE, TOLERANCE, reference_results, relative_error
-from litedetr.kernels.bench.measure import Ceilings, floor_milliseconds, forward_step, side_by_side, training_step
-from litedetr.kernels.bench.peers import PEERS, Attend, obstacle
+from litedetr.kernels.bench.ceilings import Ceilings, floor_milliseconds
+from litedetr.kernels.bench.peers import PEERS, obstacle
+from litedetr.kernels.bench.side_by_side import forward_step, side_by_side, training_step
 from litedetr.kernels.bench.timing import Step, Timed
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.functional import Backend, attend
@@ -22,8 +24,8 @@ OURS = "ours"
 
 
 @dataclass(frozen=True)
-class Run:
-    """How to measure."""
+class Comparison:
+    """What is compared, and how."""
 
     device: torch.device
     passes: tuple[str, ...]  # `forward`, `training` (with backward)
@@ -31,21 +33,17 @@ class Run:
     rounds: int  # turns on a CPU; on a GPU milliseconds of each kind of timing
     backend: Backend = "auto"  # of ours
 
-    def attend(self, name: str) -> Attend:
-        """Ours, or the peer's."""
-        return partial(attend, backend=self.backend) if name == OURS else PEERS[name]
+    def step(self, name: str, passes: str, inputs: Inputs, grad_out: Tensor) -> Step:
+        """A call of ours, or of a peer. grad_out: (B, Q, M, D)."""
+        call = partial(attend, backend=self.backend) if name == OURS else PEERS[name]
+        return training_step(call, inputs, grad_out.flatten(2)) if passes == "training" else forward_step(call, inputs)
 
 
-@dataclass(frozen=True)
-class Errors:
-    """Relative RMS beside the reference: of the output, and of the worst gradient."""
+class Errors(NamedTuple):
+    """Relative RMS beside the reference."""
 
     out: float
-    grad: float
-
-    @property
-    def worst(self) -> float:
-        return max(self.out, self.grad)
+    grad: float  # of the worst gradient
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Row:
     queries: str
     regime: str
     dtype: str
-    run: str
+    run: str  # the pass, by the name of its column in files
     name: str
     milliseconds: float  # what `ratio` compares
     timed: Timed  # what `milliseconds` is: a warm graph replay, or eager
@@ -74,7 +72,7 @@ class Row:
 
 
 COLUMNS = (
-    ("score", "score", "<8"),
+    ("score", "score", "<18"),
     ("queries", "queries", "<15"),
     ("regime", "regime", "<8"),
     ("dtype", "dtype", "<10"),
@@ -108,39 +106,39 @@ def line(row: Row) -> str:
     return f"{cells}  {row.note}".rstrip()
 
 
-def measure(workloads: list[tuple[str, Workload]], run: Run, ceilings: Ceilings) -> Iterator[Row | str]:
+def measure(workloads: list[tuple[str, Workload]], comparison: Comparison, ceilings: Ceilings) -> Iterator[Row | str]:
     """Rows of ours and of every peer that can take the calls; a line of text where one is wrong and so not timed.
 
     workloads: each with the name of its queries.
     """
     for label, workload in workloads:
-        inputs = workload.inputs(run.device)
+        inputs = workload.inputs(comparison.device)
         grad_out = torch.randn(inputs.points.offsets.shape[:3] + inputs.value.shape[3:])
-        grad_out = grad_out.to(run.device, workload.dtype)
+        grad_out = grad_out.to(comparison.device, workload.dtype)
         right = {}
-        for name, found in _checked(inputs, grad_out, run):
+        for name, found in _checked(inputs, grad_out, comparison):
             limit = TOLERANCE[workload.dtype] if name == OURS else PEER_TOLERANCE
-            if isinstance(found, Errors) and found.worst <= limit:
+            if isinstance(found, Errors) and max(found) <= limit:
                 right[name] = found
             else:
-                what = f"is off by {found.worst:.1e} (relative RMS)" if isinstance(found, Errors) else f"fails: {found}"
+                what = f"is off by {max(found):.1e} (relative RMS)" if isinstance(found, Errors) else f"fails: {found}"
                 yield f"{name} {what} on {label} {workload.regime}: not timed"
-        for passes in run.passes:
-            steps = _steps(right, passes, inputs, grad_out, run)
-            yield from _rows(label, workload, passes, steps, right, run, ceilings)
+        for passes in comparison.passes:
+            steps = {name: comparison.step(name, passes, inputs, grad_out) for name in right}
+            yield from _rows(label, workload, passes, steps, right, comparison, ceilings)
 
 
-def _checked(inputs: Inputs, grad_out: Tensor, run: Run) -> Iterator[tuple[str, Errors | str]]:
+def _checked(inputs: Inputs, grad_out: Tensor, comparison: Comparison) -> Iterator[tuple[str, Errors | str]]:
     """Of ours and of each peer that can take the call; of a peer's own exception what it says, which ends that peer's
     rows only. (The exception would keep the graph of the call alive, and no CUDA graph holds a step that begins at the
     leaves of another.)
     """
     expected = reference_results(inputs, grad_out)
-    yield OURS, _beside(training_step(run.attend(OURS), inputs, grad_out.flatten(2))(), expected)
-    for name in run.peers:
+    yield OURS, _beside(comparison.step(OURS, "training", inputs, grad_out)(), expected)
+    for name in comparison.peers:
         if obstacle(name, inputs) is None:
             try:
-                found = _beside(training_step(run.attend(name), inputs, grad_out.flatten(2))(), expected)
+                found = _beside(comparison.step(name, "training", inputs, grad_out)(), expected)
             except Exception as error:
                 found = str(error)
             yield name, found
@@ -151,22 +149,16 @@ def _beside(results: dict[str, Tensor], expected: dict[str, Tensor]) -> Errors:
     return Errors(found.pop("out"), max(found.values()))
 
 
-def _steps(names: Iterable[str], passes: str, inputs: Inputs, grad_out: Tensor, run: Run) -> dict[str, Step]:
-    if passes == "training":
-        return {name: training_step(run.attend(name), inputs, grad_out.flatten(2)) for name in names}
-    return {name: forward_step(run.attend(name), inputs) for name in names}
-
-
 def _rows(
     label: str,
     workload: Workload,
     passes: str,
     steps: dict[str, Step],
     errors: dict[str, Errors],
-    run: Run,
+    comparison: Comparison,
     ceilings: Ceilings,
 ) -> Iterator[Row]:
-    found = side_by_side(steps, run.device, run.rounds)
+    found = side_by_side(steps, comparison.device, comparison.rounds)
     limit = floor_milliseconds(workload.inputs("meta"), passes == "training", ceilings)
     for name, timing in found.items():
         timed = timing.comparable(found[OURS]) if OURS in found else timing.timed
@@ -184,14 +176,9 @@ def _rows(
             limit_ms=limit,
             # of a short kernel noise can leave less of the cold time, a difference, than of the warm one, or nothing
             limit_share=limit / (milliseconds if timing.cold_ms is None else max(timing.cold_ms, timing.warm_ms)),
-            warm_ms=timing.warm_ms,
-            cold_ms=timing.cold_ms,
-            eager_ms=timing.eager_ms,
-            host_us=timing.host_us,
-            peak_mib=timing.peak_mib,
             out_error=errors[name].out,
             grad_error=errors[name].grad,
-            note=timing.note,
+            **asdict(timing),
         )
 
 
