@@ -98,7 +98,7 @@ class DataConfig:
     """A data set in COCO's format, or the embedded one.
 
     name: "shapes" (drawn on first use) or "coco" (any set with COCO JSON files).
-    root: folder of a coco set, in one of the layouts of `litedetr.data.layout`.
+    root: folder of a coco set, in one of the layouts of `litedetr.data.dataset_layout`.
     train_images ... val_annotations: explicit folders and JSON files, relative to `root` where it is given.
     classes: train and evaluate on these category names alone; None takes all.
     num_workers: processes that load images. prefetch: batches that each of them loads in advance.

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from litedetr.data.clock import Clock, untimed
 from litedetr.data.data_config import TransformConfig
-from litedetr.data.images import resized
+from litedetr.data.read_images import resized
+from litedetr.data.stopwatch import Clock, untimed
 
 LONGEST_BEFORE_CROP = 8192  # pixels; DETR knows no limit, and makes 600x1,200,000 pixels of a strip of 1x2000
 

@@ -13,7 +13,7 @@ from litedetr.models import Detector, fold_frozen_norms
 from litedetr.models.linear import Linear
 
 
-def for_inference(model: Detector, device: torch.device, precision: Precision) -> Detector:
+def inference_copy(model: Detector, device: torch.device, precision: Precision) -> Detector:
     """A copy of `model` on `device` in evaluation mode, whose detections under `precision` keep their bits on a CPU.
 
     `model` itself stays as it is. The copy has frozen norms in their convolutions, weights in the dtype and layout that

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
 
-from litedetr.drawing.boxes import LabelledBox, colour_of, draw_boxes
+from litedetr.drawing.draw_boxes import LabelledBox, colour_of, draw_boxes
 
 MIN_SCORE = 0.3
 HEADING, GAP = 16, 6

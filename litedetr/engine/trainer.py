@@ -13,7 +13,7 @@ from litedetr.engine.batches import StepBatches, evaluation_batches, loader_sett
 from litedetr.engine.checkpoint import save_checkpoint
 from litedetr.engine.coco_metrics import Scores, class_table, summary_table
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.evaluator import Evaluation, Evaluator
+from litedetr.engine.evaluation_loop import Evaluation, Evaluator
 from litedetr.engine.loader import LoaderError, MicroBatch, loader_failures_named
 from litedetr.engine.lr_schedule import Timeline, doubts
 from litedetr.engine.optim import set_learning_rate
@@ -45,7 +45,7 @@ class Trainer:
         self.evaluator = Evaluator(data.val, self.val_batches, config.trainer.precision, ranks)
         categories, steps_per_epoch = data.train.categories, self.batches.steps_per_epoch
         self.state = TrainingState.initial(config, categories, steps_per_epoch, ranks.device)
-        notes = [folder.note, self._description(), *data.remarks, *self._crowded(), *self._restore()]
+        notes = [folder.note, self._description(), *data.notes, *self._crowded(), *self._restore()]
         notes += doubts(self.timeline, config.trainer)
         self.train_step = self._build_train_step()
         self.tracker = self._build_tracker(notes)

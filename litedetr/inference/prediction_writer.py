@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litedetr.data import Categories, ImageFiles
-from litedetr.drawing.boxes import draw_boxes, labelled
+from litedetr.drawing.draw_boxes import draw_boxes, labelled_boxes
 from litedetr.faults.files import replacing, writing
-from litedetr.inference.prediction_folder import FILE, Results
+from litedetr.inference.output_folder import FILE, Results
 from litedetr.settings import require
 from litedetr.structures import Detections
 
 if TYPE_CHECKING:
-    from litedetr.inference.batch_prediction import Prediction
+    from litedetr.inference.predict_files import Prediction
 
 LOSSLESS_OR_JPEG = (".png", ".jpg", ".jpeg")  # suffixes that a picture keeps
 JPEG_LIMIT = 65500  # pixels of a side
@@ -25,8 +25,8 @@ class PredictionWriter:
     """Writes pictures as they come, and at the end predictions.json: a data set in COCO's form whose annotations have
     a score, fit to be looked at, corrected or trained on.
 
-    source: what tells it from another one, see `prediction_folder.origin`; empty: unknown. A folder that holds results
-    of the same source has the new ones afterwards; pictures that were drawn before and not again are removed then.
+    source: of `output_folder.absolute_source`; empty: unknown. In a folder with results of the same source the new ones
+    replace them; pictures that were drawn before and not again are removed then.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class PredictionWriter:
                 path.unlink(missing_ok=True)
 
     def _draw(self, prediction: Prediction, name: str) -> None:
-        picture = draw_boxes(prediction.image, labelled(prediction.detections, self.categories))
+        picture = draw_boxes(prediction.image, labelled_boxes(prediction.detections, self.categories))
         target = _picture_name(name, picture.size)
         while target in self._drawn:  # scan.tif beside scan.tif.png
             target = f"{target}.png"

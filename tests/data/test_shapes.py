@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from litedetr.data import Categories, DataConfig, ShapesConfig, TransformConfig, build_datasets
-from litedetr.data import shapes as shapes_module
-from litedetr.data.shape_images import SHAPES, Outline, _Placed, draw_scene
-from litedetr.data.shapes import shapes_root
+from litedetr.data import shapes_dataset as shapes_module
+from litedetr.data.draw_shapes import SHAPES, Outline, _Placed, draw_scene
+from litedetr.data.shapes_dataset import shapes_root
 from litedetr.settings import ConfigError
 
 

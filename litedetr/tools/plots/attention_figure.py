@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from litedetr.tools.plots.samples import Reading, Samples
-from litedetr.tools.plots.style import FONT, describe, level_colour, new_figure, shown, text_colour
+from litedetr.tools.plots.attention_samples import Reading, Samples
+from litedetr.tools.plots.style import FONT, display_name, level_colour, new_figure, set_labels, text_colour
 
 OVERALL, ON_FINEST = 100, 200  # samples drawn of all levels, and of the finest two
 PANEL_WIDTH, PANEL_HEIGHTS, BARS_HEIGHT, TITLE_HEIGHT = 6.0, (3.0, 7.5), 2.9, 1.3  # inches
@@ -40,7 +40,7 @@ def draw_picture(picture: AttentionPicture) -> Figure:
     low, high = PANEL_HEIGHTS
     panel = float(np.clip(PANEL_WIDTH * picture.image.height / picture.image.width, low, high))
     figure = new_figure(2 * PANEL_WIDTH + 0.5, panel + BARS_HEIGHT + TITLE_HEIGHT)
-    title = "\n".join(shown(line, LONGEST_LINE) for line in picture.title.split("\n"))
+    title = "\n".join(display_name(line, LONGEST_LINE) for line in picture.title.split("\n"))
     figure.suptitle(title, fontsize=FONT["title"], x=0.01, ha="left")
     (left, right), (overall, layers) = figure.subplots(2, 2, height_ratios=[panel, BARS_HEIGHT])
     names, samples = picture.reading.level_names, picture.reading.samples
@@ -65,7 +65,7 @@ def _draw_samples(axes: Axes, picture: AttentionPicture, samples: Samples, numbe
     share = chosen.weight.sum() / samples.weight.sum()
     kept = "all" if len(chosen) == len(samples) else f"the {len(chosen)} largest of"
     title = f"{heading}: {kept} {len(samples)} weights, {share:.1%} of their sum"
-    describe(axes, title, x=f"outside the image: {chosen.num_outside}" if chosen.num_outside else "")
+    set_labels(axes, title, x=f"outside the image: {chosen.num_outside}" if chosen.num_outside else "")
 
 
 def _frame(panels: Sequence[Axes], picture: AttentionPicture) -> None:
@@ -118,7 +118,7 @@ def _draw_overall(axes: Axes, reading: Reading) -> None:
         label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
     axes.set_ylim(0, shares.max() * 1.2)
     title, x = "(c) weight by level; it sums to 1", "mean of heads, queries and layers; dotted: equal shares"
-    describe(axes, title, x=x, y="weight")
+    set_labels(axes, title, x=x, y="weight")
 
 
 def _draw_layers(axes: Axes, reading: Reading) -> None:
@@ -131,7 +131,7 @@ def _draw_layers(axes: Axes, reading: Reading) -> None:
         bottom += shares
     axes.set_ylim(0, 1)
     what = "layer" if "\n" not in labels[0] else "layer, and the levels that it updates"
-    describe(axes, "(d) weight by level in each layer", x=what)
+    set_labels(axes, "(d) weight by level in each layer", x=what)
 
 
 def _write_shares(axes: Axes, shares: Sequence[float], bottom: Sequence[float], colour: str) -> None:

@@ -1,0 +1,129 @@
+"""Detections of image files, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from litedetr.data import DataError, ImageFiles, find_images, read_image, read_size, require_workers
+from litedetr.engine.checkpoint import checkpoint_file
+from litedetr.engine.gpu_settings import GpuSettings
+from litedetr.engine.loader import Loader
+from litedetr.engine.run_config import Device, Precision
+from litedetr.inference.output_folder import absolute_source, results_folder, without_drawn_pictures
+from litedetr.inference.prediction_writer import PredictionWriter
+from litedetr.inference.predictor import Predictor, check_limits
+from litedetr.paths import user_path
+from litedetr.settings import typed
+from litedetr.structures import Detections
+
+
+@dataclass(frozen=True)
+@typed
+class PredictConfig:
+    """The settings of conf/predict.yaml, where they are described."""
+
+    checkpoint: str
+    source: str
+    output: str | None = None
+    threshold: float = 0.3
+    max_detections: int = 100
+    pictures: bool = True
+    batch_size: int = 8
+    num_workers: int = 0
+    device: Device = "auto"
+    precision: Precision = "fp32"
+    gpu: GpuSettings = field(default_factory=GpuSettings)
+    cuda_graphs: bool = False
+
+    def __post_init__(self) -> None:
+        check_limits(self.threshold, self.max_detections, self.batch_size)
+        require_workers("num_workers", self.num_workers)
+
+    @property
+    def folder(self) -> Path:
+        """Where results go: beside the checkpoint, a folder for each source, unless `output` says otherwise."""
+        if self.output:
+            return user_path(self.output)
+        return results_folder(checkpoint_file(self.checkpoint).parent / "predictions", self.source)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in an image file; `image` is upright RGB, in whose pixels the boxes are."""
+
+    path: Path
+    image: Image.Image
+    detections: Detections
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that is no image, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image file as read, and as the detector takes it."""
+
+    path: Path
+    image: Image.Image
+    pixels: Tensor
+
+
+class FileDataset(Dataset[Prepared | Unreadable]):
+    """Image files as the detector of `predictor` takes them."""
+
+    def __init__(self, paths: Sequence[Path], predictor: Predictor) -> None:
+        self.paths, self.prepare = paths, predictor.preparation
+
+    def __getitem__(self, index: int) -> Prepared | Unreadable:
+        path = self.paths[index]
+        try:
+            image = read_image(path)
+        except DataError as error:
+            return Unreadable(path, str(error))
+        return Prepared(path, image, self.prepare(image))
+
+
+def predict_files(predictor: Predictor, files: ImageFiles, config: PredictConfig) -> Iterator[Prediction | Unreadable]:
+    """One for each file, batch by batch: images that are resized to the same size go together."""
+    sizes: dict[Path, tuple[int, int]] = {}
+    for path in files.paths:
+        try:
+            sizes[path] = read_size(path)
+        except DataError as error:
+            yield Unreadable(path, str(error))
+    paths = list(sizes)
+    batches = predictor.batches([sizes[path] for path in paths], config.batch_size)
+    with Loader(FileDataset(paths, predictor), batches, config.num_workers, list) as loader:
+        for batch in loader:
+            yield from (item for item in batch if isinstance(item, Unreadable))
+            yield from _predict_batch(predictor, [item for item in batch if isinstance(item, Prepared)], config)
+
+
+def _predict_batch(predictor: Predictor, batch: list[Prepared], config: PredictConfig) -> Iterator[Prediction]:
+    if not batch:
+        return
+    found = predictor.detect([item.pixels for item in batch], [item.image.size[::-1] for item in batch])
+    for item, detections in zip(batch, found, strict=True):
+        kept = detections.above(config.threshold).best(config.max_detections)
+        yield Prediction(item.path, item.image, kept)
+
+
+def open_prediction(config: PredictConfig) -> tuple[Predictor, ImageFiles, PredictionWriter]:
+    """Everything that can be wrong with the settings is found here, before any image is worked on."""
+    files, folder = find_images(config.source), config.folder
+    if not user_path(config.source).is_file():
+        files = without_drawn_pictures(files, folder)
+    predictor = Predictor.load(config.checkpoint, config.device, config.precision, config.cuda_graphs)
+    source = absolute_source(config.source)
+    return predictor, files, PredictionWriter(folder, files, predictor.categories, config.pictures, source)
