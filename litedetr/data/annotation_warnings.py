@@ -1,44 +1,32 @@
-"""What in a split's annotations would train to nothing without an error: told at the start, with an example."""
+"""Warnings about annotations that would train to nothing without an error, each with an example."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
 
 from litedetr.data.categories import Categories
 from litedetr.data.coco_json import CocoJson, annotation_name, is_ignored
 
-MANY = 0.05  # share of a split's boxes from which on they are told of
+MANY = 0.05  # least share of a split's boxes for a warning
 SLACK = 2  # pixels that a box may stick out of its image, as where sides were counted from 1 or rounded
 NUM_SHOWN = 5  # names of classes
 
 
-@dataclass(frozen=True)
-class _Objects:
-    """names: of the annotations that are learned, for messages. boxes: (N, 4) xywh; sizes: (N, 2), width and height."""
-
-    names: list[str]
-    boxes: np.ndarray
-    sizes: np.ndarray
-
-
 def annotation_warnings(coco: CocoJson, categories: Categories) -> list[str]:
-    """One line for each thing that is odd with the objects of `categories` in `coco`; none for a proper data set."""
+    """A line for each thing that looks wrong with the objects of `categories` in `coco`."""
     known = set(categories.ids)
     mine = [(number, a) for number, a in enumerate(coco.annotations) if a["category_id"] in known]
     learned = [(number, a) for number, a in mine if not is_ignored(a)]
     if not learned:
         return [f"warning: {coco.path}: {_why_none(coco, mine, categories)}: nothing can be learned or scored"]
     size_of = {image["id"]: (image["width"], image["height"]) for image in coco.images}
-    objects = _Objects(
-        [annotation_name(a, number) for number, a in learned],
-        np.array([a["bbox"] for _, a in learned], dtype=np.float64),
-        np.array([size_of[a["image_id"]] for _, a in learned], dtype=np.float64),
-    )
+    names = [annotation_name(a, number) for number, a in learned]
+    boxes = np.array([a["bbox"] for _, a in learned], dtype=np.float64)
+    sizes = np.array([size_of[a["image_id"]] for _, a in learned], dtype=np.float64)
     counts, ignored = (Counter(a["category_id"] for _, a in mine if is_ignored(a) == flag) for flag in (False, True))
-    lines = [*_box_warnings(objects), *_class_warnings(counts, ignored, categories)]
+    lines = [*_box_warnings(names, boxes, sizes), *_class_warnings(counts, ignored, categories)]
     return [f"warning: {coco.path}: {line}" for line in lines]
 
 
@@ -48,18 +36,20 @@ def _why_none(coco: CocoJson, mine: list, categories: Categories) -> str:
         return f"all {len(mine)} objects are marked iscrowd or ignore, the first is {first}"
     if coco.annotations:
         first = annotation_name(coco.annotations[0], 0)
-        return (
-            f"none of {len(coco.annotations)} objects is of the classes {_few(categories.names)}, the first is {first}"
-        )
+        classes = _few(categories.names)
+        return f"none of {len(coco.annotations)} objects is of the classes {classes}, the first is {first}"
     return f"its {len(coco.images)} images have no objects"
 
 
-def _box_warnings(objects: _Objects) -> list[str]:
-    """At most one thing is said of a box, what is most likely wrong first."""
-    x, y, width, height = objects.boxes.T
-    right, bottom = objects.sizes.T
+def _box_warnings(names: list[str], boxes: np.ndarray, sizes: np.ndarray) -> list[str]:
+    """At most one warning for a box, what is most likely wrong first.
+
+    names: of N annotations, for messages. boxes: (N, 4) xywh. sizes: (N, 2), width and height of their images.
+    """
+    x, y, width, height = boxes.T
+    right, bottom = sizes.T
     solid = (width > 0) & (height > 0)
-    relative = solid & (objects.boxes >= 0).all(axis=1) & (objects.boxes <= 1.01).all(axis=1)  # corners and centres too
+    relative = solid & ((boxes >= 0) & (boxes <= 1.01)).all(axis=1)  # corners and centres too
     outside = solid & ((x >= right) | (y >= bottom) | (x + width <= 0) | (y + height <= 0))
     beyond = (x < -SLACK) | (y < -SLACK) | (x + width > right + SLACK) | (y + height > bottom + SLACK)
     tiny = solid & ~relative & ~outside & ((width < 1) | (height < 1))
@@ -75,9 +65,8 @@ def _box_warnings(objects: _Objects) -> list[str]:
         f"stick out of their image and are clipped{reason}": beyond & ~outside,
         "are less than a pixel wide or high": tiny,
     }
-    total = len(objects.names)
     return [
-        f"{int(odd.sum())} of {total} boxes {what}, the first is {objects.names[int(odd.argmax())]}"
+        f"{odd.sum()} of {len(names)} boxes {what}, the first is {names[odd.argmax()]}"
         for what, odd in kinds.items()
         if _is_many(odd)
     ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from litedetr.data.dataset_layout import SplitFiles
 from litedetr.data.epoch_sampler import Sample, SampleKey
 from litedetr.data.errors import DataError
 from litedetr.data.read_images import read_image, to_pixels
-from litedetr.data.stopwatch import Clock, untimed
+from litedetr.data.stopwatch import Clock
 from litedetr.data.transforms import LabelledImage, augment, for_evaluation
 from litedetr.structures import Target
 
@@ -33,7 +34,7 @@ class CocoDetection(Dataset[Sample]):
     """One split, indexed by SampleKey (a plain int means epoch 0).
 
     files: image folder and JSON; both are checked here, whole, and DataError names what is wrong.
-    training: augment, with randomness from (seed, epoch, index) alone; otherwise only resize.
+    training: augment, with randomness from (seed, epoch, index) only; otherwise only resize.
     categories: of the training set, which this split's must fit; None takes those of the JSON.
     classes: restrict to these category names.
     """
@@ -79,7 +80,7 @@ class CocoDetection(Dataset[Sample]):
     def __getitem__(self, key: SampleKey | int) -> Sample:
         return self.sample(key)
 
-    def sample(self, key: SampleKey | int, clock: Clock = untimed) -> Sample:
+    def sample(self, key: SampleKey | int, clock: Clock = nullcontext) -> Sample:
         """The item of `key`. clock: gets the steps `decode`, `augment` and `resize`."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         with clock("decode"):
@@ -130,31 +131,27 @@ class CocoDetection(Dataset[Sample]):
 def coco_ground_truth(annotations: Path, categories: Categories) -> COCO:
     """For pycocotools, of a COCO JSON: every image, the objects of `categories`, crowds included.
 
-    Annotation ids are renumbered from 1: COCOeval takes a match with the id 0 for no match.
     A missing iscrowd counts as 0, a missing area as the box's, and `ignore: 1` as a crowd.
     """
     source = CocoJson.read(annotations)
     known = set(categories.ids)
     kept = [a for a in source.annotations if a["category_id"] in known]
-    truth = COCO()
-    truth.dataset = {
-        "info": {},
-        "images": [{name: image[name] for name in ("id", "file_name", "width", "height")} for image in source.images],
-        "categories": [{"id": i, "name": n} for n, i in zip(categories.names, categories.ids, strict=True)],
-        "annotations": [_ground_truth(annotation, number) for number, annotation in enumerate(kept, start=1)],
-    }
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth.createIndex()
-    return truth
+    images = [{name: image[name] for name in ("id", "file_name", "width", "height")} for image in source.images]
+    names = [{"id": i, "name": n} for n, i in zip(categories.names, categories.ids, strict=True)]
+    return indexed_coco(images, names, map(_ground_truth, kept))
 
 
-def _ground_truth(annotation: dict[str, Any], number: int) -> dict[str, Any]:
+def _ground_truth(annotation: Mapping[str, Any]) -> dict[str, Any]:
     _, _, width, height = annotation["bbox"]
-    return {
-        "id": number,
-        "image_id": annotation["image_id"],
-        "category_id": annotation["category_id"],
-        "bbox": annotation["bbox"],
-        "area": annotation.get("area", width * height),
-        "iscrowd": int(is_ignored(annotation)),
-    }
+    area, crowd = annotation.get("area", width * height), int(is_ignored(annotation))
+    return {name: annotation[name] for name in ("image_id", "category_id", "bbox")} | {"area": area, "iscrowd": crowd}
+
+
+def indexed_coco(images: list[dict], categories: list[dict], annotations: Iterable[dict[str, Any]]) -> COCO:
+    """For pycocotools, of such entries. Annotations get ids from 1: COCOeval takes a match with the id 0 for none."""
+    coco = COCO()
+    numbered = [{"id": number} | entry for number, entry in enumerate(annotations, start=1)]
+    coco.dataset = {"info": {}, "images": images, "categories": categories, "annotations": numbered}
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        coco.createIndex()
+    return coco

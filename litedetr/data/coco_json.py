@@ -76,7 +76,8 @@ class CocoJson:
         owners = np.array([position[a["image_id"]] for a in kept], dtype=np.int64)
         labels = np.array([label_of[a["category_id"]] for a in kept], dtype=np.int64)
         sizes = np.array([(image["height"], image["width"]) for image in self.images], dtype=np.int32)
-        boxes = _clipped_xyxy(np.array([a["bbox"] for a in kept], dtype=np.float64).reshape(-1, 4), sizes[owners])
+        xy, wh = np.hsplit(np.array([a["bbox"] for a in kept], dtype=np.float64).reshape(-1, 4), 2)
+        boxes = np.hstack([xy, xy + wh]).clip(0, np.tile(sizes[owners, ::-1], 2)).astype(np.float32)
         solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         return ImageTable(
             ids=np.array([image["id"] for image in self.images], dtype=np.int64),
@@ -101,14 +102,8 @@ class CocoJson:
 
 
 def read_categories(path: Path) -> Categories:
-    """The categories of a COCO JSON; DataError where it is none."""
+    """The categories of a COCO JSON; DataError if it is none."""
     return Categories.from_coco(CocoJson.read(path).categories)
-
-
-def _clipped_xyxy(xywh: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    limit = np.concatenate([sizes[:, ::-1], sizes[:, ::-1]], axis=1)
-    corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-    return corners.clip(0, limit).astype(np.float32)
 
 
 def _load(path: Path) -> Any:

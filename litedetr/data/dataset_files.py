@@ -6,11 +6,12 @@ import difflib
 import os
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, takewhile
+from os.path import isdir, isfile, islink
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
@@ -49,9 +50,10 @@ def find_files(folder: Path, names: Sequence[str], source: Path) -> FoundFiles:
             f"{source}: {len(lost)} of its {len(names)} images are not in {folder}, "
             f"the first is {folder / lost[0]}{matches.hint(lost[0])}"
         )
-    twice = _claimed_twice(resolved)
-    if twice:
-        raise DataError(f"{source}: {twice[0]!r} and {twice[1]!r} would both be {folder / resolved[twice[0]]}")
+    for file, number in Counter(resolved.values()).items():
+        if number > 1:
+            first, second = [name for name in resolved if resolved[name] == file][:2]
+            raise DataError(f"{source}: {first!r} and {second!r} would both be {folder / file}")
     files = f"{len(missing)} file names were" if len(missing) > 1 else "1 file name was"
     first = f"{missing[0]!r} to {resolved[missing[0]]!r}"
     note = f"{source}: {files} matched to files of other spelling, the first {first}"
@@ -95,19 +97,14 @@ def _are_there(folder: Path, names: Sequence[str]) -> list[bool]:
 
 
 def _listing(folder: Path) -> set[str]:
-    """Names of all files; none where there is no such folder, or can be none of such a name."""
-    if not os.path.isdir(folder):
+    """Names of all files, also behind links; none if there is no such folder, or can be none of such a name."""
+    if not isdir(folder):
         return set()
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if _is_file(entry)}
+            return {entry.name for entry in entries if entry.is_file(follow_symlinks=False) or isfile(entry.path)}
     except OSError as error:
         raise DataError(f"{folder}: the folder cannot be listed: {error}") from error
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Links are followed: one that leads nowhere is no file."""
-    return entry.is_file(follow_symlinks=False) or (entry.is_symlink() and os.path.isfile(entry.path))
 
 
 class _Matches:
@@ -117,9 +114,11 @@ class _Matches:
         self.folder = folder
         self.files: dict[str, list[str]] = defaultdict(list)
         own = {Path(os.path.relpath(folder / name, folder)).as_posix() for name in taken}
-        for name in sorted(set(_walk(folder)) - own):
+        for name in sorted({path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - own):
             self.files[_plain(name)].append(name)
-        self.shared = _shared_folders(names)
+        folders = [_plain(name).split("/")[:-1] for name in names]
+        levels = takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))
+        self.shared = len(list(levels))  # leading folders that all names have in common
 
     def only_file(self, name: str) -> str | None:
         files = self._answers(name)
@@ -127,8 +126,8 @@ class _Matches:
 
     def hint(self, name: str) -> str:
         """In brackets, what may have been meant."""
-        path, files = self.folder / name, self._answers(name)
-        if _is_link(path):
+        files = self._answers(name)
+        if islink(self.folder / name):
             return " (a link to nowhere)"
         if files:
             return f" (several files answer to it: {', '.join(files[:3])})"
@@ -141,21 +140,6 @@ class _Matches:
     def _answers(self, name: str) -> list[str]:
         spellings = _spellings(name, self.folder, self.shared)
         return sorted({file for spelling in spellings for file in self.files.get(spelling, ())})
-
-
-def _is_link(path: Path) -> bool:
-    try:
-        return path.is_symlink()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
-
-
-def _walk(folder: Path) -> Iterator[str]:
-    for parent, _, files in os.walk(folder):
-        for file in files:
-            path = Path(parent, file)
-            if path.is_file():
-                yield path.relative_to(folder).as_posix()
 
 
 def _plain(name: str) -> str:
@@ -175,19 +159,3 @@ def _spellings(name: str, folder: Path, shared: int) -> set[str]:
     if _ABSOLUTE.match(name):
         dropped |= set(range(1, len(parts)))
     return {plain} | {"/".join(parts[count:]) for count in dropped}
-
-
-def _shared_folders(names: Sequence[str]) -> int:
-    """How many leading folders all names have in common."""
-    folders = [_plain(name).split("/")[:-1] for name in names]
-    return sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False)))
-
-
-def _claimed_twice(resolved: dict[str, str]) -> tuple[str, str] | None:
-    """Two names that would have the same file."""
-    first: dict[str, str] = {}
-    for name, file in resolved.items():
-        if file in first:
-            return first[file], name
-        first[file] = name
-    return None

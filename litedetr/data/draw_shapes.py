@@ -3,7 +3,7 @@
 Colour is a hint, not an answer: one shape in five has any colour. Each class has a neighbour that it is easily
 taken for, so that a detector has to look at shape:
 
-- circle and ring share their outline and differ by the hole alone;
+- circle and ring share their outline and differ only by the hole;
 - square and triangle, both a little tilted, share a flat base and straight edges and differ by what is above it;
 - star has corners like both, and a small one looks like a circle.
 """
@@ -126,7 +126,12 @@ class _Placed:
             mask = outline.mask((float(centre[0]), float(centre[1])), self._canvas.size)
             coverage = np.asarray(mask, dtype=np.float64) / 255
             if self._leaves_enough(coverage):
-                self._add(shape, box, mask, coverage, coverage.sum() / share, rng)
+                below = coverage.ravel() @ np.asarray(self._canvas, dtype=np.float64).reshape(-1, 3) / coverage.sum()
+                self._canvas.paste(_colour(shape, below, rng), mask=mask)
+                self._visible = [*(visible * (1 - coverage) for visible in self._visible), coverage]
+                self._areas.append(coverage.sum() / share)
+                self.shapes.append(shape)
+                self.boxes.append(box)
                 return
 
     def _leaves_enough(self, coverage: np.ndarray) -> bool:
@@ -134,24 +139,6 @@ class _Placed:
             np.vdot(visible, 1 - coverage) >= _LEAST_VISIBLE * full
             for visible, full in zip(self._visible, self._areas, strict=True)
         )
-
-    def _add(
-        self,
-        shape: str,
-        box: np.ndarray,
-        mask: Image.Image,
-        coverage: np.ndarray,
-        full: float,
-        rng: np.random.Generator,
-    ) -> None:
-        pixels = np.asarray(self._canvas, dtype=np.float64)
-        below = coverage.ravel() @ pixels.reshape(-1, 3) / coverage.sum()
-        self._canvas.paste(_colour(shape, below, rng), mask=mask)
-        self._visible = [visible * (1 - coverage) for visible in self._visible]
-        self._visible.append(coverage)
-        self._areas.append(full)
-        self.shapes.append(shape)
-        self.boxes.append(box)
 
 
 def _unit_polygon(shape: str) -> np.ndarray:
@@ -184,9 +171,8 @@ def _colour(shape: str, below: np.ndarray, rng: np.random.Generator) -> tuple[in
 def _background(rng: np.random.Generator, width: int, height: int) -> Image.Image:
     """A gradient between two pale colours, low-frequency noise over it, and a few lines that are no object."""
     colours = rng.integers(30, 226, size=(2, 3)).astype(np.float32)
-    first, second = colours.mean(axis=1, keepdims=True) + _BACKGROUND_SATURATION * (
-        colours - colours.mean(axis=1, keepdims=True)
-    )
+    grey = colours.mean(axis=1, keepdims=True)
+    first, second = grey + _BACKGROUND_SATURATION * (colours - grey)
     angle = rng.uniform(0, 2 * math.pi)
     y, x = np.linspace(0, 1, height, dtype=np.float32)[:, None], np.linspace(0, 1, width, dtype=np.float32)
     ramp = ((x - 0.5) * math.cos(angle) + (y - 0.5) * math.sin(angle)) / math.sqrt(2) + 0.5

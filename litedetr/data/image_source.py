@@ -33,14 +33,17 @@ class ImageFiles:
 
 def find_images(source: str) -> ImageFiles:
     """The images that `source` means: a file, the image files of a folder (not of its sub-folders), or what a pattern
-    finds, `photos/**/*.jpg` for all sub-folders. DataError where there are none; a warning counts the files that need a
+    finds, `photos/**/*.jpg` for all sub-folders. DataError if there are none; a warning counts the files that need a
     plugin of Pillow that is not there.
     """
     path = user_path(source)
     if path.is_dir():
         return ImageFiles(path, _in_order(_images(path.iterdir()), source))
     if path.is_file():
-        return ImageFiles(path.parent, _in_order([_not_a_video(path)], source))
+        if path.suffix.lower() in VIDEOS:
+            expected, advice = "an image or a folder of a video's frames", f"ffmpeg -i {path} frames/%06d.jpg makes one"
+            raise DataError(f"source: expected {expected}, got the video {path}; {advice}")
+        return ImageFiles(path.parent, (path,))
     if has_magic(str(path)):
         paths = _in_order(_images(map(Path, glob(str(path), recursive=True))), source)
         return ImageFiles(Path(os.path.commonpath([file.parent for file in paths])), paths)
@@ -68,10 +71,3 @@ def _images(paths: Iterable[Path]) -> list[Path]:
         _log.warning(warning)
     suffixes = image_suffixes()
     return [path for path in shown if path.suffix.lower() in suffixes]
-
-
-def _not_a_video(path: Path) -> Path:
-    if path.suffix.lower() in VIDEOS:
-        advice = f"ffmpeg -i {path} frames/%06d.jpg makes one"
-        raise DataError(f"source: expected an image or a folder of a video's frames, got the video {path}; {advice}")
-    return path

@@ -64,14 +64,13 @@ def _publish(draft: Path, root: Path) -> None:
 
 
 def _fingerprint(config: ShapesConfig) -> str:
-    settings = dataclasses.asdict(config)
-    del settings["cache"]
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name != "cache"}
     key = json.dumps([_DRAWING_VERSION, settings], sort_keys=True)
     return hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
 def _write_split(root: Path, split: str, stream: int, num_images: int, config: ShapesConfig) -> None:
-    """Image i of a split depends on (seed, split, i) alone, so a larger set begins with the smaller one."""
+    """Image i of a split depends on (seed, split, i) only, so a larger set begins with the smaller one."""
     folder = root / split
     folder.mkdir()
     images: list[dict[str, Any]] = []
@@ -81,11 +80,12 @@ def _write_split(root: Path, split: str, stream: int, num_images: int, config: S
         scene = draw_scene(np.random.default_rng(sequence), (config.min_side, config.max_side), config.max_objects)
         file_name = f"{image_id:06d}.jpg"
         scene.image.save(folder / file_name, quality=92)
-        images.append(
-            {"id": image_id, "file_name": file_name, "width": scene.image.width, "height": scene.image.height}
-        )
+        width, height = scene.image.size
+        images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
         annotations += _annotations(scene, image_id, first_id=len(annotations) + 1)
-    content = {"images": images, "annotations": annotations, "categories": _categories()}
+    pairs = zip(SHAPES, _CATEGORY_IDS, strict=True)
+    categories = [{"id": category_id, "name": name, "supercategory": "shape"} for name, category_id in pairs]
+    content = {"images": images, "annotations": annotations, "categories": categories}
     (root / "annotations").mkdir(exist_ok=True)
     (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content), encoding="utf-8")
 
@@ -104,8 +104,3 @@ def _annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, A
         }
         for number, (shape, (x1, y1, x2, y2)) in enumerate(zip(scene.shapes, scene.boxes.tolist(), strict=True))
     ]
-
-
-def _categories() -> list[dict[str, Any]]:
-    pairs = zip(SHAPES, _CATEGORY_IDS, strict=True)
-    return [{"id": category_id, "name": name, "supercategory": "shape"} for name, category_id in pairs]

@@ -6,6 +6,7 @@ The random ones draw from the generator that they are handed and from nothing el
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from litedetr.data.data_config import TransformConfig
 from litedetr.data.read_images import resized
-from litedetr.data.stopwatch import Clock, untimed
+from litedetr.data.stopwatch import Clock
 
 LONGEST_BEFORE_CROP = 8192  # pixels; DETR knows no limit, and makes 600x1,200,000 pixels of a strip of 1x2000
 
@@ -35,7 +36,7 @@ class LabelledImage:
 
 
 def augment(
-    item: LabelledImage, config: TransformConfig, rng: np.random.Generator, clock: Clock = untimed
+    item: LabelledImage, config: TransformConfig, rng: np.random.Generator, clock: Clock = nullcontext
 ) -> LabelledImage:
     """Random flip, random crop, random scale. clock: gets the steps `augment` and `resize`."""
     with clock("augment"):
@@ -79,9 +80,9 @@ def _resized(item: LabelledImage, new: tuple[int, int]) -> LabelledImage:
 
 
 def resized_size(size: tuple[int, int], side: int, max_side: int | None = None) -> tuple[int, int]:
-    """(width, height) with the shortest side `side`, less where the longest would exceed `max_side`.
+    """(width, height) with the shortest side `side`, less if the longest would exceed `max_side`.
 
-    Rounds as DETR does, but for very long images, which rounding there takes a few pixels beyond the cap.
+    Rounds as DETR does, except for very long images: DETR's rounding takes them a few pixels beyond the cap.
     """
     shortest, longest = min(size), max(size)
     if max_side is not None and longest / shortest * side > max_side:
