@@ -8,7 +8,7 @@ Levels run from high resolution to low: index 0 has stride 8 (S4 in the paper), 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -206,9 +206,9 @@ class FeaturePyramid:
     """Tokens of all levels, flattened and concatenated from high resolution to low.
 
     tokens, position: (B, S, C); position holds the image position and the level embedding.
-    valid_sizes: (B, L, 2) int64, the unpadded (height, width) of each level; None where nothing is padded.
+    valid_sizes: (B, L, 2) int64, the unpadded (height, width) of each level; None if nothing is padded.
     valid_ratios: (B, L, 2), valid (width, height) over the level's (W_l, H_l).
-    padding_mask: (B, S) bool, True on padding; None where nothing is padded.
+    padding_mask: (B, S) bool, True on padding; None if nothing is padded.
     shapes: ((H_0, W_0), ...), Python ints; symbols while the detector is exported.
     """
 
@@ -228,7 +228,7 @@ class FeaturePyramid:
         return replace(self, tokens=tokens)
 
     def from_level(self, first: int) -> FeaturePyramid:
-        """The pyramid of the levels [first, L) alone."""
+        """The pyramid of only the levels [first, L)."""
         start = sum(self.level_sizes[:first])
         return FeaturePyramid(
             tokens=self.tokens[:, start:],
@@ -311,7 +311,7 @@ class DenoisingOutput:
 
 @dataclass(frozen=True)
 class OneToManyQueries:
-    """Queries of training alone, matched to every object `num_repeats` times (H-DETR)."""
+    """Queries for training only, matched to every object `num_repeats` times (H-DETR)."""
 
     queries: Queries
     num_repeats: int
@@ -372,6 +372,12 @@ class Detections:
         limits = self.boxes.new_tensor(size[::-1] * 2)
         boxes = self.boxes.clamp(min=0).minimum(limits)
         return replace(self, boxes=boxes)._where((boxes[:, 2:] > boxes[:, :2]).all(1))
+
+    def rows(self) -> Iterator[tuple[tuple[float, float, float, float], int, float]]:
+        """((x, y, width, height), label, score) of each detection, as Python's numbers."""
+        columns = (self.boxes.tolist(), self.labels.tolist(), self.scores.tolist())
+        for (x1, y1, x2, y2), label, score in zip(*columns, strict=True):
+            yield (x1, y1, x2 - x1, y2 - y1), label, score
 
     def _where(self, index: Tensor | slice) -> Detections:
         return Detections(self.scores[index], self.labels[index], self.boxes[index])

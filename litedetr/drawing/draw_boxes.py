@@ -32,10 +32,9 @@ class LabelledBox:
 
 def labelled_boxes(detections: Detections, categories: Categories) -> list[LabelledBox]:
     """Names and scores of detections, worst first, so that the best are drawn on top."""
-    found = zip(detections.boxes.tolist(), detections.labels.tolist(), detections.scores.tolist(), strict=True)
     boxes = [
-        LabelledBox((x1, y1, x2 - x1, y2 - y1), f"{categories.names[label]} {score:.2f}", colour_of(label))
-        for (x1, y1, x2, y2), label, score in found
+        LabelledBox(bbox, f"{categories.names[label]} {score:.2f}", colour_of(label))
+        for bbox, label, score in detections.rows()
     ]
     return boxes[::-1]
 

@@ -1,9 +1,9 @@
-"""From a model and a validation set to detections and scores, over all ranks."""
+"""The evaluation loop: a model and a validation set to detections and scores, over all ranks."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +46,11 @@ class Evaluator:
         training = model.training
         model.eval()
         rows = [np.empty(0, DETECTION)]
-        for batch_rows in self._detect(model):
-            rows.extend(batch_rows)
+        for images, targets in self.batches:
+            sizes = [target.original_size for target in targets.items]
+            on_device = images.to(self.ranks.device, non_blocking=True)
+            found = detect(model, on_device, sizes, self.precision)
+            rows += [as_rows(*pair, self.categories) for pair in zip(targets.items, found, strict=True)]
             after_batch()
         model.train(training)
         gathered = self.ranks.gather_to_main(np.concatenate(rows))
@@ -56,13 +59,6 @@ class Evaluator:
         detections = np.concatenate(gathered)
         scores = coco_scores(self.ground_truth, detections, self.categories)
         return Evaluation(scores, detections, self.ground_truth)
-
-    def _detect(self, model: nn.Module) -> Iterator[list[np.ndarray]]:
-        for images, targets in self.batches:
-            sizes = [target.original_size for target in targets.items]
-            on_device = images.to(self.ranks.device, non_blocking=True)
-            found = detect(model, on_device, sizes, self.precision)
-            yield [as_rows(*pair, self.categories) for pair in zip(targets.items, found, strict=True)]
 
 
 def as_rows(target: Target, detections: Detections, categories: Categories) -> np.ndarray:
@@ -83,7 +79,7 @@ def write_detections(path: Path, detections: np.ndarray) -> None:
 
 
 def read_detections(path: Path) -> np.ndarray:
-    """A DETECTION array of a file in COCO's result format; ValueError where it is none."""
+    """A DETECTION array of a file in COCO's result format; ValueError if it is none."""
     try:
         entries = json.loads(path.read_bytes())
         rows = [tuple(tuple(e[name]) if name == "bbox" else e[name] for name in DETECTION.names) for e in entries]

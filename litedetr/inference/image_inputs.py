@@ -1,4 +1,4 @@
-"""Images as people have them in Python, of any kind: their sizes first, their RGB pixels when they are needed."""
+"""Images of any kind that Python programs have: their sizes first, their RGB pixels when they are needed."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|data:")  # a Windows drive (C:)
 
 @dataclass(frozen=True)
 class ImageInput:
-    """An image that was given. size: (height, width), upright. read: its RGB pixels, anew at each call."""
+    """An image whose pixels are read later."""
 
-    size: tuple[int, int]
-    read: Callable[[], Image.Image]
+    size: tuple[int, int]  # (height, width), upright
+    read: Callable[[], Image.Image]  # its RGB pixels, anew at each call
 
 
 def as_iterable(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
@@ -39,7 +39,7 @@ def as_iterable(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
         isinstance(images, (Image.Image, str, os.PathLike, bytes, bytearray, memoryview, Mapping))
         or (isinstance(images, (np.ndarray, Tensor)) and images.ndim <= 3)
         or hasattr(images, "read")
-        or not isinstance(images, Iterable)  # no image either, which `as_image_input` tells
+        or not isinstance(images, Iterable)  # not an image: `as_image_input` says so
     )
     return [images] if is_one else images
 
@@ -47,7 +47,7 @@ def as_iterable(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
 def as_image_input(image: Picture, number: int) -> ImageInput:
     """Image `number` of those that `Predictor.predict` takes.
 
-    ValueError where it is none; what is wrong with its pixels shows only when they are read.
+    ValueError if it is none; what is wrong with its pixels shows only when they are read.
     """
     name = f"images[{number}]"
     if isinstance(image, (str, os.PathLike)):
@@ -78,9 +78,8 @@ def _path(image: str | os.PathLike, name: str) -> Path:
     except (OSError, ValueError) as error:  # longer than any path, or with a null character
         raise ValueError(f"{name}: expected the path of an image, got {shown!r} ({error.args[-1]})") from error
     if is_folder:
-        raise ValueError(
-            f"{name}: expected an image file, got the folder {shown}; sorted(path.iterdir()) lists its files"
-        )
+        advice = "sorted(path.iterdir()) lists its files"
+        raise ValueError(f"{name}: expected an image file, got the folder {shown}; {advice}")
     return path
 
 
@@ -138,9 +137,8 @@ def _from_pillow(image: Image.Image, name: str) -> ImageInput:
 
 def _from_tensor(image: Tensor, name: str) -> ImageInput:
     if image.layout != torch.strided or image.is_meta or image.is_quantized or isinstance(image, MaskedTensor):
-        got = (
-            "a MaskedTensor" if isinstance(image, MaskedTensor) else f"{image.layout}, {image.dtype} on {image.device}"
-        )
+        masked = isinstance(image, MaskedTensor)
+        got = "a MaskedTensor" if masked else f"{image.layout}, {image.dtype} on {image.device}"
         raise ValueError(f"{name}: expected a dense tensor of plain values, got {got}")
     channels_last = image.detach().movedim(0, -1) if image.ndim == 3 else image.detach()
     size = _size(channels_last.shape, name, "a tensor (3, H, W), (1, H, W) or (H, W)", tuple(image.shape))

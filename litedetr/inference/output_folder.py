@@ -1,4 +1,4 @@
-"""Which folder the results of a source go to, and which pictures an earlier prediction drew."""
+"""The output folder of predictions: which one a source gets, and which pictures in it were drawn by predictions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Results:
 
     @classmethod
     def of(cls, folder: Path) -> Results | None:
-        """None where the folder holds no predictions.json, or that of another program."""
+        """None if the folder holds no predictions.json, or that of another program."""
         path = folder / FILE
         if not path.is_file():
             return None
@@ -53,7 +53,7 @@ def absolute_source(source: str) -> str:
 
 
 def results_folder(parent: Path, source: str) -> Path:
-    """The folder of a source below `parent`: of the source's name or, where another source of that name has its results
+    """The folder of a source below `parent`: of the source's name or, if another source of that name has its results
     there, with eight digits that belong to this source.
     """
     path = user_path(absolute_source(source))
@@ -75,8 +75,8 @@ def _is_free(folder: Path, source: str) -> bool:
 
 def without_drawn_pictures(files: ImageFiles, output: Path) -> ImageFiles:
     """`files` without the pictures of predictions: those that a predictions.json in a folder above them names, and all
-    below `output` if it holds such a file. A warning gives their number; DataError where nothing else is left,
-    ConfigError where pictures would be drawn among other files of the source.
+    below `output` if it holds such a file. A warning gives their number; DataError if nothing else is left,
+    ConfigError if pictures would be drawn among other files of the source.
     """
     output = output.resolve()
     output_is_inside = files.folder.resolve() in output.parents
@@ -94,7 +94,7 @@ def without_drawn_pictures(files: ImageFiles, output: Path) -> ImageFiles:
         below_output = output_is_inside and output in path.parents
         expected = "a folder without images of the source, which pictures of others could overwrite"
         require(output_is_ours or not below_output, "output", expected, f"{output}, which holds {path.name}")
-        return below_output  # as a run that was killed leaves them: nothing names them
+        return below_output  # as a prediction that was killed leaves them: nothing names them
 
     kept = tuple(path for path in files.paths if not is_picture(path))
     number = len(files.paths) - len(kept)

@@ -1,4 +1,4 @@
-"""Detections of image files, batch by batch."""
+"""Predict on image files, batch by batch."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class FileDataset(Dataset[Prepared | Unreadable]):
 
 
 def predict_files(predictor: Predictor, files: ImageFiles, config: PredictConfig) -> Iterator[Prediction | Unreadable]:
-    """One for each file, batch by batch: images that are resized to the same size go together."""
+    """A result for each file, batch by batch: images that are resized to the same size share batches."""
     sizes: dict[Path, tuple[int, int]] = {}
     for path in files.paths:
         try:
@@ -107,16 +107,12 @@ def predict_files(predictor: Predictor, files: ImageFiles, config: PredictConfig
     with Loader(FileDataset(paths, predictor), batches, config.num_workers, list) as loader:
         for batch in loader:
             yield from (item for item in batch if isinstance(item, Unreadable))
-            yield from _predict_batch(predictor, [item for item in batch if isinstance(item, Prepared)], config)
-
-
-def _predict_batch(predictor: Predictor, batch: list[Prepared], config: PredictConfig) -> Iterator[Prediction]:
-    if not batch:
-        return
-    found = predictor.detect([item.pixels for item in batch], [item.image.size[::-1] for item in batch])
-    for item, detections in zip(batch, found, strict=True):
-        kept = detections.above(config.threshold).best(config.max_detections)
-        yield Prediction(item.path, item.image, kept)
+            good = [item for item in batch if isinstance(item, Prepared)]
+            sizes_of_batch = [item.image.size[::-1] for item in good]
+            found = predictor.detect([item.pixels for item in good], sizes_of_batch) if good else []
+            for item, detections in zip(good, found, strict=True):
+                kept = detections.above(config.threshold).best(config.max_detections)
+                yield Prediction(item.path, item.image, kept)
 
 
 def open_prediction(config: PredictConfig) -> tuple[Predictor, ImageFiles, PredictionWriter]:

@@ -114,7 +114,7 @@ class Predictor:
         Files are decoded batch by batch. A list, a tuple or a batch is looked through first, so that images of one size
         share batches wherever they stand; of anything else, which may make its images as they are asked for, at most
         LOOK_AHEAD batches wait.
-        Raises ValueError where something is no image, ConfigError where an argument cannot work.
+        Raises ValueError if something is no image, ConfigError if an argument cannot work.
         """
         threshold, max_detections, batch_size = check_limits(threshold, max_detections, batch_size)
         is_there = isinstance(images, (list, tuple, np.ndarray, Tensor))
@@ -130,7 +130,7 @@ class Predictor:
         return [found[number] for number in range(len(found))]
 
     def batches(self, sizes: Iterable[tuple[int, int]], batch_size: int) -> list[list[int]]:
-        """Indices of images of (height, width) `sizes`, batched where they are resized to the same size."""
+        """Indices of images of (height, width) `sizes`, those in a batch are resized to the same size."""
         batches = batches_by_key(enumerate(sizes), lambda pair: self.resized(pair[1]), batch_size)
         return [[index for index, _ in batch] for batch in batches]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from litedetr.paths import user_path
 from litedetr.weights.errors import PublishedWeightsError
 
-# Where a state dict lies in a file. Averaged weights come first, as in our own checkpoints.
+# The entries of a file that may hold its state dict. Averaged weights come first, as in our own checkpoints.
 WRAPPERS = ("ema_model", "model")
 MODULE = "module."  # what DistributedDataParallel puts before every name
 
@@ -23,7 +23,7 @@ def read_published(path: Path | str) -> dict[str, Tensor]:
     """The state dict of a file, on the CPU.
 
     Only tensors, plain values and the argparse.Namespace of the training options are read; a file that holds anything
-    else is refused, since reading it could run code. PublishedWeightsError names the file and what is wrong.
+    else is rejected, since reading it could run code. PublishedWeightsError names the file and what is wrong.
     """
     path = user_path(path)
     if not path.is_file():

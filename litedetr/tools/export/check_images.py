@@ -6,12 +6,11 @@ from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from litedetr.data import DataError, build_eval_dataset, find_images, read_image
+from litedetr.data import DataError, build_eval_dataset, find_images, read_image, to_pixels
 from litedetr.engine.checkpoint import LoadedDetector
 from litedetr.paths import user_path
 from litedetr.settings import ConfigError, require
@@ -39,7 +38,8 @@ def check_batches(source: str, loaded: LoadedDetector, sizes: list[tuple[int, in
         generator = torch.Generator().manual_seed(0)
         return [torch.randint(256, (b, 3, h, w), dtype=torch.uint8, generator=generator) for b, h, w in sizes]
     images = cycle(_validation_images(loaded) if source == "validation" else _images_in(user_path(source)))
-    return [torch.stack([_resized(next(images), height, width) for _ in range(b)]) for b, height, width in sizes]
+    bilinear = Image.Resampling.BILINEAR
+    return [torch.stack([to_pixels(next(images).resize((w, h), bilinear)) for _ in range(b)]) for b, h, w in sizes]
 
 
 def _validation_images(loaded: LoadedDetector) -> list[Image.Image]:
@@ -54,9 +54,3 @@ def _validation_images(loaded: LoadedDetector) -> list[Image.Image]:
 def _images_in(folder: Path) -> list[Image.Image]:
     require(folder.is_dir(), "check_images", "validation, noise or a folder of images", str(folder))
     return [read_image(path) for path in find_images(str(folder)).paths[:NUMBER]]
-
-
-def _resized(image: Image.Image, height: int, width: int) -> Tensor:
-    """(3, H, W) uint8."""
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)

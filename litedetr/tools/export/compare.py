@@ -1,8 +1,8 @@
-"""Does a file compute what PyTorch computes? Asked of images of sizes that it was not exported at.
+"""Compare an exported file with PyTorch, on images of sizes that it was not exported at.
 
 Query selection sorts tokens by a score, and a file adds numbers in another order than PyTorch: two tokens whose scores
 differ by less than rounding may change places, and then each gets the other's slot with its learned content. That is
-no error, but it moves results by more than rounding. So the two questions are asked apart:
+no error, but it moves results by more than rounding. So two comparisons are made:
 
 selection   do the file's tokens have, rank by rank, the scores of PyTorch's own choice?
 the rest    PyTorch is run with the file's tokens: all outputs must agree.
@@ -18,8 +18,7 @@ from torch import Tensor
 
 from litedetr.postprocess import best_pairs
 from litedetr.tools.export.deployed_detector import DeployedDetector
-from litedetr.tools.export.errors import ExportError
-from litedetr.tools.export.file_formats import ExportedFunction
+from litedetr.tools.export.file_formats import ExportedFunction, ExportError
 
 OTHER = 1.0  # difference of two detections of other labels: beyond every tolerance
 MARGIN = 1e-3  # pairs that score less than the last detection, but not by more, may stand in its place
@@ -51,10 +50,10 @@ class Agreement:
 
 
 @torch.no_grad()
-def compare(graph: DeployedDetector, run: ExportedFunction, images: Tensor) -> Agreement:
-    """`run` beside PyTorch on images (B, 3, H, W); ExportError where not even shapes and types are alike."""
+def compare(graph: DeployedDetector, exported: ExportedFunction, images: Tensor) -> Agreement:
+    """The file and PyTorch on images (B, 3, H, W); ExportError if not even shapes and types are the same."""
     own, score = _choice(graph, images)
-    *outputs, tokens = (output.to(images.device) for output in run(images))
+    *outputs, tokens = (output.to(images.device) for output in exported(images))
     with graph.detector.query_selection.best.register_forward_hook(lambda *_: (tokens, None)):
         _require_alike([*outputs, tokens], [*graph(images)])
         compare_outputs = _detections if graph.postprocess else _predictions
@@ -86,7 +85,7 @@ def _require_alike(outputs: list[Tensor], expected: list[Tensor]) -> None:
 
 
 def _selection(tokens: Tensor, own: Tensor, score: Tensor) -> float:
-    """Of the scores of both choices, rank by rank; infinite where a token was chosen twice."""
+    """Of the scores of both choices, rank by rank; infinite if a token was chosen twice."""
     if any(len(image.unique()) < len(image) for image in tokens):
         return float("inf")
     return _difference(score.gather(1, tokens), score.gather(1, own))
@@ -129,6 +128,6 @@ def _matched(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:
-    """Infinite where a number is missing."""
+    """The largest, over max(1, |expected|); infinite if there is a NaN."""
     difference = ((found - expected).abs() / expected.abs().clamp(min=1)).max()
     return float(difference) if difference.isfinite() else float("inf")

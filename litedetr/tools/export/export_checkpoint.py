@@ -1,4 +1,4 @@
-"""From a checkpoint to a file that was checked."""
+"""Export a checkpoint to a file, and check the file against PyTorch."""
 
 from __future__ import annotations
 
@@ -20,34 +20,29 @@ from litedetr.settings import require, to_mapping
 from litedetr.tools.export.check_images import check_batches, images_to_check_on
 from litedetr.tools.export.compare import Agreement, compare
 from litedetr.tools.export.deployed_detector import INPUT, DeployedDetector, smallest_side, trace
-from litedetr.tools.export.errors import ExportError
 from litedetr.tools.export.export_config import ExportConfig
-from litedetr.tools.export.file_formats import ExportedFunction, file_format, require_torch
+from litedetr.tools.export.file_formats import ExportedFunction, ExportError, file_format, require_torch
 
 REPEATS = 5
 
 
 @dataclass(frozen=True)
 class Exported:
-    """path, its size in bytes, seconds it took to trace and to write; what goes in and out, as text; the checks.
-
-    milliseconds: of one image of the first checked size, (by the file, by PyTorch with the same attention).
-    """
+    """A file that passed its checks."""
 
     path: Path
     num_bytes: int
-    seconds: float
-    signature: tuple[str, ...]
+    seconds: float  # to trace and to write
+    signature: tuple[str, ...]  # input and outputs, as text
     agreements: tuple[Agreement, ...]
-    milliseconds: tuple[float, float]
+    milliseconds: tuple[float, float]  # one image of the first checked size: the file, PyTorch with the same attention
 
 
 def export_checkpoint(config: ExportConfig, say: Callable[[str], None] = lambda text: None) -> Exported:
     """Write the file under another name, check it, and give it its name once it has passed.
 
-    say: takes a line on each thing that is done or remarkable.
-
-    ExportError where torch is too old, a package is missing, or the file disagrees with PyTorch and so stays unchecked.
+    say: takes a line on each step. Raises ExportError if torch is too old, if a package is missing, or if the file
+    disagrees with PyTorch; then it keeps the name `unchecked-...`.
     """
     require_torch()
     kind = file_format(config)
@@ -65,13 +60,17 @@ def export_checkpoint(config: ExportConfig, say: Callable[[str], None] = lambda 
         say(f"writing {unchecked}")
         kind.write(program, unchecked, describe(config, loaded, graph, say))
         seconds = time.perf_counter() - start
-        run = kind.load(unchecked)
-        agreements = tuple(_checked(graph, run, batch.to(ranks.device), config, unchecked, say) for batch in batches)
+        exported = kind.load(unchecked)
+        agreements = []
+        for batch in batches:
+            agreements.append(compare(graph, exported, batch.to(ranks.device)))
+            say(str(agreements[-1]))
+            _require_agreement(agreements[-1], config, unchecked)
         first = batches[0][:1].to(ranks.device)
-        milliseconds = median_milliseconds(run, first), median_milliseconds(graph, first)
+        milliseconds = median_milliseconds(exported, first), median_milliseconds(graph, first)
     os.replace(unchecked, config.target)
     size = config.target.stat().st_size
-    return Exported(config.target, size, seconds, signature(program, graph), agreements, milliseconds)
+    return Exported(config.target, size, seconds, signature(program, graph), tuple(agreements), milliseconds)
 
 
 def check_sizes(config: ExportConfig, graph: DeployedDetector) -> list[tuple[int, int, int]]:
@@ -107,36 +106,20 @@ def describe(
         "format": config.format,
         "outputs": list(graph.output_names),
         "categories": loaded.categories.to_mapping(),
-        "preprocessing": {
-            "colour": "RGB",
-            "range": [0, 255],
-            "dtype": "uint8",
-            "normalisation": "inside",
-        }
-        | sides,
+        "preprocessing": {"colour": "RGB", "range": [0, 255], "dtype": "uint8", "normalisation": "inside"} | sides,
         "attention_backend": config.attention,
         "device": graph.mean.device.type,
         "model": to_mapping(loaded.config.model),
     }
 
 
-def _checked(
-    graph: DeployedDetector,
-    run: ExportedFunction,
-    images: Tensor,
-    config: ExportConfig,
-    unchecked: Path,
-    say: Callable[[str], None],
-) -> Agreement:
-    """Those of the batch; ExportError where they are beyond the tolerance."""
-    agreement = compare(graph, run, images)
-    say(str(agreement))
+def _require_agreement(agreement: Agreement, config: ExportConfig, unchecked: Path) -> None:
+    """ExportError if it is beyond the tolerance."""
     if not agreement.worst <= config.tolerance:
         raise ExportError(
-            f"{config.target}: not written: on images {tuple(images.shape)} the file is {agreement.worst:.1e} from "
+            f"{config.target}: not written: on images {agreement.shape} the file is {agreement.worst:.1e} from "
             f"PyTorch, beyond tolerance={config.tolerance:g}; it is left as {unchecked}"
         )
-    return agreement
 
 
 def signature(program: ExportedProgram, graph: DeployedDetector) -> tuple[str, ...]:
@@ -146,21 +129,20 @@ def signature(program: ExportedProgram, graph: DeployedDetector) -> tuple[str, .
     outputs = [by_name[name] for name in program.graph_signature.user_outputs]
     batch, _, height, width = inputs[0].shape
     names = {str(batch): "batch", str(height): "height", str(width): "width"}
+    labels = [f"input {INPUT}", *(f"output {name}" for name in graph.output_names)]
     return tuple(
-        f"{direction} {name}: ({', '.join(names.get(str(side), str(side)) for side in x.shape)}) {str(x.dtype)[6:]}"
-        for direction, name, x in zip(
-            ["input", *["output"] * len(outputs)], [INPUT, *graph.output_names], [*inputs, *outputs], strict=True
-        )
+        f"{label}: ({', '.join(names.get(str(side), str(side)) for side in x.shape)}) {str(x.dtype)[6:]}"
+        for label, x in zip(labels, [*inputs, *outputs], strict=True)
     )
 
 
 @torch.no_grad()
-def median_milliseconds(run: ExportedFunction, images: Tensor) -> float:
-    """Of REPEATS runs, after one to warm up."""
-    run(images)
+def median_milliseconds(function: ExportedFunction, images: Tensor) -> float:
+    """Of REPEATS calls, after one to warm up."""
+    function(images)
     times = []
     for _ in range(REPEATS):
         start = time.perf_counter()
-        [x.cpu() for x in run(images)]  # waits for the device
+        [x.cpu() for x in function(images)]  # waits for the device
         times.append(time.perf_counter() - start)
     return 1e3 * sorted(times)[REPEATS // 2]

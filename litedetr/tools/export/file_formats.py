@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from litedetr.tools.export.deployed_detector import INPUT
-from litedetr.tools.export.errors import ExportError
 from litedetr.tools.export.export_config import ExportConfig
 from litedetr.tools.export.onnx_group_norm import translations
 
@@ -26,11 +25,15 @@ LEAST_TORCH = (2, 13)  # 2.6 and 2.11 tie the height and width of a map to those
 ExportedFunction = Callable[[Tensor], tuple[Tensor, ...]]
 
 
+class ExportError(ValueError):
+    """A file that could not be made or does not compute what PyTorch computes; the message says what to do."""
+
+
 class Format(Protocol):
     """One kind of file."""
 
     def require_tools(self) -> None:
-        """ExportError where something is not installed."""
+        """ExportError if something is not installed."""
 
     def write(self, program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
         """The program, and its description inside the file."""
@@ -38,13 +41,10 @@ class Format(Protocol):
     def load(self, path: Path) -> ExportedFunction:
         """The file as a function of images."""
 
-    def description(self, path: Path) -> dict[str, Any]:
-        """What `write` was given."""
-
 
 @dataclass(frozen=True)
-class Onnx:
-    """Standard operators alone, no GridSample among them; run by onnxruntime on the CPU."""
+class Onnx(Format):
+    """Only standard operators, no GridSample among them; run by onnxruntime on the CPU."""
 
     opset: int = 18
 
@@ -55,15 +55,13 @@ class Onnx:
 
     def write(self, program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of torchvision's absence
-        names = description["outputs"]
-        axes = {INPUT: {0: "batch", 2: "height", 3: "width"}}
         exported = torch.onnx.export(
             program,
             dynamo=True,
             opset_version=self.opset,
             input_names=[INPUT],
-            output_names=list(names),
-            dynamic_shapes=axes,
+            output_names=description["outputs"],
+            dynamic_shapes={INPUT: {0: "batch", 2: "height", 3: "width"}},
             custom_translation_table=translations(),
             external_data=False,
             verbose=False,
@@ -72,25 +70,16 @@ class Onnx:
         exported.save(path, external_data=False)
 
     def load(self, path: Path) -> ExportedFunction:
-        session = self._session(path)
-        return lambda images: tuple(map(torch.from_numpy, session.run(None, {INPUT: images.cpu().numpy()})))
-
-    def description(self, path: Path) -> dict[str, Any]:
-        return json.loads(self._session(path).get_modelmeta().custom_metadata_map[KEY])
-
-    def _session(self, path: Path):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return lambda images: tuple(map(torch.from_numpy, session.run(None, {INPUT: images.cpu().numpy()})))
 
 
-class TorchExport:
+class TorchExport(Format):
     """torch.export's own file."""
-
-    def require_tools(self) -> None:
-        pass
 
     def write(self, program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
         torch.export.save(program, path, extra_files={f"{KEY}.json": json.dumps(description)})
@@ -98,13 +87,8 @@ class TorchExport:
     def load(self, path: Path) -> ExportedFunction:
         return torch.export.load(path).module()
 
-    def description(self, path: Path) -> dict[str, Any]:
-        found = {f"{KEY}.json": ""}
-        torch.export.load(path, extra_files=found)
-        return json.loads(found[f"{KEY}.json"])
 
-
-class AotInductor:
+class AotInductor(Format):
     """Compiled for the device it was exported on."""
 
     def require_tools(self) -> None:
@@ -119,12 +103,9 @@ class AotInductor:
     def load(self, path: Path) -> ExportedFunction:
         return torch._inductor.aoti_load_package(str(path))
 
-    def description(self, path: Path) -> dict[str, Any]:
-        return json.loads(torch._inductor.aoti_load_package(str(path)).get_metadata()[KEY])
-
 
 def require_torch() -> None:
-    """ExportError where torch is too old to trace the detector for any size."""
+    """ExportError if torch is too old to trace the detector for any size."""
     if not torch_can_trace():
         least = ".".join(map(str, LEAST_TORCH))
         raise ExportError(f"export needs torch {least} or later, this is {torch.__version__}; earlier ones fix sizes")

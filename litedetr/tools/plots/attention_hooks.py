@@ -1,4 +1,4 @@
-"""What the attentions of a detector are called with, kept beside one forward pass that knows nothing of it."""
+"""Record the arguments of a detector's attentions during a forward pass, by hooks."""
 
 from __future__ import annotations
 

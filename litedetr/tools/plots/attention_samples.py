@@ -1,4 +1,4 @@
-"""Out of recorded attentions: where one spot of the image, or one object, reads, layer by layer."""
+"""Where recorded attentions sample for one point of the image, or one object, layer by layer."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Which classes are taken for which.
+"""A confusion matrix of detections: which classes are taken for which.
 
 Within an image, detections choose in the order of their scores. Each takes the object that it overlaps most among those
 that no better one has taken, whatever the class of either, if their IoU is high enough. A detection without an object
 stands in the row "background", an object without a detection in the column "background". Crowds are no objects: a
-detection without one is left out where it lies in a crowd of its own class, as COCO's evaluation does it.
+detection without one is left out if it lies in a crowd of its own class, as in COCO's evaluation.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ConfusionMatrix:
     def of_most_confused(self, number: int) -> ConfusionMatrix:
         """With the `number` classes most often taken for others or for nothing; the rest as one class before the last.
 
-        As it is where there are no more classes than that.
+        Unchanged if there are no more classes than that.
         """
         rest = len(self.names) - 1 - number
         if rest <= 0:

@@ -1,4 +1,4 @@
-"""Where a spot or an object reads: sampling locations over the image, weight by level (the paper's Figure 5)."""
+"""Draw where attention samples for a point or an object, and its weight by level (the paper's Figure 5)."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _spot(config: AttentionPlot, image: Image.Image, predictions: Predictions, c
 
 
 def find_object(predictions: Predictions, categories: Categories, rank: int, min_score: float) -> FoundObject:
-    """The detection of this rank among those of score >= `min_score`; ConfigError where there are fewer."""
+    """The detection of this rank among those of score >= `min_score`; ConfigError if there are fewer."""
     scores: Tensor = predictions.class_logits[0].sigmoid()
     ordered, index = scores.flatten().sort(descending=True, stable=True)
     _require_found(ordered, rank, min_score)

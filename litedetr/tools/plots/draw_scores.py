@@ -31,24 +31,11 @@ def draw_scores(config: ScorePlot) -> list[Path]:
     output, scored = _output(config), load_scores(config)
     if not scored:
         return []
-    with fonts_for(_names(scored)):
-        return _draw(scored, output)
-
-
-def _names(scored: Sequence[Scored]) -> list[str]:
-    """All that the pictures show."""
-    classes = [name for item in scored if item.confusion for name in item.confusion.names]
-    return [
-        *(item.name for item in scored),
-        *(score.name for item in scored for score in item.scores.classes),
-        *classes,
-    ]
-
-
-def _draw(scored: Sequence[Scored], output: Path) -> list[Path]:
-    written = [save(_summary(scored), output / "scores.png"), save(_classes(scored), output / "classes.png")]
-    for item in scored:
-        if item.confusion is not None:
+    with_matrix = [item for item in scored if item.confusion is not None]
+    names = [item.name for item in scored] + [score.name for item in scored for score in item.scores.classes]
+    with fonts_for(names + [name for item in with_matrix for name in item.confusion.names]):
+        written = [save(_summary(scored), output / "scores.png"), save(_classes(scored), output / "classes.png")]
+        for item in with_matrix:
             path = output / f"confusion_{item.name.replace('/', '_')}.png"
             written += [save(confusion_figure(item.name, item.confusion), path), path.with_suffix(".csv")]
             item.confusion.write_csv(path.with_suffix(".csv"))

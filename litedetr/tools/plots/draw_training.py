@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
@@ -56,15 +55,11 @@ def _numbers_figure(curves: RunCurves) -> Figure:
     for axes, (name, title) in zip(wide, NUMBERS.items(), strict=True):
         curves.draw(axes, "train", name, smooth=name != "lr")
         set_labels(axes, title, x=curves.over)
-        _scale(axes, name)
+        if name == "grad_norm":
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(ScalarFormatter())
+            axes.yaxis.set_minor_formatter(ScalarFormatter())
+        else:
+            from_zero(axes)
     curves.legend(figure)
     return figure
-
-
-def _scale(axes: Axes, name: str) -> None:
-    if name == "grad_norm":
-        axes.set_yscale("log")
-        for axis_part in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            axis_part(ScalarFormatter())
-    else:
-        from_zero(axes)

@@ -1,4 +1,4 @@
-"""What there is to show of scores: from run folders, from a checkpoint, or from a file of detections."""
+"""Load scores and confusion matrices: of run folders, of a checkpoint, or of a file of detections."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from litedetr.data import Categories, coco_ground_truth, read_categories
+from litedetr.data import coco_ground_truth, read_categories
 from litedetr.engine.checkpoint import checkpoint_file, load_detector
 from litedetr.engine.coco_metrics import Scores, coco_scores
 from litedetr.engine.evaluate_checkpoint import EvalConfig, evaluate_checkpoint, validation_set
@@ -26,37 +26,33 @@ ELSEWHERE = (
 
 @dataclass(frozen=True)
 class Scored:
-    """name: in legends. confusion: None where there are no detections."""
+    """The scores of a run, a checkpoint or a file of detections."""
 
-    name: str
+    name: str  # in legends
     scores: Scores
-    confusion: ConfusionMatrix | None
+    confusion: ConfusionMatrix | None  # None if there are no detections
 
 
 def load_scores(config: ScorePlot) -> list[Scored]:
-    """Empty on all ranks but the main one."""
+    """Of all that `config` names; empty on all ranks but the main one."""
     rule = MatchRule(config.iou, config.min_score)
     if config.runs:
         folders = [user_path(run) for run in config.runs]
         return [_of_run(*pair, rule) for pair in zip(folders, run_names(folders), strict=True)]
     if config.checkpoint:
-        evaluation, _ = evaluate_checkpoint(
-            EvalConfig(config.checkpoint, batch_size=config.batch_size, device=config.device), ELSEWHERE
-        )
+        settings = EvalConfig(config.checkpoint, batch_size=config.batch_size, device=config.device)
+        evaluation, _ = evaluate_checkpoint(settings, ELSEWHERE)
         path = checkpoint_file(config.checkpoint).resolve()
         return [] if evaluation is None else [_of_evaluation(f"{path.parent.name}/{path.stem}", evaluation, rule)]
     return [_of_files(user_path(config.detections), user_path(config.annotations), rule)]
 
 
 def _of_run(folder: Path, name: str, rule: MatchRule) -> Scored:
-    """Its last evaluation; the matrix of detections.json, where scripts/eval.py has left one."""
-    detections = folder / "detections.json"
-    matrix = None
+    """Its last evaluation; the matrix of detections.json if scripts/eval.py has left one."""
+    detections, matrix = folder / "detections.json", None
     if detections.is_file():
-        truth = validation_set(
-            EvalConfig(str(folder)), load_detector(checkpoint_file(folder)), ELSEWHERE
-        ).coco_ground_truth()
-        matrix = confusion_matrix(truth, read_detections(detections), rule)
+        dataset = validation_set(EvalConfig(str(folder)), load_detector(checkpoint_file(folder)), ELSEWHERE)
+        matrix = confusion_matrix(dataset.coco_ground_truth(), read_detections(detections), rule)
     return Scored(name, last_scores(folder), matrix)
 
 
@@ -76,6 +72,6 @@ def _of_evaluation(name: str, evaluation: Evaluation, rule: MatchRule) -> Scored
 
 
 def _of_files(detections: Path, annotations: Path, rule: MatchRule) -> Scored:
-    categories: Categories = read_categories(annotations)
+    categories = read_categories(annotations)
     truth, rows = coco_ground_truth(annotations, categories), read_detections(detections)
     return _of_evaluation(detections.stem, Evaluation(coco_scores(truth, rows, categories), rows, truth), rule)

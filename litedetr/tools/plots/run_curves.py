@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from litedetr.tools.plots.run_history import Curve, History, Kind
+from litedetr.tools.plots.run_history import History, Kind
 from litedetr.tools.plots.style import FONT, colour, display_name
 
 LINES = {"last layer": "-", "the one before": "--", "two before": "-.", "earlier ones": ":"}
@@ -27,14 +27,16 @@ class RunCurves:
     smoothing: float
 
     def draw(self, axes: Axes, kind: Kind, name: str, depth: int = 0, smooth: bool = True) -> None:
-        """The number `name` of all runs. depth: how many layers before the last one, which alone shows raw values."""
+        """The number `name` of all runs. depth: layers before the last one, the only one that shows raw values."""
         curves = [history.curve(kind, name, self.over) for history in self.histories]
         smoothing = self.smoothing if smooth and kind == "train" else 0
+        line = list(LINES.values())[min(depth, len(LINES) - 1)]
         for number, curve in enumerate(curves):
             if smoothing and depth == 0:
                 axes.plot(curve.x, curve.y, color=colour(number), alpha=FAINT, linewidth=0.8)
-            dots = kind == "evaluation" or len(curve) == 1
-            _plot(axes, curve.smoothed(smoothing), colour(number), depth, "o" if dots else "")
+            smooth_curve, marker = curve.smoothed(smoothing), "o" if kind == "evaluation" or len(curve) == 1 else ""
+            style = {"color": colour(number), "linewidth": 1.8 if depth == 0 else 1.0, "marker": marker}
+            axes.plot(smooth_curve.x, smooth_curve.y, line, markersize=4, **style)
         if not any(map(len, curves)):
             nothing = "no evaluation yet" if kind == "evaluation" else "nothing logged"
             axes.text(0.5, 0.5, nothing, ha="center", va="center", transform=axes.transAxes, fontsize=FONT["label"])
@@ -55,9 +57,3 @@ class RunCurves:
 def from_zero(axes: Axes) -> None:
     """The y axis begins at zero."""
     axes.set_ylim(0, max(axes.dataLim.y1, 0) * HEADROOM or 1)
-
-
-def _plot(axes: Axes, curve: Curve, run_colour: str, depth: int, marker: str) -> None:
-    line = list(LINES.values())[min(depth, len(LINES) - 1)]
-    width = 1.8 if depth == 0 else 1.0
-    axes.plot(curve.x, curve.y, line, color=run_colour, linewidth=width, marker=marker, markersize=4)
