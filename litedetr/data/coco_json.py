@@ -25,19 +25,14 @@ _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Unicode's control characters, lone surrog
 
 @dataclass(frozen=True)
 class ImageTable:
-    """Images and training objects of a split as arrays: workers share them instead of copying a dict per object.
+    """Images and training objects of a split as arrays: workers share them instead of copying a dict per object."""
 
-    ids: (I,) int64 image ids. file_names: (I,) str. sizes: (I, 2) int32, (height, width) as the JSON gives them.
-    offsets: (I + 1,) int64; the objects of image i are offsets[i] to offsets[i + 1].
-    boxes: (N, 4) float32, xyxy in pixels, clipped to the image, none empty. labels: (N,) int64. No ignored ones.
-    """
-
-    ids: np.ndarray
-    file_names: np.ndarray
-    sizes: np.ndarray
-    offsets: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
+    ids: np.ndarray  # (I,) int64 image ids
+    file_names: np.ndarray  # (I,) str
+    sizes: np.ndarray  # (I, 2) int32, (height, width) as the JSON gives them
+    offsets: np.ndarray  # (I + 1,) int64; the objects of image i are offsets[i] to offsets[i + 1]
+    boxes: np.ndarray  # (N, 4) float32, xyxy in pixels, clipped to the image, none empty; no ignored objects
+    labels: np.ndarray  # (N,) int64
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -26,10 +26,10 @@ _ABSOLUTE = re.compile(r"(/|[A-Za-z]:[\\/]|\\\\|\w+://)")
 
 @dataclass(frozen=True)
 class FoundFiles:
-    """names: each file's path relative to the folder, in the order asked for. notes: what the user should know."""
+    """Where the images of a JSON are."""
 
-    names: list[str]
-    notes: list[str]
+    names: list[str]  # each file's path relative to the folder, in the order asked for
+    notes: list[str]  # what the user should know
 
 
 def find_files(folder: Path, names: Sequence[str], source: Path) -> FoundFiles:

@@ -35,23 +35,20 @@ _BACKGROUND_SATURATION = 0.4
 
 @dataclass(frozen=True)
 class Scene:
-    """An RGB image; shapes: the names; boxes (N, 4) float64 xyxy in pixels, clipped to the image."""
+    """A drawn image and its objects."""
 
-    image: Image.Image
-    shapes: tuple[str, ...]
-    boxes: np.ndarray
+    image: Image.Image  # RGB
+    shapes: tuple[str, ...]  # the N objects' classes
+    boxes: np.ndarray  # (N, 4) float64 xyxy in pixels, clipped to the image
 
 
 @dataclass(frozen=True)
 class Outline:
-    """A shape of a size and rotation: vertices (V, 2) in pixels, relative to the centre of its tight box.
+    """A shape of a size and rotation."""
 
-    extent: (width, height) of that box. hole: radius of a round hole in the middle, 0 for none.
-    """
-
-    vertices: np.ndarray
-    extent: tuple[float, float]
-    hole: float
+    vertices: np.ndarray  # (V, 2) in pixels, relative to the centre of the tight box
+    extent: tuple[float, float]  # (width, height) of that box
+    hole: float  # radius of a round hole in the middle, 0 for none
 
     @classmethod
     def of(cls, shape: str, size: float, angle: float) -> Outline:

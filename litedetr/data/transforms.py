@@ -22,11 +22,11 @@ LONGEST_BEFORE_CROP = 8192  # pixels; DETR knows no limit, and makes 600x1,200,0
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """image: (3, h, w) uint8 RGB. Its objects: boxes (N, 4) float32 xyxy in pixels, labels (N,) int64."""
+    """An image and its objects."""
 
-    image: Tensor
-    boxes: Tensor
-    labels: Tensor
+    image: Tensor  # (3, h, w) uint8 RGB
+    boxes: Tensor  # (N, 4) float32 xyxy in pixels
+    labels: Tensor  # (N,) int64
 
     @property
     def size(self) -> tuple[int, int]:

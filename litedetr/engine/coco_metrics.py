@@ -27,20 +27,20 @@ HEADING = "COCO box scores, 0 to 1 (what they are: docs/results.md#ap-and-ar)"
 
 @dataclass(frozen=True)
 class ClassScore:
-    """AP and AP50 of one class in [0, 1], NaN where the set has no object of it."""
+    """The scores of one class."""
 
     name: str
-    ap: float
+    ap: float  # in [0, 1], NaN if the set has no object of the class
     ap50: float
     num_objects: int
 
 
 @dataclass(frozen=True)
 class Scores:
-    """summary: COCO's twelve numbers by the names of SUMMARY, NaN where no object counts. classes: in label order."""
+    """COCO's scores of a set of detections."""
 
-    summary: dict[str, float]
-    classes: tuple[ClassScore, ...]
+    summary: dict[str, float]  # the twelve numbers by the names of SUMMARY, NaN if no object counts
+    classes: tuple[ClassScore, ...]  # in label order
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Scores:

@@ -45,13 +45,10 @@ MASKS = (torch.bool, torch.uint8)
 
 @dataclass(frozen=True)
 class HostSync:
-    """An operator that waits for the device, such as `aten.nonzero.default`.
+    """An operator that waits for the device."""
 
-    where: the line of ours that called it, `litedetr/losses/matcher.py:59`, or `elsewhere`. count: how often.
-    """
-
-    operator: str
-    where: str
+    operator: str  # such as `aten.nonzero.default`
+    where: str  # the line of ours that called it, `litedetr/losses/matcher.py:59`, or `elsewhere`
     count: int
 
 

@@ -33,11 +33,11 @@ def load_published(state_dict: Mapping[str, Any], num_high_levels: int | None) -
 
 @dataclass(frozen=True)
 class _Source:
-    """The published tensors, equal ones, that a tensor of ours is taken from. shape: of each, as a whole."""
+    """Where a tensor of ours is taken from."""
 
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # of published tensors, equal ones
     rows: Rows | None
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # of each published tensor, as a whole
 
     def take(self, state: Mapping[str, Tensor]) -> Tensor:
         tensor = state[self.names[0]]

@@ -22,11 +22,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Rename:
-    """Every name `ours` + rest comes from `published` + rest. published: several if a shared module is repeated."""
+    """Every name `ours` + rest comes from `published` + rest."""
 
     ours: str
-    published: tuple[str, ...]
-    rows: Rows | None = None
+    published: tuple[str, ...]  # several if a shared module is repeated
+    rows: Rows | None = None  # None: all of them
 
 
 ONCE = {

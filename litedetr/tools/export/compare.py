@@ -26,16 +26,12 @@ MARGIN = 1e-3  # pairs that score less than the last detection, but not by more,
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a file is from PyTorch on one batch.
+    """How far a file is from PyTorch on one batch."""
 
-    shape: of the images. differences: the largest of each output, over max(1, |expected|); boxes relative to the image.
-    selection: the same of the chosen tokens' scores. swapped: queries, out of num_queries, that began at another token.
-    """
-
-    shape: tuple[int, ...]
-    differences: dict[str, float]
-    selection: float
-    swapped: int
+    shape: tuple[int, ...]  # of the images
+    differences: dict[str, float]  # the largest of each output, over max(1, |expected|); boxes relative to the image
+    selection: float  # the same of the chosen tokens' scores
+    swapped: int  # queries that began at another token
     num_queries: int
 
     @property

@@ -26,13 +26,13 @@ MARGIN = 0.06  # around the image, of its longer side, for samples that lie outs
 
 @dataclass(frozen=True)
 class AttentionPicture:
-    """xy: the spot that is asked about, box: of the object, or None; both relative to the image."""
+    """What the figure shows."""
 
     image: Image.Image
     title: str
     reading: Reading
-    xy: tuple[float, float]
-    box: tuple[float, float, float, float] | None
+    xy: tuple[float, float]  # the point whose attention is drawn, relative to the image
+    box: tuple[float, float, float, float] | None  # of the object, (x1, y1, x2, y2) relative to the image
 
 
 def draw_picture(picture: AttentionPicture) -> Figure:
@@ -69,7 +69,7 @@ def _draw_samples(axes: Axes, picture: AttentionPicture, samples: Samples, numbe
 
 
 def _frame(panels: Sequence[Axes], picture: AttentionPicture) -> None:
-    """The image alone, or with a margin where samples lie outside of it; alike in all panels."""
+    """The image, with a margin if samples lie outside of it; the same in all panels."""
     width, height = picture.image.size
     margin = MARGIN * max(width, height) if picture.reading.samples.num_outside else 0
     for axes in panels:

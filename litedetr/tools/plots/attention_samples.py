@@ -14,11 +14,11 @@ Shapes = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Samples:
-    """N samples: xy (N, 2) relative to the image, level (N,) from the finest on, weight (N,)."""
+    """N sampling locations with their attention weights."""
 
-    xy: np.ndarray
-    level: np.ndarray
-    weight: np.ndarray
+    xy: np.ndarray  # (N, 2) relative to the image
+    level: np.ndarray  # (N,) from the finest on
+    weight: np.ndarray  # (N,)
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -42,23 +42,20 @@ class Samples:
 
 @dataclass(frozen=True)
 class LayerSamples:
-    """What some queries of one layer sample. name: of the layer, for people.
+    """What some queries of one layer sample."""
 
-    level_shares: (L,) weight on each level, averaged over queries and heads; they sum to 1.
-    """
-
-    name: str
+    name: str  # of the layer, for people
     num_queries: int
     samples: Samples
-    level_shares: np.ndarray
+    level_shares: np.ndarray  # (L,) weight on each level, averaged over queries and heads; they sum to 1
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What some queries read in all layers of encoder or decoder. level_names: from the finest on, `S4`, ..., `S1`."""
+    """What some queries sample in all layers of encoder or decoder."""
 
     layers: tuple[LayerSamples, ...]
-    level_names: tuple[str, ...]
+    level_names: tuple[str, ...]  # from the finest on, `S4`, ..., `S1`
 
     @property
     def samples(self) -> Samples:

@@ -33,13 +33,13 @@ KINDS = {
 
 @dataclass(frozen=True)
 class FoundObject:
-    """A detection. rank: 1 for the best. query: of the decoder. box: (x1, y1, x2, y2) relative to the image."""
+    """A detection."""
 
-    rank: int
+    rank: int  # 1 for the best
     name: str
     score: float
-    query: int
-    box: tuple[float, float, float, float]
+    query: int  # index of the decoder's query
+    box: tuple[float, float, float, float]  # (x1, y1, x2, y2) relative to the image
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -52,12 +52,12 @@ class FoundObject:
 
 @dataclass(frozen=True)
 class Spot:
-    """What is asked about: a point xy relative to the image, or an object and its centre. text: says so."""
+    """The point of the image whose attention is drawn."""
 
-    xy: tuple[float, float]
-    text: str
+    xy: tuple[float, float]  # relative to the image
+    text: str  # what it is
     file_name: str
-    found: FoundObject | None = None
+    found: FoundObject | None = None  # the object whose centre it is
 
 
 def draw_attention(config: AttentionPlot) -> list[Path]:
