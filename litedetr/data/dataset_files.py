@@ -1,4 +1,4 @@
-"""The image files that a COCO JSON names: found under the names that people write, and looked at before a run."""
+"""The image files that a COCO JSON names: found under other spellings too, and checked before training begins."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class FoundFiles:
 def find_files(folder: Path, names: Sequence[str], source: Path) -> FoundFiles:
     """Where the images `names` of the JSON `source` lie under `folder`. DataError counts those that are not there.
 
-    A name without a file of its own is given the one file that answers to it when case, Unicode form, percent-encoding,
-    backslashes and leading folders are not told apart (see `_spellings`), unless another name has that file.
+    A name without a file of its own gets the one file that differs only in case, Unicode form, percent-encoding,
+    backslashes or leading folders (see `_spellings`), unless another name has that file.
     """
     there = _are_there(folder, names)
     missing = [name for name, is_there in zip(names, there, strict=True) if not is_there]

@@ -66,13 +66,13 @@ def is_image_head(head: bytes) -> bool:
 def _accepts(accept: Callable[[bytes], bool | str], head: bytes) -> bool:
     try:
         return accept(head) is True
-    except (IndexError, TypeError, struct.error):  # of a file shorter than what it looks at; Pillow takes it for a no
+    except (IndexError, TypeError, struct.error):  # a file too short for the test; for Pillow that is a no
         return False
 
 
 @cache
 def _beginnings() -> list[Callable[[bytes], bool | str]]:
-    """What tells by the first bytes whether a file is of a format; the usual formats first."""
+    """Tests of whether a file's first bytes are those of a format, the usual formats first."""
     register_plugins()
     Image.init()
     return [accept for kind, (_, accept) in Image.OPEN.items() if accept is not None and _decodes(kind)]

@@ -1,4 +1,4 @@
-"""What a file says beside its pixels: only its orientation is read, and nothing of it makes the pixels unreadable."""
+"""Metadata of image files: only the orientation is read, and broken metadata never make the pixels unreadable."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def orientation(image: Image.Image) -> int:
     """The EXIF orientation of an opened image, 1 to 8; without EXIF that of XMP. 1 if none makes sense."""
     try:
         value = _from_exif(image.info.get("exif", b"")) or _exif_or_xmp(image).get(ExifTags.Base.Orientation)
-    except Exception:  # broken in any way, with errors of many types: it then says nothing of the orientation
+    except Exception:  # broken metadata raise errors of many types; they then give no orientation
         return 1
     return int(value) if value in UPRIGHT else 1
 
@@ -61,7 +61,7 @@ def _from_exif(block: bytes) -> object:
 def without_metadata(file: BinaryIO, pixels: bool = True) -> BinaryIO:
     """`file`, at its beginning; a PNG, JPEG, TIFF or AVIF without what concerns neither pixels nor orientation.
 
-    Pillow refuses a whole file for one such part that is broken or large. pixels: False leaves them out too if they
+    Pillow rejects a whole file if one such part is broken or large. pixels: False leaves them out too if they
     need not be read, as of a JPEG.
     """
     start = file.read(12)
@@ -80,7 +80,7 @@ def without_metadata(file: BinaryIO, pixels: bool = True) -> BinaryIO:
 def _png_of_pixels(data: bytes) -> bytes:
     """Chunks: length, 4 letters of which the first is small if the image can do without, content, checksum.
 
-    What tells the orientation is moved before the pixels, so that reading the header is enough for it.
+    Chunks with the orientation are moved before the pixels, so that reading the header is enough.
     """
     header, orientations, rest, place = data[: len(PNG)], [], [], len(PNG)
     while place + 12 <= len(data):
@@ -95,7 +95,7 @@ def _png_of_pixels(data: bytes) -> bytes:
             rest.append(chunk)
         if kind == b"IEND":
             return b"".join([header, *orientations, *rest])
-    return b"".join([header, *orientations, *rest, data[place:]])  # cut short, which the decoder tells
+    return b"".join([header, *orientations, *rest, data[place:]])  # cut short: the decoder raises
 
 
 def _tells_orientation(kind: bytes, rest: bytes) -> bool:
@@ -118,7 +118,7 @@ def _jpeg_of_pixels(file: BinaryIO, pixels: bool) -> bytes:
         head = file.read(4)
         while head.startswith(b"\xff\xff") and len(head) == 4:  # the first one fills up
             head = head[1:] + file.read(1)
-        if len(head) < 4 or head[0] != 0xFF:  # no segment: the decoder's to make something of
+        if len(head) < 4 or head[0] != 0xFF:  # no segment: left to the decoder
             return b"".join([*kept, head, file.read()])
         content = file.read(max(int.from_bytes(head[2:], "big") - 2, 0))
         if _concerns_pixels(head[1], content):

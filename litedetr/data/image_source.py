@@ -65,7 +65,7 @@ def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
 
 
 def _images(paths: Iterable[Path]) -> list[Path]:
-    """The image files among `paths`, by their suffixes; a warning tells of those that a missing plugin would read."""
+    """The image files among `paths`, by their suffixes; a warning counts those that need a plugin."""
     shown = [path for path in paths if path.is_file() and not path.name.startswith(".")]
     for warning in missing_plugin_warnings(shown):
         _log.warning(warning)

@@ -81,7 +81,7 @@ def coco_scores(ground_truth: COCO, detections: np.ndarray, categories: Categori
         evaluation.summarize()
     stats = np.where(evaluation.stats < 0, math.nan, evaluation.stats)
     summary = dict(zip(SUMMARY, stats.tolist(), strict=True))
-    # (thresholds, recalls, classes, areas, limits): all areas, 100 detections; -1 where there is no object.
+    # (thresholds, recalls, classes, areas, limits): all areas, 100 detections; -1 if there is no object.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     objects = Counter(a["category_id"] for a in ground_truth.dataset["annotations"] if not a["iscrowd"])
     classes = [

@@ -48,7 +48,7 @@ class Results:
 
 
 def absolute_source(source: str) -> str:
-    """What tells one source from another: its absolute path or pattern."""
+    """The absolute path or pattern of a source, by which sources are compared."""
     return os.path.abspath(user_path(source))
 
 

@@ -1,7 +1,7 @@
 """A simulated GPU: its tensors are in the host's memory, but PyTorch takes them for a device's.
 
 It computes on the CPU and rejects what a GPU rejects: tensors of host and device in one operator. A copy
-between host and device is an operator of its own, as it is on a GPU, where on a CPU nothing would be called at all.
+between host and device is an operator of its own, as on a GPU; on a CPU nothing would be called.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAY_MIX = {"copy_", "copy", "index", "index_put", "index_put_", "_index_put_impl
 class SimulatedTensor(Tensor):
     """A tensor on SIMULATED. content: a plain one with its numbers.
 
-    Its methods do what PyTorch's Python bindings do on a GPU, where on a CPU they call no operator or another one.
+    Its methods do what PyTorch's Python bindings do on a GPU; on a CPU these call no operator or another one.
     """
 
     content: Tensor
@@ -86,7 +86,7 @@ class SimulatedDevice:
 
 
 def _by_the_host(make: Callable[..., Tensor], *args: Any, device: Any = None, **kwargs: Any) -> Tensor:
-    """A GPU's tensor of given numbers is made on the host, then copied; on a CPU no operator is told the device."""
+    """A GPU's tensor of given numbers is made on the host, then copied; on a CPU no operator sees the device."""
     if device == SIMULATED:
         return make(*args, **kwargs).to(SIMULATED)
     return make(*args, device=device, **kwargs)

@@ -45,8 +45,8 @@ def _reason(error: Exception) -> str:
     if foreign is None:
         return f"cannot be read: damaged, or no PyTorch file ({type(error).__name__})"
     return (
-        f"refused: it holds a {foreign[1]}, and reading more than tensors and plain values could run code; where its "
-        "origin is to be trusted, save its state dict alone in a new file"
+        f"rejected: it holds a {foreign[1]}, and reading more than tensors and plain values could run code; if you "
+        "trust its origin, save only its state dict in a new file"
     )
 
 
@@ -57,7 +57,7 @@ def unwrap(content: Any) -> dict[str, Tensor]:
     state: Any = next((content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)), content)
     others = [str(name) for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if others or not state:
-        expected = f"expected tensors by name, alone or under {' or '.join(map(repr, WRAPPERS))}"
+        expected = f"expected tensors by name, bare or under {' or '.join(map(repr, WRAPPERS))}"
         raise PublishedWeightsError(
             f"no state dict: {expected}; no tensors are: {', '.join(others[:5]) or 'no entries'}"
         )

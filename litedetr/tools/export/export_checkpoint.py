@@ -123,7 +123,7 @@ def _require_agreement(agreement: Agreement, config: ExportConfig, unchecked: Pa
 
 
 def signature(program: ExportedProgram, graph: DeployedDetector) -> tuple[str, ...]:
-    """Input and outputs with their axes: names where they are dynamic."""
+    """Input and outputs with their axes: names if they are dynamic."""
     inputs = [node.meta["val"] for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
     by_name = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
     outputs = [by_name[name] for name in program.graph_signature.user_outputs]

@@ -135,7 +135,7 @@ def _draw_layers(axes: Axes, reading: Reading) -> None:
 
 
 def _write_shares(axes: Axes, shares: Sequence[float], bottom: Sequence[float], colour: str) -> None:
-    """In the bars, where there is room."""
+    """In the bars that have room."""
     if len(shares) > MOST_WRITTEN:
         return
     style = {"ha": "center", "va": "center", "fontsize": FONT["tick"], "color": colour}

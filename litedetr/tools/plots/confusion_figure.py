@@ -29,7 +29,7 @@ FEW, SOME, MANY = Cells(0.85, 10, True), Cells(0.52, 9, True), Cells(0.17, 7, Fa
 
 
 def confusion_figure(name: str, confusion: ConfusionMatrix) -> Figure:
-    """Shares of each row as colours, with counts where there is room; classes that never occur are left out.
+    """Shares of each row as colours, with counts if there is room; classes that never occur are left out.
 
     Of more than MOST classes the most confused are shown, and the others as one.
     """

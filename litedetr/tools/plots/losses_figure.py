@@ -19,7 +19,7 @@ LAST = 10**6  # the decoder's last layer and the proposals have no number
 
 @dataclass(frozen=True)
 class LossPart:
-    """A number of a training step. branch: a key of BRANCHES. layer: LAST where the name has none."""
+    """A number of a training step. branch: a key of BRANCHES. layer: LAST if the name has none."""
 
     name: str
     term: str
@@ -28,7 +28,7 @@ class LossPart:
 
     @classmethod
     def parse(cls, name: str) -> LossPart | None:
-        """None where `name`, as litedetr.losses.Losses has it, is no part of the loss."""
+        """None if `name`, as litedetr.losses.Losses has it, is no part of the loss."""
         found = re.fullmatch(rf"({'|'.join(TERMS)})(?:_(proposals|denoising|one_to_many))?(?:_(\d+))?", name)
         if found is None:
             return None

@@ -1,4 +1,4 @@
-"""What metrics.jsonl says of a run: numbers over steps, of runs that are still going or were resumed too."""
+"""The history of a run, from its metrics.jsonl; the run may still be going or have been resumed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class History:
-    """The records of a run by step, each step once. steps_per_epoch: None where nothing was logged yet."""
+    """The records of a run by step, each step once. steps_per_epoch: None if nothing was logged yet."""
 
     name: str
     train: dict[int, dict[str, Any]]
@@ -70,7 +70,7 @@ class History:
 
 
 def read_history(folder: Path, name: str) -> History:
-    """The history of the run in `folder`; ConfigError where there is none."""
+    """The history of the run in `folder`; ConfigError if there is none."""
     path = folder / "metrics.jsonl"
     if not path.is_file():
         raise ConfigError(f"runs: expected run folders with a metrics.jsonl, got {folder}")

@@ -15,7 +15,7 @@ from litedetr.drawing.fonts import font_families, legible
 
 DPI = 110
 FONT = {"title": 11, "label": 10, "tick": 9}
-# told apart by colour-blind readers too (Okabe and Ito)
+# distinct for colour-blind readers too (Okabe and Ito)
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d1f")
 LEVEL_COLOURS = {"S1": "#ffd000", "S2": "#12b886", "S3": "#1c7ed6", "S4": "#e8102e", "S5": "#9c36b5"}
 OTHER_LEVEL = "#666666"
