@@ -40,20 +40,14 @@ def augment(
 ) -> LabelledImage:
     """Random flip, random crop, random scale. clock: gets the steps `augment` and `resize`."""
     with clock("augment"):
-        item = _flip_and_crop(item, config, rng)
+        if rng.random() < config.flip:
+            item = flip(item)
+        if config.crop and rng.random() < config.crop_probability:
+            item = resize(item, _choose(config.crop_resize_sides, rng), LONGEST_BEFORE_CROP)
+            item = _random_crop(item, config.crop_range, rng)
     with clock("resize"):
         side = _choose(config.train_sides, rng) if config.train_sides else min(item.size)
         return resize(item, side, config.max_side)
-
-
-def _flip_and_crop(item: LabelledImage, config: TransformConfig, rng: np.random.Generator) -> LabelledImage:
-    """Before a crop the image is resized."""
-    if rng.random() < config.flip:
-        item = flip(item)
-    if config.crop and rng.random() < config.crop_probability:
-        item = resize(item, _choose(config.crop_resize_sides, rng), LONGEST_BEFORE_CROP)
-        item = _random_crop(item, config.crop_range, rng)
-    return item
 
 
 def for_evaluation(item: LabelledImage, config: TransformConfig) -> LabelledImage:

@@ -105,16 +105,13 @@ class _Pen:
         left, top, right, bottom = self.draw.textbbox((0, 0), text, font=font, anchor="lt")
         width, height = right - left + 2 * self.margin, bottom - top + 2 * self.margin
         places = [self._inside(x, y, width, height) for x, y in _candidates(corners, width, height)]
-        return min(places, key=self._covered)  # the first of equals
+        return min(places, key=lambda place: sum(_overlap(place, other) for other in self.taken))  # the first of equals
 
     def _inside(self, x: float, y: float, width: float, height: float) -> Box:
         """Moved into the picture."""
         x = max(0, min(x, self.size[0] - 1 - width))
         y = max(0, min(y, self.size[1] - 1 - height))
         return x, y, x + width, y + height
-
-    def _covered(self, place: Box) -> float:
-        return sum(_overlap(place, other) for other in self.taken)
 
 
 def _candidates(corners: Box, width: float, height: float) -> Iterator[tuple[float, float]]:

@@ -20,7 +20,7 @@ from torch.masked import MaskedTensor
 from litedetr.data import read_image, read_size, to_rgb
 from litedetr.paths import user_path
 
-Picture = Image.Image | np.ndarray | Tensor | str | os.PathLike | bytes | bytearray | memoryview | BinaryIO
+ImageLike = Image.Image | np.ndarray | Tensor | str | os.PathLike | bytes | bytearray | memoryview | BinaryIO
 KINDS = "a PIL image, an array, a tensor, a path, the bytes of an image file or an open one"
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|data:")  # a Windows drive (C:) has only one letter
 
@@ -33,7 +33,7 @@ class ImageInput:
     read: Callable[[], Image.Image]  # its RGB pixels, anew at each call
 
 
-def as_iterable(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
+def as_iterable(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     """One image, or several, which come as a batch of four dimensions or as anything that can be iterated over."""
     is_one = (
         isinstance(images, (Image.Image, str, os.PathLike, bytes, bytearray, memoryview, Mapping))
@@ -44,7 +44,7 @@ def as_iterable(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
     return [images] if is_one else images
 
 
-def as_image_input(image: Picture, number: int) -> ImageInput:
+def as_image_input(image: ImageLike, number: int) -> ImageInput:
     """Image `number` of those that `Predictor.predict` takes.
 
     ValueError if it is none; what is wrong with its pixels shows only when they are read.

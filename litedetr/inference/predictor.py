@@ -21,7 +21,7 @@ from litedetr.engine.inference_model import inference_copy
 from litedetr.engine.precision import choose_precision
 from litedetr.engine.run_config import Device, Precision
 from litedetr.inference.cuda_graphs import CudaGraphs, GpuCapture, check_cuda_graphs
-from litedetr.inference.image_inputs import Picture, as_image_input, as_iterable
+from litedetr.inference.image_inputs import ImageLike, as_image_input, as_iterable
 from litedetr.models import Detector
 from litedetr.postprocess import unpack
 from litedetr.settings import as_type, require
@@ -97,7 +97,7 @@ class Predictor:
 
     def predict(
         self,
-        images: Picture | Iterable[Picture],
+        images: ImageLike | Iterable[ImageLike],
         threshold: float = 0.3,
         max_detections: int = 100,
         batch_size: int = 8,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,8 +160,3 @@ class OperatorCall:
 
     def _is_here(self, x: object) -> bool:
         return isinstance(x, Tensor) and x.device == self.device
-
-
-def total(syncs: Iterable[HostSync]) -> int:
-    """How often the device is waited for."""
-    return sum(sync.count for sync in syncs)

@@ -19,7 +19,7 @@ from litedetr.models.detector_config import (
 )
 from litedetr.structures import ImageBatch, Predictions
 from litedetr.tools.plots.attention_hooks import record_attentions
-from litedetr.tools.plots.attention_samples import Samples, decoder_reading, encoder_reading, level_names, tokens_at
+from litedetr.tools.plots.attention_samples import Samples, decoder_samples, encoder_samples, level_names, tokens_at
 from litedetr.tools.plots.draw_attention import find_object
 
 FOUR = replace(
@@ -104,23 +104,23 @@ def test_a_recorded_call_gives_the_same_again(system: str):
 
 def test_layers_are_named_by_the_levels_that_they_update(system: str):
     calls, _, _ = recorded(detector(SYSTEMS[system]))
-    reading = encoder_reading(calls, (0.5, 0.5))
-    assert [layer.name for layer in reading.layers] == NAMES[system]
-    assert reading.level_names == ("S4", "S3", "S2", "S1")
-    decoder = decoder_reading(calls, 0)
-    assert decoder.level_names == (("S3", "S2", "S1") if system == "high levels alone" else reading.level_names)
+    sampled = encoder_samples(calls, (0.5, 0.5))
+    assert [layer.name for layer in sampled.layers] == NAMES[system]
+    assert sampled.level_names == ("S4", "S3", "S2", "S1")
+    decoder = decoder_samples(calls, 0)
+    assert decoder.level_names == (("S3", "S2", "S1") if system == "high levels alone" else sampled.level_names)
     assert [layer.name for layer in decoder.layers] == ["1", "2"]
 
 
 def test_weights_by_level_sum_to_one_and_are_the_means_of_the_samples(system: str):
     calls, _, _ = recorded(detector(SYSTEMS[system]))
-    for reading in (encoder_reading(calls, (0.9, 0.1)), decoder_reading(calls, 3)):
-        assert reading.level_shares.sum() == pytest.approx(1, abs=1e-6)
-        for layer in reading.layers:
+    for sampled in (encoder_samples(calls, (0.9, 0.1)), decoder_samples(calls, 3)):
+        assert sampled.level_shares.sum() == pytest.approx(1, abs=1e-6)
+        for layer in sampled.layers:
             by_level = np.bincount(layer.samples.level, layer.samples.weight)
             assert by_level / by_level.sum() == pytest.approx(layer.level_shares, abs=1e-6)
-        heads_and_queries = sum(2 * layer.num_queries for layer in reading.layers)
-        assert reading.samples.weight.sum() == pytest.approx(heads_and_queries, abs=1e-4)
+        heads_and_queries = sum(2 * layer.num_queries for layer in sampled.layers)
+        assert sampled.samples.weight.sum() == pytest.approx(heads_and_queries, abs=1e-4)
 
 
 def test_the_encoders_queries_are_the_cells_that_hold_the_point():
@@ -128,7 +128,7 @@ def test_the_encoders_queries_are_the_cells_that_hold_the_point():
     model = detector(FOUR)
     calls, _, _ = recorded(model)
     x, y = 0.61, 0.30
-    layer = encoder_reading(calls, (x, y)).layers[2]  # updates S4, 12x20
+    layer = encoder_samples(calls, (x, y)).layers[2]  # updates S4, 12x20
     centre = np.array([(int(x * 20) + 0.5) / 20, (int(y * 12) + 0.5) / 12])
     attention = next(call.attention for call in calls if call.query_shapes == ((12, 20),))
     offsets = attention.sampling_offsets.bias.detach().view(2, 4, 2, 2).numpy()  # (M, L, P, 2)

@@ -22,7 +22,7 @@ from litedetr.losses import Criterion, readout
 from litedetr.models import build_detector
 from litedetr.settings import ConfigError
 from litedetr.structures import ImageBatch, Target, TargetBatch
-from litedetr.tools.host_syncs import HostSyncCounter, count_host_syncs, total
+from litedetr.tools.host_syncs import HostSync, HostSyncCounter, count_host_syncs
 from litedetr.tools.random_batch import random_targets
 from litedetr.tools.simulated_device import SIMULATED, SimulatedDevice
 from litedetr.transfers import to_device, to_host
@@ -61,6 +61,11 @@ def batch_of(batch_size: int) -> MicroBatch:
     images = replace(images, pixels=images.pixels.pin_memory(), sizes=images.sizes.pin_memory())
     items = [random_targets(size, 1, number, NUM_CLASSES).items[0] for number, size in enumerate(sizes)]
     return images, TargetBatch.from_targets(items).pin_memory()
+
+
+def total(syncs: list[HostSync]) -> int:
+    """How often the host waits for the device."""
+    return sum(sync.count for sync in syncs)
 
 
 def places(counter: HostSyncCounter) -> dict[str, int]:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -39,17 +40,15 @@ def record_attentions(model: nn.Module) -> Iterator[list[RecordedCall]]:
     """Within the context, every call of an attention of `model` to its memory is appended, in the order of calls."""
     calls: list[RecordedCall] = []
 
-    def keep(name: str, attention: MultiScaleAttention) -> None:
-        def hook(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-            given = inspect.signature(attention.forward).bind(*args, **kwargs).arguments
-            calls.append(RecordedCall(name, attention, **given))
+    def record(name: str, attention: MultiScaleAttention, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        arguments = inspect.signature(attention.forward).bind(*args, **kwargs).arguments
+        calls.append(RecordedCall(name, attention, **arguments))
 
-        hooks.append(attention.register_forward_pre_hook(hook, with_kwargs=True))
-
-    hooks: list[object] = []
-    for name, module in model.named_modules():
-        if isinstance(module, MultiScaleAttention):
-            keep(name, module)
+    hooks = [
+        module.register_forward_pre_hook(partial(record, name), with_kwargs=True)
+        for name, module in model.named_modules()
+        if isinstance(module, MultiScaleAttention)
+    ]
     try:
         yield calls
     finally:

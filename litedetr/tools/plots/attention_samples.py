@@ -51,7 +51,7 @@ class LayerSamples:
 
 
 @dataclass(frozen=True)
-class Reading:
+class AttentionSamples:
     """What some queries sample in all layers of encoder or decoder."""
 
     layers: tuple[LayerSamples, ...]
@@ -72,7 +72,7 @@ class Reading:
         return np.mean([layer.level_shares for layer in self.layers], axis=0)
 
 
-def encoder_reading(calls: Iterable[RecordedCall], xy: tuple[float, float]) -> Reading:
+def encoder_samples(calls: Iterable[RecordedCall], xy: tuple[float, float]) -> AttentionSamples:
     """Of the tokens whose cell holds the point xy, relative to the image: one of each level that a layer updates."""
     calls = [call for call in calls if call.name.startswith("encoder.")]
     names = level_names(calls[0].memory.shapes)
@@ -82,14 +82,14 @@ def encoder_reading(calls: Iterable[RecordedCall], xy: tuple[float, float]) -> R
         updated = names[first : first + len(call.query_shapes)]
         label = updated[0] if len(updated) == 1 else f"{updated[-1]}-{updated[0]}"
         layers.append(_sampled(f"{number}\n{label}", call, tokens_at(call.query_shapes, xy)))
-    return Reading(tuple(layers), names)
+    return AttentionSamples(tuple(layers), names)
 
 
-def decoder_reading(calls: Iterable[RecordedCall], query: int) -> Reading:
+def decoder_samples(calls: Iterable[RecordedCall], query: int) -> AttentionSamples:
     """Of the decoder query of this index."""
     calls = [call for call in calls if call.name.startswith("decoder.")]
     layers = tuple(_sampled(str(number), call, [query]) for number, call in enumerate(calls, start=1))
-    return Reading(layers, level_names(calls[0].memory.shapes))
+    return AttentionSamples(layers, level_names(calls[0].memory.shapes))
 
 
 def level_names(shapes: Shapes) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,18 +80,13 @@ def confusion_matrix(ground_truth: COCO, detections: np.ndarray, rule: MatchRule
     ids = sorted(ground_truth.cats)
     labels = {category_id: label for label, category_id in enumerate(ids)}
     counts = np.zeros((len(ids) + 1, len(ids) + 1), dtype=np.int64)
-    rows = _by_image(row for row in detections if row["score"] >= rule.min_score)
+    rows: defaultdict[int, list[np.void]] = defaultdict(list)
+    for row in detections[detections["score"] >= rule.min_score]:
+        rows[int(row["image_id"])].append(row)
     for image_id in ground_truth.imgs:
         for true, found in _pairs(ground_truth.imgToAnns[image_id], rows[image_id], rule.iou):
             counts[labels.get(true, -1), labels.get(found, -1)] += 1
     return ConfusionMatrix((*(ground_truth.cats[i]["name"] for i in ids), BACKGROUND), counts, rule)
-
-
-def _by_image(rows: Iterable[np.void]) -> Mapping[int, list[np.void]]:
-    found = defaultdict(list)
-    for row in rows:
-        found[int(row["image_id"])].append(row)
-    return found
 
 
 def _pairs(
@@ -121,6 +116,5 @@ def _overlaps(rows: list[np.void], annotations: list[dict[str, Any]]) -> np.ndar
     """(rows, annotations) IoU; with a crowd, the share of the detection that lies in it."""
     if not rows or not annotations:
         return np.zeros((len(rows), len(annotations)))
-    boxes = np.array([row["bbox"] for row in rows])
-    return np.asarray(mask.iou(boxes, np.array([a["bbox"] for a in annotations], dtype=float),
-                               [a["iscrowd"] for a in annotations]))  # fmt: skip
+    found, truth = np.array([row["bbox"] for row in rows]), np.array([a["bbox"] for a in annotations], dtype=float)
+    return np.asarray(mask.iou(found, truth, [a["iscrowd"] for a in annotations]))

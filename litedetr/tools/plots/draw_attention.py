@@ -20,7 +20,7 @@ from litedetr.settings import require
 from litedetr.structures import ImageBatch, Predictions
 from litedetr.tools.plots.attention_figure import AttentionPicture, draw_picture
 from litedetr.tools.plots.attention_hooks import RecordedCall, record_attentions
-from litedetr.tools.plots.attention_samples import Reading, decoder_reading, encoder_reading
+from litedetr.tools.plots.attention_samples import AttentionSamples, decoder_samples, encoder_samples
 from litedetr.tools.plots.plot_config import AttentionPlot
 from litedetr.tools.plots.style import fonts_for, save
 
@@ -67,8 +67,8 @@ def draw_attention(config: AttentionPlot) -> list[Path]:
     image = read_image(user_path(config.image))
     predictions, calls = _look(loaded, image, config)
     spot = _spot(config, image, predictions, loaded.categories)
-    reading = encoder_reading(calls, spot.xy) if config.of == "encoder" else decoder_reading(calls, spot.found.query)
-    picture = _picture(config, image, spot, reading, calls)
+    sampled = encoder_samples(calls, spot.xy) if config.of == "encoder" else decoder_samples(calls, spot.found.query)
+    picture = _picture(config, image, spot, sampled, calls)
     stem = user_path(config.output or path.parent / "plots") / f"attention_{Path(config.image).stem}_{spot.file_name}"
     with fonts_for([picture.title]):
         picture_path = save(draw_picture(picture), stem.with_name(f"{stem.name}_{config.of}.png"))
@@ -121,33 +121,33 @@ def _require_found(ordered: Tensor, rank: int, min_score: float) -> None:
 
 
 def _picture(
-    config: AttentionPlot, image: Image.Image, spot: Spot, reading: Reading, calls: list[RecordedCall]
+    config: AttentionPlot, image: Image.Image, spot: Spot, sampled: AttentionSamples, calls: list[RecordedCall]
 ) -> AttentionPicture:
     attention = next(call.attention for call in calls if call.name.startswith(f"{config.of}."))
     heads, levels, points = attention.grid
     if config.of == "encoder":
         queries = f"Queries: the tokens whose cell holds {spot.text}, one of each level that a layer updates"
-        count = f"{reading.num_queries} queries in"
+        count = f"{sampled.num_queries} queries in"
     else:
         queries = f"Query: number {spot.found.query} of the decoder, which found {spot.found}"
         count = "one query in each of"
     title = (
         f"{config.of.capitalize()}, {KINDS[attention.kind]}: {Path(config.image).name}, {config.checkpoint}\n"
         f"{queries}\n"
-        f"{count} {len(reading.layers)} layers x {heads} heads x {levels} levels x {points} points: "
-        f"{len(reading.samples)} samples to choose from"
+        f"{count} {len(sampled.layers)} layers x {heads} heads x {levels} levels x {points} points: "
+        f"{len(sampled.samples)} samples to choose from"
     )
-    return AttentionPicture(image, title, reading, spot.xy, None if spot.found is None else spot.found.box)
+    return AttentionPicture(image, title, sampled, spot.xy, None if spot.found is None else spot.found.box)
 
 
 def _weights(picture: AttentionPicture) -> dict[str, object]:
-    reading = picture.reading
+    sampled = picture.sampled
 
     def by_level(shares) -> dict[str, float]:
-        return dict(zip(reading.level_names, shares.tolist(), strict=True))
+        return dict(zip(sampled.level_names, shares.tolist(), strict=True))
 
     layers = [
         {"layer": layer.name.replace("\n", " "), "queries": layer.num_queries, "weights": by_level(layer.level_shares)}
-        for layer in reading.layers
+        for layer in sampled.layers
     ]
-    return {"what": picture.title, "weights": by_level(reading.level_shares), "layers": layers}
+    return {"what": picture.title, "weights": by_level(sampled.level_shares), "layers": layers}
