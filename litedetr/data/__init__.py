@@ -5,7 +5,7 @@ from litedetr.data.categories import Categories
 from litedetr.data.coco_classes import COCO_CLASSES
 from litedetr.data.coco_dataset import CocoDetection, coco_ground_truth, indexed_coco
 from litedetr.data.coco_json import read_categories
-from litedetr.data.data_config import DataConfig, ShapesConfig, TransformConfig, require_workers
+from litedetr.data.data_config import DataConfig, ShapesConfig, TransformConfig, Workers
 from litedetr.data.epoch_sampler import EpochSampler, Sample, SampleKey, collate
 from litedetr.data.errors import DataError
 from litedetr.data.image_source import ImageFiles, find_images

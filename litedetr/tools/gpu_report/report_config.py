@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from litedetr.settings import ConfigError, from_mapping, require, typed
+from litedetr.settings import ConfigError, Count, Flag, Maybe, Text, from_mapping, require, settings
 from litedetr.tools.gpu_report.plan import STEPS
 
 
-@dataclass(frozen=True)
-@typed
+@settings()
 class ReportConfig:
     """The settings of scripts/gpu_report.py."""
 
-    budget: int | None = None  # seconds for all steps; null: each takes up to its own limit
-    rehearse: bool = False  # every step at tiny sizes, on a CPU in Triton's interpreter if there is no GPU
-    steps: tuple[str, ...] | None = None  # names; null: all; []: none, only make the page from the rows that are there
-    output: str = "runs/gpu_report"  # the folder; each GPU has one of its own in it
+    budget: Maybe[Count] = None  # seconds for all steps; null: each takes up to its own limit
+    rehearse: Flag = False  # every step at tiny sizes, on a CPU in Triton's interpreter if there is no GPU
+    steps: Maybe[tuple[Text, ...]] = None  # names; null: all; []: none, only make the page from the rows that are there
+    output: Text = "runs/gpu_report"  # the folder; each GPU has one of its own in it
 
     def __post_init__(self) -> None:
-        require(self.budget is None or self.budget >= 1, "budget", "null or seconds, at least 1", self.budget)
         names = [step.name for step in STEPS]
         unknown = [name for name in self.steps or () if name not in names]
         require(not unknown, "steps", f"null or some of {', '.join(names)}", unknown)
@@ -30,13 +27,13 @@ class ReportConfig:
     @classmethod
     def from_arguments(cls, arguments: Sequence[str]) -> ReportConfig:
         """Raises ConfigError for an argument that is not `name=value`, an unknown setting, or a wrong value."""
-        settings: dict[str, Any] = {}
+        given: dict[str, Any] = {}
         for argument in arguments:
             name, equals, text = argument.partition("=")
             if not equals:
                 raise ConfigError(f"expected settings as name=value, got {argument!r}")
-            settings[name] = _value(text)
-        return from_mapping(cls, settings)
+            given[name] = _value(text)
+        return from_mapping(cls, given)
 
 
 def _value(text: str) -> Any:
