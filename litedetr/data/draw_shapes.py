@@ -125,11 +125,15 @@ class _Placed:
             if self._leaves_enough(coverage):
                 below = coverage.ravel() @ np.asarray(self._canvas, dtype=np.float64).reshape(-1, 3) / coverage.sum()
                 self._canvas.paste(_colour(shape, below, rng), mask=mask)
-                self._visible = [*(visible * (1 - coverage) for visible in self._visible), coverage]
-                self._areas.append(coverage.sum() / share)
+                self._cover(coverage, coverage.sum() / share)
                 self.shapes.append(shape)
                 self.boxes.append(box)
                 return
+
+    def _cover(self, coverage: np.ndarray, full: float) -> None:
+        """Let a shape, whose whole area is `full` pixels, hide what it covers."""
+        self._visible = [*(visible * (1 - coverage) for visible in self._visible), coverage]
+        self._areas.append(full)
 
     def _leaves_enough(self, coverage: np.ndarray) -> bool:
         return all(
