@@ -126,22 +126,15 @@ def _draw_layers(axes: Axes, sampled: AttentionSamples) -> None:
     bottom = np.zeros(len(labels))
     for level, name in reversed(list(enumerate(sampled.level_names))):
         shares = np.array([layer.level_shares[level] for layer in sampled.layers])
-        axes.bar(labels, shares, bottom=bottom, color=level_colour(name), width=0.75, edgecolor="white", linewidth=0.6)
-        _write_shares(axes, shares, bottom, text_colour(level_colour(name)))
+        shade, edge = level_colour(name), {"edgecolor": "white", "linewidth": 0.6}
+        bars = axes.bar(labels, shares, bottom=bottom, color=shade, width=0.75, **edge)
+        if len(shares) <= MOST_WRITTEN:
+            texts = [f"{share:.2f}" if share >= LEAST_WRITTEN else "" for share in shares]
+            axes.bar_label(bars, texts, label_type="center", fontsize=FONT["tick"], color=text_colour(shade))
         bottom += shares
     axes.set_ylim(0, 1)
     what = "layer" if "\n" not in labels[0] else "layer, and the levels that it updates"
     set_labels(axes, "(d) weight by level in each layer", x=what)
-
-
-def _write_shares(axes: Axes, shares: Sequence[float], bottom: Sequence[float], colour: str) -> None:
-    """In the bars that have room."""
-    if len(shares) > MOST_WRITTEN:
-        return
-    style = {"ha": "center", "va": "center", "fontsize": FONT["tick"], "color": colour}
-    for x, (share, start) in enumerate(zip(shares, bottom, strict=True)):
-        if share >= LEAST_WRITTEN:
-            axes.text(x, start + share / 2, f"{share:.2f}", **style)
 
 
 def _legend(picture: AttentionPicture) -> list[Line2D]:
