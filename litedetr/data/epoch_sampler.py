@@ -22,9 +22,9 @@ class SampleKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """image: (3, h, w) uint8 RGB; target: its objects."""
+    """An image and its objects."""
 
-    image: Tensor
+    image: Tensor  # (3, h, w) uint8 RGB
     target: Target
 
 

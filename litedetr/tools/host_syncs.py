@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,12 +98,10 @@ def _listed(found: Counter[tuple[str, str]]) -> list[HostSync]:
 
 def _where() -> str:
     """The innermost line of ours on the stack."""
-    frame = sys._getframe(2)
-    while frame is not None:
+    for frame, line in traceback.walk_stack(sys._getframe(2)):
         name = frame.f_code.co_filename
         if name.startswith(f"{PACKAGE}{os.sep}") and name not in NOT_A_PLACE:
-            return f"{Path(name).relative_to(PACKAGE.parent).as_posix()}:{frame.f_lineno}"
-        frame = frame.f_back
+            return f"{Path(name).relative_to(PACKAGE.parent).as_posix()}:{line}"
     return "elsewhere"
 
 
