@@ -14,7 +14,8 @@ from litedetr.engine.distributed import Ranks
 from litedetr.engine.inference_model import inference_copy
 from litedetr.engine.optim import build_optimizer
 from litedetr.engine.precision import autocast
-from litedetr.engine.run_config import Precision, ScheduleConfig, require_image_size
+from litedetr.engine.run_config import Precision, require_image_size
+from litedetr.engine.schedule_config import ScheduleConfig
 from litedetr.engine.train_step import TrainStep
 from litedetr.faults.signals import StopRequest
 from litedetr.losses import Criterion, LossConfig
