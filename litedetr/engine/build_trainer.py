@@ -7,7 +7,7 @@ from dataclasses import replace
 from litedetr.data import DatasetPair, build_datasets
 from litedetr.engine.batches import StepBatches, evaluation_batches, loader_settings
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.evaluator import Evaluator
+from litedetr.engine.evaluation_loop import Evaluator
 from litedetr.engine.lr_schedule import LRSchedule, schedule_warnings
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import RunFolder
@@ -33,7 +33,7 @@ def build_trainer(config: RunConfig, folder: RunFolder, ranks: Ranks) -> Trainer
     start = _start(state, folder, lr_schedule.total_steps)
     train_step = _train_step(config, state, ranks)
     tracker = Tracker(folder, state.progress, lr_schedule.total_steps) if ranks.is_main else SilentTracker()
-    about_data = [*data.remarks, *_crowded(config, data)]
+    about_data = [*data.notes, *_crowded(config, data)]
     description = _description(state, data, lr_schedule, ranks)
     for note in [folder.note, description, *about_data, *start, *schedule_warnings(lr_schedule, config.trainer)]:
         tracker.say(note)

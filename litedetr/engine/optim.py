@@ -80,5 +80,5 @@ def load_optimizer_state(model: nn.Module, optimizer: Optimizer, state: dict[str
 
 
 def gradient_norm(model: nn.Module, clip_norm: float | None) -> torch.Tensor:
-    """The norm of all gradients, which are then scaled down to `clip_norm` where they exceed it."""
+    """The norm of all gradients, which are then scaled down to `clip_norm` if they exceed it."""
     return nn.utils.clip_grad_norm_(model.parameters(), float("inf") if clip_norm is None else clip_norm)

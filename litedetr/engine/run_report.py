@@ -8,7 +8,7 @@ from litedetr.data import CocoDetection
 from litedetr.engine.checkpoint import Progress
 from litedetr.engine.coco_metrics import Scores, class_table, summary_table
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.evaluator import Evaluation
+from litedetr.engine.evaluation_loop import Evaluation
 from litedetr.engine.lr_schedule import LRSchedule
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import RunFolder

@@ -100,7 +100,7 @@ class TrainingState:
             start = initialise_from(self.model, self.categories, init_from)
             left = ", ".join(start.left) or "none"
             taken = f"{start.taken} tensors from {checkpoint_file(init_from)}"
-            notes += [f"{taken}; left at their initial values: {left}", *start.remarks]
+            notes += [f"{taken}; left at their initial values: {left}", *start.notes]
         if self.average is not None:
             self.average.model.load_state_dict(self.model.state_dict())
         return notes

@@ -9,7 +9,7 @@ from pathlib import Path
 from litedetr.engine.batches import StepBatches
 from litedetr.engine.checkpoint import save_checkpoint
 from litedetr.engine.coco_metrics import Scores
-from litedetr.engine.evaluator import Evaluator
+from litedetr.engine.evaluation_loop import Evaluator
 from litedetr.engine.lr_schedule import LRSchedule
 from litedetr.engine.optim import set_learning_rate
 from litedetr.engine.run_config import TrainerConfig

@@ -15,7 +15,7 @@ from engine_helpers import metrics, run_config, train
 from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.checkpoint import CheckpointError, Progress, load_checkpoint
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.evaluator import Evaluation, Evaluator
+from litedetr.engine.evaluation_loop import Evaluation, Evaluator
 from litedetr.engine.resume import find_unfinished
 from litedetr.engine.run_folder import RunFolder
 from litedetr.engine.tracker import drop_metrics_after

@@ -15,7 +15,7 @@ from PIL import Image
 from test_scripts import TINY
 
 from litedetr.data import ShapesConfig
-from litedetr.data.shapes import shapes_root
+from litedetr.data.shapes_dataset import shapes_root
 from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.checkpoint import load_checkpoint, save_checkpoint
 from litedetr.engine.distributed import Ranks

@@ -36,7 +36,7 @@ threads = threading.active_count()
 
 import torch
 from litedetr.kernels.bench.workloads import Workload
-from litedetr.tools.export.formats import Onnx
+from litedetr.tools.export.file_formats import Onnx
 from litedetr.models.detector_config import BackboneConfig
 from litedetr.models.backbones import build_backbone
 

@@ -18,9 +18,9 @@ from published_helpers import Variant, state_dict
 from litedetr.data import COCO_CLASSES, DataConfig, DataError, ShapesConfig, TransformConfig
 from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.checkpoint import CheckpointError, load_checkpoint, load_detector
-from litedetr.engine.checkpoint_evaluation import EvalConfig, evaluate_checkpoint
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.evaluator import Evaluation
+from litedetr.engine.evaluate_checkpoint import EvalConfig, evaluate_checkpoint
+from litedetr.engine.evaluation_loop import Evaluation
 from litedetr.engine.run_config import RunConfig, TrainerConfig
 from litedetr.engine.run_folder import RunFolder
 from litedetr.engine.schedule_config import ScheduleConfig

@@ -11,7 +11,7 @@ import torch
 from litedetr.engine.checkpoint import checkpoint_file, load_detector, load_progress
 from litedetr.engine.detect import Forward
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.inference_model import for_inference
+from litedetr.engine.inference_model import inference_copy
 from litedetr.engine.optim import WeightUpdate
 from litedetr.engine.precision import autocast
 from litedetr.engine.run_config import Precision, require_image_size
@@ -86,7 +86,7 @@ def of_checkpoint(path: str, setting: Setting) -> Contestant:
 
 def _contestant(name: str, model: Detector, setting: Setting, ap: float | None, ap_source: str) -> Contestant:
     cost = count(model.config, setting.image_size, model.num_classes).total
-    detecting, images = for_inference(model, setting.device, setting.precision), setting.images()
+    detecting, images = inference_copy(model, setting.device, setting.precision), setting.images()
 
     def backbone() -> object:
         with torch.no_grad(), autocast(setting.device, setting.precision):
