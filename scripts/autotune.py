@@ -23,17 +23,17 @@ from triton.runtime.driver import driver
 from litedetr.cli.compose import as_mapping
 from litedetr.cli.script import script
 from litedetr.engine.run_config import beside_model, detector_config, require_image_size
-from litedetr.kernels.bench.ahead import Ahead, Compilers
-from litedetr.kernels.bench.jobs import Campaign, Job, Untuned
+from litedetr.kernels.bench.campaign import Campaign
+from litedetr.kernels.bench.compile_ahead import Ahead, Compilers
+from litedetr.kernels.bench.jobs import Job, Untuned
 from litedetr.kernels.bench.resources import parse_target, resources
 from litedetr.kernels.bench.tuning import AnyLaunch, Timer, Tuned, candidates, replays, save
 from litedetr.kernels.bench.workloads import Workload
-from litedetr.kernels.fused.launch import TUNED, Pass, Shape, file_name, rule, tuned
+from litedetr.kernels.fused.launch import TUNED, Pass, file_name, rule, tuned
 from litedetr.models import AttentionCall, DetectorConfig, attention_calls
 from litedetr.paths import user_path
 from litedetr.settings import require
 
-SCORES = {"deformable": "logits", "key_aware": "own", "key_aware_shared": "shared"}
 MOST_WORKERS = 1024  # processes that compile
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -85,7 +85,7 @@ def jobs_of(config: AutotuneConfig, model: DetectorConfig) -> list[Job]:
 
     def workload(call: AttentionCall, dtype: str) -> Workload:
         return Workload(
-            SCORES[call.kind],
+            call.kind,
             DTYPES[dtype],
             call.query_levels,
             call.num_queries,
@@ -100,7 +100,7 @@ def jobs_of(config: AutotuneConfig, model: DetectorConfig) -> list[Job]:
     for call, dtype in product(attention_calls(model, config.image_size), dict.fromkeys(config.dtypes)):
         calls[workload(call, dtype)] += call.count
     passes = dict.fromkeys(config.passes)
-    jobs = [Job(found, run, number) for (found, number), run in product(calls.items(), passes)]
+    jobs = [Job(found, pass_name, number) for (found, number), pass_name in product(calls.items(), passes)]
     return sorted(jobs, key=lambda job: job.rank)
 
 
@@ -137,7 +137,7 @@ def measure_all(jobs: list[Job], config: AutotuneConfig, gpu: Gpu) -> None:
         known = tuned(gpu.name, folder)
         campaign = Campaign(gpu.device, gpu.timer, partial(keep, gpu.name, folder), known, deadline, ahead)
         bar = stack.enter_context(tqdm(unit=" launches", disable=None))
-        for outcome in campaign.run(jobs):
+        for outcome in campaign.tune_all(jobs):
             if isinstance(outcome, Untuned):
                 tqdm.write(f"{describe(outcome.job)}: {outcome.reason}")
                 continue
@@ -159,7 +159,7 @@ def compile_ahead(jobs: list[Job], config: AutotuneConfig, deadline: float, stac
         return None
     target = driver.active.get_current_target()
     compilers = stack.enter_context(Compilers(target, workers, config.compile_s))
-    return Ahead(compilers, [(job.workload, job.run) for job in jobs], deadline)
+    return Ahead(compilers, jobs, deadline)
 
 
 def keep(gpu: str, folder: Path | None, found: Tuned) -> None:
@@ -169,7 +169,7 @@ def keep(gpu: str, folder: Path | None, found: Tuned) -> None:
 def describe(job: Job) -> str:
     work = job.workload
     dtype = str(work.dtype).removeprefix("torch.")
-    return f"{job.run} {work.score} {dtype} B {work.batch} Q {work.queries} S {work.tokens}"
+    return f"{job.pass_name} {work.score} {dtype} B {work.batch} Q {work.queries} S {work.tokens}"
 
 
 def table(results: dict[Job, Tuned]) -> str:
@@ -191,11 +191,10 @@ def compile_all(jobs: list[Job], target: str) -> None:
     """A table of what each candidate needs on `target`; the rule's own launch comes first."""
     for job in jobs:
         print(f"\n{describe(job)} on {target}")
-        shape = Shape.of(job.run, job.workload.inputs("meta"))
-        for launch in tqdm(candidates(shape), unit=" launches", leave=False, disable=None):
-            for found in resources(job.workload, job.run, launch, target):
+        for launch in tqdm(candidates(job.shape), unit=" launches", leave=False, disable=None):
+            for found in resources(job, launch, target):
                 fits = "spills" if found.spilled else ""
-                chosen = "rule" if launch == rule(shape) else ""
+                chosen = "rule" if launch == rule(job.shape) else ""
                 registers = f"{found.registers:4} registers {found.spilled:5} bytes spilled"
                 tqdm.write(f"  {short(launch):60}{registers}  {fits or chosen}")
 

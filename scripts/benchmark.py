@@ -2,7 +2,7 @@
 
 python scripts/benchmark.py rows=[models]
 python scripts/benchmark.py rows=[models] 'models.systems=["model=dino_4scale","model=lite_dino encoder=h2l2 a=2 b=3"]'
-python scripts/benchmark.py rows=[kernels] kernels.scores=[logits,shared,own] kernels.peers=[unfused]
+python scripts/benchmark.py rows=[kernels] kernels.scores=[deformable,key_aware] kernels.peers=[unfused]
 python scripts/benchmark.py rows=[scale] 'scale.sides=[512,1024]' 'scale.objects=[]'
 """
 
@@ -26,8 +26,9 @@ from litedetr.cli.compose import PAPER, as_mapping, overridden
 from litedetr.cli.script import script
 from litedetr.engine.distributed import choose_device
 from litedetr.engine.run_config import Precision, beside_model, detector_config, require_image_size
-from litedetr.kernels.bench.benchmark import HEADER, Row, Run, choose_workloads, line, measure
-from litedetr.kernels.bench.measure import Ceilings, side_by_side
+from litedetr.kernels.bench.ceilings import Ceilings
+from litedetr.kernels.bench.comparison import HEADER, Comparison, Row, choose_workloads, line, measure
+from litedetr.kernels.bench.side_by_side import side_by_side
 from litedetr.kernels.bench.timing import Step, Timing
 from litedetr.kernels.bench.workloads import Regime
 from litedetr.kernels.inputs import Score
@@ -227,7 +228,7 @@ def time_kernels(config: BenchmarkConfig, machine: Machine) -> None:
         points=kernels.points,
     )
     rows = []
-    for found in measure(workloads, Run(device, kernels.passes, kernels.peers, machine.rounds), ceilings):
+    for found in measure(workloads, Comparison(device, kernels.passes, kernels.peers, machine.rounds), ceilings):
         print(line(found) if isinstance(found, Row) else found, flush=True)
         if isinstance(found, Row):
             rows.append(found)

@@ -13,7 +13,7 @@ from litedetr.tools.convert import ConvertConfig, convert
 VALUES = {"null": None, "true": True, "false": False}
 
 
-@on_command_line
+@on_command_line()
 def main() -> None:
     print(convert(arguments(sys.argv[1:])))
 

@@ -15,7 +15,8 @@ from litedetr.cli.compose import as_mapping
 from litedetr.cli.script import script
 from litedetr.engine.distributed import join_ranks, use_all_cores
 from litedetr.engine.run_config import Device, beside_model, detector_config
-from litedetr.kernels.bench.measure import Timing, side_by_side
+from litedetr.kernels.bench.side_by_side import side_by_side
+from litedetr.kernels.bench.timing import Timing
 from litedetr.settings import require
 from litedetr.tools.memory import Memory, SampleStep, StepConfig
 

@@ -7,23 +7,3 @@ from litedetr.tools.benchmark.plot import draw_models
 from litedetr.tools.benchmark.report import ModelRow, headline, model_table, rows_of
 from litedetr.tools.benchmark.scale import Point, ScaleConfig, ScaleRow, scale_table
 from litedetr.tools.benchmark.scale_plot import draw_scale
-
-__all__ = [
-    "PEERS",
-    "Contestant",
-    "ModelRow",
-    "Point",
-    "ScaleConfig",
-    "ScaleRow",
-    "Setting",
-    "alone",
-    "draw_models",
-    "draw_scale",
-    "headline",
-    "model_table",
-    "of_checkpoint",
-    "of_config",
-    "peer",
-    "rows_of",
-    "scale_table",
-]

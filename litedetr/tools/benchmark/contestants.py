@@ -11,13 +11,12 @@ import torch
 from litedetr.engine.checkpoint import checkpoint_file, load_detector, load_progress
 from litedetr.engine.detect import Forward
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.inference_model import for_inference
-from litedetr.engine.optim import build_optimizer
+from litedetr.engine.inference_model import inference_copy
+from litedetr.engine.optim import WeightUpdate
 from litedetr.engine.precision import autocast
 from litedetr.engine.run_config import Precision, require_image_size
 from litedetr.engine.schedule_config import ScheduleConfig
 from litedetr.engine.train_step import TrainStep
-from litedetr.faults.signals import StopRequest
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models import Detector, DetectorConfig, build_detector
 from litedetr.paths import user_path
@@ -87,7 +86,7 @@ def of_checkpoint(path: str, setting: Setting) -> Contestant:
 
 def _contestant(name: str, model: Detector, setting: Setting, ap: float | None, ap_source: str) -> Contestant:
     cost = count(model.config, setting.image_size, model.num_classes).total
-    detecting, images = for_inference(model, setting.device, setting.precision), setting.images()
+    detecting, images = inference_copy(model, setting.device, setting.precision), setting.images()
 
     def backbone() -> object:
         with torch.no_grad(), autocast(setting.device, setting.precision):
@@ -101,18 +100,14 @@ def _contestant(name: str, model: Detector, setting: Setting, ap: float | None, 
 
 def _training_step(model: Detector, setting: Setting) -> Step:
     """Forward and backward pass, losses, clipping and AdamW, as scripts/train.py does them."""
-    schedule = ScheduleConfig()
     model = model.to_device(setting.device).train()
     step = TrainStep(
         model=model,
         criterion=Criterion(LossConfig()),
-        optimizer=build_optimizer(model, schedule),
-        scaler=torch.amp.GradScaler(setting.device.type, enabled=setting.precision == "fp16"),
+        update=WeightUpdate.build(model, ScheduleConfig(), setting.precision),
         precision=setting.precision,
-        clip_norm=schedule.clip_norm,
         seed=0,
         ranks=Ranks(setting.device),
-        stop=StopRequest(),
     )
     batch = (setting.images(), setting.targets(model.num_classes))
 

@@ -4,22 +4,3 @@ from litedetr.tools.flops.count import Cost, Part, count, count_parts, token_sha
 from litedetr.tools.flops.paper import Figures, Paper, PaperRow, PaperTable, Row, Table
 from litedetr.tools.flops.plot import draw
 from litedetr.tools.flops.report import cost_text, shares_text, table_text, write_csv
-
-__all__ = [
-    "Cost",
-    "Figures",
-    "Paper",
-    "PaperRow",
-    "PaperTable",
-    "Part",
-    "Row",
-    "Table",
-    "cost_text",
-    "count",
-    "count_parts",
-    "draw",
-    "shares_text",
-    "table_text",
-    "token_shares",
-    "write_csv",
-]

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from litedetr.kernels.bench.benchmark import Row as Measured
-from litedetr.kernels.bench.benchmark import Run, choose_workloads, measure
-from litedetr.kernels.bench.measure import Ceilings
+from litedetr.kernels.bench.ceilings import Ceilings
+from litedetr.kernels.bench.comparison import Comparison, choose_workloads, measure
+from litedetr.kernels.bench.comparison import Row as Measured
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.functional import Backend
 from litedetr.kernels.inputs import Score
@@ -34,7 +34,7 @@ class Part:
 
 
 FAST = ("unfused", "deformops", "deformops_fp32")
-ALL = ("shared", "logits", "own")
+ALL = ("key_aware_shared", "deformable", "key_aware")
 HALF, SINGLE = (torch.bfloat16,), (torch.float32,)
 # most valuable first; the compiled reference late, as it takes longest to compile
 PARTS = (
@@ -54,7 +54,7 @@ def run(context: Context, tell: Tell) -> None:
     ceilings = Ceilings.of(device)
     with Attempts(tell) as attempt:
         for part, (label, workload) in _workloads(context):
-            how = Run(device, PASSES, part.peers, 1 if context.rehearse else MILLISECONDS, BACKEND)
+            how = Comparison(device, PASSES, part.peers, 1 if context.rehearse else MILLISECONDS, BACKEND)
             with attempt(f"{workload.score} {label} {workload.regime} {workload.dtype}"):
                 for found in measure([(label, workload)], how, ceilings):
                     tell(_row(found))

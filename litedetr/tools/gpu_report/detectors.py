@@ -12,7 +12,7 @@ import torch
 
 from litedetr.engine.gpu_settings import GpuSettings
 from litedetr.engine.run_config import Precision, detector_config
-from litedetr.kernels.bench.measure import side_by_side
+from litedetr.kernels.bench.side_by_side import side_by_side
 from litedetr.tools.benchmark import Contestant, Setting, of_config, peer
 from litedetr.tools.gpu_report.attempts import Attempts
 from litedetr.tools.gpu_report.plan import Context, Row, Tell

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from litedetr.kernels.bench.measure import forward_step, side_by_side, training_step
+from litedetr.kernels.bench.side_by_side import forward_step, side_by_side, training_step
 from litedetr.kernels.bench.workloads import PYRAMID_800x1333, Workload
 from litedetr.kernels.functional import attend
 from litedetr.kernels.inputs import Inputs
@@ -23,7 +23,7 @@ def run(context: Context, tell: Tell) -> None:
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     sizes = TINY if context.rehearse else {"shapes": PYRAMID_800x1333, "num_queries": FEW}
     with Attempts(tell) as attempt:
-        for score in ("shared", "logits", "own"):
+        for score in ("key_aware_shared", "deformable", "key_aware"):
             with attempt(score):
                 inputs = Workload(score, dtype, None, regime="random", **sizes).inputs(device)
                 for row in _rows(inputs, device, 1 if context.rehearse else MILLISECONDS):
