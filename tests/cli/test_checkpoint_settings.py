@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from litedetr.cli.fitting import fitting_settings
+from litedetr.cli.checkpoint_settings import settings_of_checkpoint
 from litedetr.engine.checkpoint import CheckpointError, OtherModelError
 from litedetr.engine.run_config import detector_config
 from litedetr.settings import to_mapping
@@ -44,7 +44,7 @@ def model(*overrides: str) -> dict:
     ],
 )
 def test_groups_come_first_and_single_settings_for_the_rest(checkpoint: list, given: list, fitting: list):
-    assert fitting_settings(model(*checkpoint), given) == fitting
+    assert settings_of_checkpoint(model(*checkpoint), given) == fitting
     replaced = {text.partition("=")[0] for text in fitting}
     kept = [text for text in given if text.partition("=")[0] not in replaced]
     mine, theirs = model(*kept, *fitting), model(*checkpoint)

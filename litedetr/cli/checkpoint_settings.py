@@ -1,4 +1,4 @@
-"""The settings of conf/train.yaml that make the model of a checkpoint, for those who have given others."""
+"""Which settings of conf/train.yaml make the model of a checkpoint: advice for a user who gave others."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException
 from omegaconf.errors import OmegaConfBaseException
 
-from litedetr.cli.compose import CONFIG_FOLDER, as_mapping
+from litedetr.cli.compose import CONFIG_FOLDER, compose, given_overrides
 from litedetr.engine.checkpoint import OtherModelError
 from litedetr.engine.run_config import detector_config
 from litedetr.engine.run_folder import SAME_MODEL, flat_settings
@@ -30,16 +27,15 @@ SHORT = {"encoder.num_high_layers": "a", "encoder.num_blocks": "b"}
 
 
 @contextmanager
-def fitting_settings_told() -> Iterator[None]:
+def advice_on_other_model() -> Iterator[None]:
     """An error about a checkpoint of another model says what to add to the command line."""
     try:
         yield
     except OtherModelError as error:
-        given = HydraConfig.get().overrides.task
-        raise error.advising(" ".join(fitting_settings(error.model, given))) from error
+        raise error.advising(" ".join(settings_of_checkpoint(error.model, given_overrides()))) from error
 
 
-def fitting_settings(model: Mapping[str, Any], given: Sequence[str]) -> list[str]:
+def settings_of_checkpoint(model: Mapping[str, Any], given: Sequence[str]) -> list[str]:
     """What turns the model of the overrides `given` into `model`, a DetectorConfig as a mapping: groups that bring it
     nearer, then single settings.
     """
@@ -54,21 +50,20 @@ def fitting_settings(model: Mapping[str, Any], given: Sequence[str]) -> list[str
             if left is not None and len(left) < len(missing):
                 chosen, missing = trial, left
     groups = [f"{group}={choice}" for group, choice in chosen.items()]
-    return groups + [f"{SHORT.get(name, name)}={_text(value)}" for name, value in missing.items()]
+    return groups + [f"{SHORT.get(name, name)}={_as_yaml(value)}" for name, value in missing.items()]
 
 
 def _missing(model: Mapping[str, Any], given: Sequence[str], chosen: Mapping[str, str]) -> dict[str, Any] | None:
-    """The settings of `model` that are others with the choices; None where these do not go together."""
+    """Settings of `model` that differ with the groups `chosen`; None if these groups do not go together."""
     kept = [text for text in given if text.partition("=")[0] not in chosen]
     try:
-        composed = detector_config(as_mapping(hydra.compose("train", [*kept, *map("=".join, chosen.items())])))
-    except (ConfigCompositionException, ConfigError, OmegaConfBaseException):
+        composed = detector_config(compose("train", [*kept, *map("=".join, chosen.items())]))
+    except (ConfigError, OmegaConfBaseException):
         return None
     mine = dict(flat_settings(to_mapping(composed)))
     wanted = dict(flat_settings(model))
     return {n: value for n, value in wanted.items() if mine.get(n) != value and f"model.{n}" not in SAME_MODEL}
 
 
-def _text(value: object) -> str:
-    """As Hydra reads it."""
+def _as_yaml(value: object) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
