@@ -1,25 +1,20 @@
 """What a detector costs, beside what the paper says it does. docs/flops.md has the conventions and the figures."""
 
 from litedetr.tools.flops.count import Cost, Part, count, count_parts, token_shares
-from litedetr.tools.flops.paper import Figures, Paper, PaperRow, PaperTable, Row, Table
-from litedetr.tools.flops.plot import draw
-from litedetr.tools.flops.report import cost_text, shares_text, table_text, write_csv
+from litedetr.tools.flops.flops_config import FlopsConfig
+from litedetr.tools.flops.paper_tables import CountedRow, CountedTable, Figures, Paper, PaperRow, PaperTable
 
 __all__ = [
     "Cost",
+    "CountedRow",
+    "CountedTable",
     "Figures",
+    "FlopsConfig",
     "Paper",
     "PaperRow",
     "PaperTable",
     "Part",
-    "Row",
-    "Table",
-    "cost_text",
     "count",
     "count_parts",
-    "draw",
-    "shares_text",
-    "table_text",
     "token_shares",
-    "write_csv",
 ]

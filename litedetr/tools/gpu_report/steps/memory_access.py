@@ -8,13 +8,13 @@ import torch
 
 from litedetr.kernels.bench.measure import side_by_side
 from litedetr.kernels.bench.probes import TINY, Probe, Sizes, atomics, gathers
-from litedetr.tools.gpu_report.attempts import Attempts
 from litedetr.tools.gpu_report.plan import Context, Row, Tell
+from litedetr.tools.gpu_report.steps.attempts import Attempts
 
 MILLISECONDS = 20
 
 
-def run(context: Context, tell: Tell) -> None:
+def measure_step(context: Context, tell: Tell) -> None:
     device = torch.device(context.device)
     sizes = TINY if context.rehearse else Sizes()
     rounds = 1 if context.rehearse else MILLISECONDS

@@ -18,7 +18,7 @@ DRIVER_QUERY = "driver_version,vbios_version,power.limit,clocks.max.sm,clocks.ma
 DRIVER_SECONDS = 20
 
 
-def run(context: Context, tell: Tell) -> None:
+def measure_step(context: Context, tell: Tell) -> None:
     tell({"kind": "versions", "python": platform.python_version(), "system": platform.platform()} | _versions())
     device = torch.device(context.device)
     tell({"kind": "card"} | (_card(device) if device.type == "cuda" else {"name": platform.machine()}))

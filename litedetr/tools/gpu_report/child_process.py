@@ -31,7 +31,7 @@ class Outcome:
     reason: str = ""
 
 
-def run_child(command: Sequence[str], log: Path, limit: float, environment: Mapping[str, str]) -> Outcome:
+def in_child(command: Sequence[str], log: Path, limit: float, environment: Mapping[str, str]) -> Outcome:
     """Run a command for at most `limit` seconds; its output goes to `log`, of at most MOST_OUTPUT.
 
     It leads a process group of its own. The whole group is killed at the limit, when the command or this process ends,

@@ -59,7 +59,7 @@ class Done:
         return " / ".join(self.output.splitlines()[-LAST_LINES:])
 
 
-def run(context: Context, tell: Tell) -> None:
+def measure_step(context: Context, tell: Tell) -> None:
     """Each run gets its share of the time that is left, so that one that hangs leaves time for the others."""
     end = time.monotonic() + context.seconds - SPARE_SECONDS
     uses = _uses(context)
@@ -98,7 +98,7 @@ def _counted(kernel: str, context: Context, limit: float) -> Iterator[Row]:
 def _run(tool: Sequence[str], size: str, context: Context, limit: float, environment: Mapping[str, str]) -> Done:
     """Some calls of the kernels under a tool; a rehearsal without it tries the calls."""
     prefix = tool if shutil.which(tool[0]) and context.device == "cuda" else ()
-    command = (*prefix, sys.executable, "-m", "litedetr.tools.gpu_report.one_call", context.device, size)
+    command = (*prefix, sys.executable, "-m", "litedetr.tools.gpu_report.steps.kernel_calls", context.device, size)
     exit_code = None
     with tempfile.TemporaryFile() as log:  # no pipe: what is left of a run that was ended may still write to it
         streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}

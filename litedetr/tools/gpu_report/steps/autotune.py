@@ -15,8 +15,8 @@ from litedetr.kernels.bench.tuning import Tuned, save, tune
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.fused.launch import Shape, read_entries
 from litedetr.paths import CLONE
-from litedetr.tools.gpu_report.attention import TINY
 from litedetr.tools.gpu_report.plan import Context, Tell
+from litedetr.tools.gpu_report.steps.attention import TINY
 
 AUTOTUNE = CLONE / "scripts" / "autotune.py"
 FOLDER = "tuned"
@@ -24,7 +24,7 @@ SPARE_SECONDS = 25.0  # for the start and the end of the process
 REHEARSED_SECONDS = 3.0
 
 
-def run(context: Context, tell: Tell) -> None:
+def measure_step(context: Context, tell: Tell) -> None:
     folder = context.folder / FOLDER
     if context.rehearse:
         _rehearse(folder, torch.device(context.device))

@@ -10,9 +10,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from litedetr.engine.run_config import detector_config
 from litedetr.kernels.bench.measure import side_by_side
-from litedetr.tools.benchmark import of_config
-from litedetr.tools.gpu_report.detectors import REHEARSED, SYSTEMS, Plan
+from litedetr.tools.benchmark.timed_detectors import of_config
 from litedetr.tools.gpu_report.plan import Context, Row, Tell
+from litedetr.tools.gpu_report.steps.detectors import REHEARSED, SYSTEMS, Plan
 from litedetr.tools.stand_in import STAND_IN, StandInDevice
 from litedetr.tools.waits import Wait, count_waits
 
@@ -21,14 +21,14 @@ WARM_UP = 3
 MEASURED = Plan(SYSTEMS[:1], batches=(2, 8), precisions=("bf16",))
 
 
-def run(context: Context, tell: Tell) -> None:
+def measure_step(context: Context, tell: Tell) -> None:
     plan = REHEARSED if context.rehearse else MEASURED
     device = torch.device(context.device)
     (system,), (precision,) = plan.systems, plan.precisions
     config = detector_config(context.compose("flops", [*system.split(), *plan.added]))
 
     def training(batch_size: int, where: torch.device) -> Callable[[], object]:
-        return of_config(system, config, plan.setting(batch_size, precision, where)).steps["training"]
+        return of_config(system, config, plan.conditions(batch_size, precision, where)).steps["training"]
 
     for batch_size in plan.batches:
         step = training(batch_size, device)

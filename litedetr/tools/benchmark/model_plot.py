@@ -8,22 +8,21 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from litedetr.tools.benchmark.report import ModelRow
-from litedetr.tools.plots.style import lettering, shown
+from litedetr.tools.benchmark.model_rows import ModelRow
+from litedetr.tools.plots.style import lettering, save, shown
 
 PANEL_INCHES, DPI = (6.5, 5), 130
 COLOURS = ("#1d3557", "#c1121f", "#2a9d8f", "#e07a1f", "#4361ee", "#b5179e", "#6c757d")
 
 
-def draw_models(rows: Sequence[ModelRow], machine: str, path: Path) -> None:
-    """Write a PNG: for each run a panel of GFLOPs over milliseconds, and one of AP where it is known.
+def draw_models(rows: Sequence[ModelRow], machine: str, path: Path) -> Path:
+    """Write a PNG: for each pass a panel of GFLOPs over milliseconds, and one of AP where it is known.
 
-    The dashed line is where a detector would lie whose time is in proportion to its FLOPs, taken from the first one:
-    left of it, time was saved beyond the FLOPs; right of it, FLOPs were saved that time was not.
+    The dashed line is in proportion to the first detector. Left of it, more time than FLOPs was saved; right of it,
+    less.
     """
     with lettering(row.name for row in rows):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _figure(rows, machine).savefig(path)
+        return save(_figure(rows, machine), path)
 
 
 def _figure(rows: Sequence[ModelRow], machine: str) -> Figure:
@@ -32,8 +31,7 @@ def _figure(rows: Sequence[ModelRow], machine: str) -> Figure:
     panels = [(_flops_panel, part) for part in (forward, training) if any(row.gflops for row in part)]
     panels += [(_ap_panel, part) for part in (forward,) if any(row.ap for row in part)]
     figure = Figure(figsize=(PANEL_INCHES[0] * len(panels), PANEL_INCHES[1]), dpi=DPI, layout="constrained")
-    for number, (panel, part) in enumerate(panels, start=1):
-        axes = figure.add_subplot(1, len(panels), number)
+    for axes, (panel, part) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         panel(axes, part)
         axes.grid(alpha=0.3)
     first = rows[0]

@@ -79,7 +79,7 @@ class Paper:
 
 
 @dataclass(frozen=True)
-class Row:
+class CountedRow:
     """A row of the paper with our cost, or without one for the reason in `note`."""
 
     paper: PaperRow
@@ -88,8 +88,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class CountedTable:
     """A table of the paper with our costs."""
 
     paper: PaperTable
-    rows: tuple[Row, ...]
+    rows: tuple[CountedRow, ...]

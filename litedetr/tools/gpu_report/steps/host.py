@@ -11,14 +11,14 @@ from litedetr.kernels.bench.measure import forward_step, side_by_side, training_
 from litedetr.kernels.bench.workloads import PYRAMID_800x1333, Workload
 from litedetr.kernels.functional import attend
 from litedetr.kernels.inputs import Inputs
-from litedetr.tools.gpu_report.attempts import Attempts
-from litedetr.tools.gpu_report.attention import BACKEND, MILLISECONDS, TINY
 from litedetr.tools.gpu_report.plan import Context, Row, Tell
+from litedetr.tools.gpu_report.steps.attempts import Attempts
+from litedetr.tools.gpu_report.steps.attention import BACKEND, MILLISECONDS, TINY
 
 FEW = 100  # queries: kernels so short that the host decides
 
 
-def run(context: Context, tell: Tell) -> None:
+def measure_step(context: Context, tell: Tell) -> None:
     device = torch.device(context.device)
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     sizes = TINY if context.rehearse else {"shapes": PYRAMID_800x1333, "num_queries": FEW}

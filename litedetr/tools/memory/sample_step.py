@@ -1,79 +1,33 @@
-"""What a training step holds in memory, counted from the tensors that are alive: any device tells the same.
-
-A storage counts once, from the operator that makes it until nothing holds it any more. So it counts what autograd
-keeps, what activation checkpointing keeps (the arguments of layers, which are saved tensors of no operator), and what
-lives between operators. It leaves out what an operator takes for itself while it runs (the workspace of a convolution),
-what an allocator rounds up or cannot use again, and the device's context.
-"""
+"""A training step on random images, and what it holds in memory."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 from litedetr.engine.precision import autocast
 from litedetr.engine.run_config import Precision, require_image_size
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models import DetectorConfig, build_detector
 from litedetr.settings import require
+from litedetr.tools.memory.live_bytes import LiveBytes
 from litedetr.tools.random_batch import random_images, random_targets
 
 MOMENTS = 2  # AdamW's, for each trained parameter
 
 
-class LiveBytes(TorchDispatchMode):
-    """While it is entered, counts the storages that operators make, but not those of `known` tensors.
-
-    now: bytes alive. peak: the most that were alive at once.
-    """
-
-    def __init__(self, known: Iterable[Tensor]) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._known = [x.untyped_storage() for x in known]  # held, so that their addresses stay theirs
-        self._addresses = {storage._cdata for storage in self._known}
-        self._alive: dict[int, weakref.ref] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        tree_map_only(Tensor, self._see, result)
-        return result
-
-    def _see(self, x: Tensor) -> None:
-        storage = x.untyped_storage()
-        address, size = storage._cdata, storage.nbytes()
-        if address in self._addresses or address in self._alive:
-            return
-
-        def gone(_: weakref.ref) -> None:
-            del self._alive[address]
-            self.now -= size
-
-        self._alive[address] = weakref.ref(storage, gone)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-
-
 @dataclass(frozen=True)
 class Memory:
-    """Bytes. parameters, gradients, moments, average: there from step to step; parameters with their buffers.
+    """Bytes."""
 
-    kept: alive between the forward and the backward pass. peak: the most alive during both, beside the former four.
-    """
-
-    parameters: int
+    parameters: int  # with buffers; like the next three there from step to step
     gradients: int
     moments: int
     average: int
-    kept: int
-    peak: int
+    kept: int  # alive between the forward and the backward pass
+    peak: int  # the most alive during both, beside the first four
 
     @property
     def state(self) -> int:
@@ -86,17 +40,14 @@ class Memory:
 
 @dataclass(frozen=True)
 class StepConfig:
-    """A step on random pixels. image_size: (height, width). num_objects: of each image.
+    """A step on random pixels."""
 
-    average: whether there is a moving average of the weights.
-    """
-
-    image_size: tuple[int, int]
+    image_size: tuple[int, int]  # (height, width)
     batch_size: int
-    num_objects: int
+    num_objects: int  # of each image
     num_classes: int
     precision: Precision
-    average: bool
+    average: bool  # whether there is a moving average of the weights
 
     def __post_init__(self) -> None:
         require_image_size(self.image_size)

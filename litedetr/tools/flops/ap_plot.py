@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from litedetr.tools.flops.paper import Row, Table
+from litedetr.tools.flops.paper_tables import CountedRow, CountedTable
+from litedetr.tools.plots.style import save
 
 SIZE_INCHES, DPI = (10, 6.5), 130
 
@@ -59,13 +60,13 @@ class Point:
         return MARKERS[self.series.split()[0]] if self.system in STYLES else OTHER_MARKER
 
 
-def points(tables: Iterable[Table]) -> list[Point]:
+def points(tables: Iterable[CountedTable]) -> list[Point]:
     """Of every row that belongs to a series and whose GFLOPs we or the paper know."""
     found = [_point(row) for table in tables for row in table.rows if row.paper.series and row.paper.ap]
     return [point for point in found if point.gflops is not None]
 
 
-def _point(row: Row) -> Point:
+def _point(row: CountedRow) -> Point:
     paper, counted = row.paper, row.cost is not None
     gflops = row.cost.total.published if counted else paper.paper.total
     variant = next((word for word in paper.name.split() if word.startswith(("H2L2", "H3L1"))), None)
@@ -73,7 +74,7 @@ def _point(row: Row) -> Point:
     return Point(paper.series, label, paper.ap, gflops, counted)
 
 
-def draw(tables: Iterable[Table], image_size: tuple[int, int], path: Path) -> None:
+def draw(tables: Iterable[CountedTable], image_size: tuple[int, int], path: Path) -> Path:
     """Write a PNG. Filled markers are counted here, hollow ones stand where the paper has them."""
     figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
@@ -85,8 +86,7 @@ def draw(tables: Iterable[Table], image_size: tuple[int, int], path: Path) -> No
     axes.grid(alpha=0.3)
     axes.margins(0.1)
     axes.legend(handles=_legend(found), loc="lower right", fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    return save(figure, path)
 
 
 def _draw_series(axes: Axes, series: list[Point]) -> None:

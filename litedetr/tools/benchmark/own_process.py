@@ -11,17 +11,17 @@ from pathlib import Path
 
 import torch
 
-from litedetr.tools.benchmark.contestants import Step
+from litedetr.kernels.bench.timing import Step
 
 STATUS = Path("/proc/self/status")  # of Linux
 
 
-def alone(make_step: Callable[[], Step], rounds: int, threads: int) -> tuple[float, float | None]:
+def time_in_own_process(make_step: Callable[[], Step], rounds: int, threads: int) -> tuple[float, float | None]:
     """Median milliseconds of `rounds` steps on a CPU, and the peak in MiB of what the first one takes.
 
     make_step: can be pickled; it is called in the new process. Memory is the process's own, with what operators take
-    for themselves and allocators round up; None where the system is not Linux. Raises BrokenProcessPool where the
-    process was killed, as it is for memory.
+    for themselves and allocators round up; None if the system is not Linux. Raises BrokenProcessPool if the process
+    was killed, as it is for memory.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_measure, make_step, rounds, threads).result()

@@ -8,7 +8,7 @@ from typing import Any
 
 from litedetr.tools.gpu_report.legend import LEGEND
 from litedetr.tools.gpu_report.plan import Row
-from litedetr.tools.gpu_report.rows import KIND, OUTCOME, REPORT, STEP
+from litedetr.tools.gpu_report.rows_file import KIND, OUTCOME, REPORT, STEP
 
 OWN = (REPORT, STEP, KIND)  # not figures
 DASH = "-"

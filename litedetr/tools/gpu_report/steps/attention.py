@@ -13,8 +13,8 @@ from litedetr.kernels.bench.measure import Ceilings
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.functional import Backend
 from litedetr.kernels.inputs import Score
-from litedetr.tools.gpu_report.attempts import Attempts
 from litedetr.tools.gpu_report.plan import Context, Row, Tell
+from litedetr.tools.gpu_report.steps.attempts import Attempts
 
 PASSES = ("forward", "training")
 TINY = {"shapes": ((6, 9), (3, 5), (2, 3), (1, 2)), "heads": 2, "channels": 8, "num_queries": 9}
@@ -49,7 +49,7 @@ PARTS = (
 REHEARSED = (Part(SINGLE, ALL, ("high",), ("grid",), ("reference", "unfused")),)
 
 
-def run(context: Context, tell: Tell) -> None:
+def measure_step(context: Context, tell: Tell) -> None:
     device = torch.device(context.device)
     ceilings = Ceilings.of(device)
     with Attempts(tell) as attempt:

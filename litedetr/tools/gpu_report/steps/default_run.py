@@ -21,7 +21,7 @@ SCORES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 SPEED = ("loss", "images_per_second", "data_share")
 
 
-def run(context: Context, tell: Tell) -> None:
+def measure_step(context: Context, tell: Tell) -> None:
     """A row for each evaluation as it comes, so that a run that is cut short shows how far it came."""
     name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     overrides = [*DEFAULT_RUN, *(REHEARSED if context.rehearse else ()), f"run={name}"]

@@ -11,7 +11,7 @@ import torch
 
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.functional import attend
-from litedetr.tools.gpu_report.attention import BACKEND, TINY
+from litedetr.tools.gpu_report.steps.attention import BACKEND, TINY
 
 FULL_CALLS = 3  # the first ones compile
 

@@ -37,7 +37,7 @@ class Reporter:
         return {"kind": "tests"} | {name: self.counts[name] for name in ("passed", "failed", "skipped")}
 
 
-def run(context: Context, tell: Tell) -> None:
+def measure_step(context: Context, tell: Tell) -> None:
     """The last row of kind `tests` counts them all, and has an `exit_code` if they came to their end."""
     reporter = Reporter(tell)
     tests = CLONE / (REHEARSED if context.rehearse else "tests/kernels")

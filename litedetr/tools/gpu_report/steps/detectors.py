@@ -13,9 +13,10 @@ import torch
 from litedetr.engine.gpu_settings import GpuSettings
 from litedetr.engine.run_config import Precision, detector_config
 from litedetr.kernels.bench.measure import side_by_side
-from litedetr.tools.benchmark import Contestant, Setting, of_config, peer
-from litedetr.tools.gpu_report.attempts import Attempts
+from litedetr.tools.benchmark.peers import peer
+from litedetr.tools.benchmark.timed_detectors import Conditions, TimedDetector, of_config
 from litedetr.tools.gpu_report.plan import Context, Row, Tell
+from litedetr.tools.gpu_report.steps.attempts import Attempts
 
 SYSTEMS = (
     "model=lite_dino encoder=h3l1 a=6 b=1",
@@ -46,51 +47,53 @@ class Plan:
         """Its size in words."""
         return "x".join(map(str, self.image_size))
 
-    def setting(self, batch_size: int, precision: Precision, device: torch.device) -> Setting:
-        return Setting(self.image_size, batch_size, NUM_CLASSES, NUM_OBJECTS, precision, device)
+    def conditions(self, batch_size: int, precision: Precision, device: torch.device) -> Conditions:
+        return Conditions(self.image_size, batch_size, NUM_CLASSES, NUM_OBJECTS, precision, device)
 
 
 REHEARSED = Plan(SYSTEMS[:1], ("size=small", "backbone=resnet18_slim"), (64, 96), (1,), ("fp32",), (), 1, SETTINGS[:1])
 
 
-def run(context: Context, tell: Tell) -> None:
+def measure_step(context: Context, tell: Tell) -> None:
     plan = REHEARSED if context.rehearse else Plan()
     device = torch.device(context.device)
     with Attempts(tell) as attempt:
         for precision, batch_size in product(plan.precisions, plan.batches):
             what = {"kind": "detectors", "image": plan.image, "batch": batch_size, "precision": precision}
-            for name, make in _contestants(plan, plan.setting(batch_size, precision, device), context):
+            for name, make in _detectors(plan, plan.conditions(batch_size, precision, device), context):
                 with attempt(f"{name}, batch {batch_size}, {precision}"):
                     tell(what | _timed(make(), plan, device))
         for precision, settings in product(plan.precisions, plan.settings):
             what = {"kind": "settings", "image": plan.image, "batch": plan.batches[0], "precision": precision}
             what |= asdict(settings)
-            name, make = next(_contestants(plan, plan.setting(plan.batches[0], precision, device), context))
+            name, make = next(_detectors(plan, plan.conditions(plan.batches[0], precision, device), context))
             with attempt(f"{name}, {precision}, {settings}"):
                 settings.apply()
                 tell(what | _timed(make(), plan, device))
 
 
-def _contestants(plan: Plan, setting: Setting, context: Context) -> Iterator[tuple[str, Callable[[], Contestant]]]:
+def _detectors(
+    plan: Plan, conditions: Conditions, context: Context
+) -> Iterator[tuple[str, Callable[[], TimedDetector]]]:
     """With their names; to be made one at a time: together they would not fit."""
     for system in plan.systems:
         config = detector_config(context.compose("flops", [*system.split(), *plan.added]))
-        yield system, partial(of_config, system, config, setting)
+        yield system, partial(of_config, system, config, conditions)
     for name in plan.peers if find_spec("transformers") else ():
-        yield name, partial(peer, name, setting)
+        yield name, partial(peer, name, conditions)
 
 
-def _timed(contestant: Contestant, plan: Plan, device: torch.device) -> Row:
-    timed = side_by_side({name: contestant.steps[name] for name in ("forward", "backbone")}, device, plan.milliseconds)
+def _timed(detector: TimedDetector, plan: Plan, device: torch.device) -> Row:
+    timed = side_by_side({name: detector.steps[name] for name in ("forward", "backbone")}, device, plan.milliseconds)
     forward, backbone = timed["forward"], timed["backbone"]
     return {
-        "system": contestant.name,
+        "system": detector.name,
         "eager_ms": forward.eager_ms,
         "graph_ms": forward.warm_ms,
         "host_us": forward.host_us,
         "backbone_eager_ms": backbone.eager_ms,
         "backbone_graph_ms": backbone.warm_ms,
         "peak_mib": forward.peak_mib,
-        "parameters_m": contestant.parameters,
+        "parameters_m": detector.parameters,
         "note": forward.note,
     }
