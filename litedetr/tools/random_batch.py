@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
+from litedetr.engine.run_config import Precision, require_image_size
+from litedetr.settings import require
 from litedetr.structures import ImageBatch, Target, TargetBatch
 
 
-def random_images(image_size: tuple[int, int], batch_size: int) -> ImageBatch:
-    """Normal noise, all of one (height, width)."""
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randn(batch_size, 3, *image_size, generator=generator)
-    return ImageBatch(pixels, torch.tensor([image_size] * batch_size), padded=False)
+@dataclass(frozen=True)
+class RandomBatch:
+    """Images of normal noise, and objects at random places to learn."""
+
+    image_size: tuple[int, int]  # (height, width) of all
+    batch_size: int
+    num_objects: int  # of each image
+    num_classes: int
+    precision: Precision  # in which they are computed on
+
+    def __post_init__(self) -> None:
+        require_image_size(self.image_size)
+        for name in ("batch_size", "num_classes"):
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        require(self.num_objects >= 0, "num_objects", "at least 0", self.num_objects)
+
+    def images(self, device: torch.device) -> ImageBatch:
+        pixels = torch.randn(self.batch_size, 3, *self.image_size, generator=torch.Generator().manual_seed(0))
+        return ImageBatch(pixels, torch.tensor([self.image_size] * self.batch_size), padded=False).to(device)
+
+    def targets(self, device: torch.device, num_classes: int | None = None) -> TargetBatch:
+        """num_classes: those of the batch by default."""
+        number = num_classes or self.num_classes
+        return random_targets(self.image_size, self.batch_size, self.num_objects, number).to(device)
 
 
 def random_targets(image_size: tuple[int, int], batch_size: int, num_objects: int, num_classes: int) -> TargetBatch:

@@ -25,9 +25,9 @@ from litedetr.tools.autotune import AutotuneConfig
 from litedetr.tools.benchmark.benchmark_config import BenchmarkConfig
 from litedetr.tools.export import ExportConfig
 from litedetr.tools.feeding import FeedingConfig
-from litedetr.tools.flops import FlopsConfig
-from litedetr.tools.memory import StepConfig
+from litedetr.tools.flops.flops_config import FlopsConfig
 from litedetr.tools.memory.compare_options import MemoryConfig
+from litedetr.tools.memory.sample_step import StepConfig
 
 CONF = Path(__file__).parents[2] / "conf"
 REMOVED = object()

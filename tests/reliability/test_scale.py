@@ -163,7 +163,7 @@ def test_the_papers_detector_takes_4000_pixels(tmp_path: Path):
 
 @pytest.mark.slow
 def test_the_papers_detector_takes_a_step_with_300_objects_of_1000_classes():
-    conditions = Conditions((512, 512), 1, 1000, 300, "fp32", CPU)
+    conditions = Conditions((512, 512), 1, 300, 1000, "fp32", CPU)
     step = of_config("", PAPER, conditions).steps["training"]
     first, second = step(), step()  # what is not finite raises
     assert first.loss != second.loss  # the optimiser moved the weights

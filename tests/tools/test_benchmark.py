@@ -23,9 +23,9 @@ from litedetr.tools.benchmark.peers import peer
 from litedetr.tools.benchmark.scale_plot import draw_scale
 from litedetr.tools.benchmark.scale_rows import ScaleRow, points, scale_table
 from litedetr.tools.benchmark.timed_detectors import Conditions, TimedDetector, of_config
-from litedetr.tools.flops import Paper
+from litedetr.tools.flops.paper_tables import Paper
 
-CONDITIONS = Conditions((64, 96), 1, 3, 2, "fp32", torch.device("cpu"))
+CONDITIONS = Conditions((64, 96), 1, 2, 3, "fp32", torch.device("cpu"))
 
 
 def detector(name: str, gflops: float | None, **steps) -> TimedDetector:

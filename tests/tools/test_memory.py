@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from litedetr.engine.optim import build_optimizer
 from litedetr.engine.run_config import ScheduleConfig, detector_config
 from litedetr.models import DetectorConfig
-from litedetr.tools.memory import LiveBytes, SampleStep, StepConfig
+from litedetr.tools.memory.live_bytes import LiveBytes
+from litedetr.tools.memory.sample_step import SampleStep, StepConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")

@@ -13,8 +13,8 @@ from litedetr.kernels.bench.timing import Step
 from litedetr.models import DetectorConfig, level_shapes
 from litedetr.tools.benchmark.benchmark_config import ScaleConfig
 from litedetr.tools.benchmark.timed_detectors import Conditions, of_config
-from litedetr.tools.flops import count
-from litedetr.tools.memory import SampleStep, StepConfig
+from litedetr.tools.flops.count import count
+from litedetr.tools.memory.sample_step import SampleStep, StepConfig
 from litedetr.tools.tables import text_table
 
 Axis = Literal["side", "objects"]
@@ -37,7 +37,7 @@ class Point:
             sample = SampleStep(detector, StepConfig(size, 1, objects, classes, config.precision, False), device)
             output = sample.model(sample.images, sample.targets)
             return lambda: sample.criterion(output, sample.targets)
-        conditions = Conditions(size, 1, classes, objects, config.precision, device)
+        conditions = Conditions(size, 1, objects, classes, config.precision, device)
         return of_config("", detector, conditions).steps[self.run]
 
 

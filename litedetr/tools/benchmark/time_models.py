@@ -13,13 +13,13 @@ from litedetr.tools.benchmark.model_rows import ModelRow, headline, model_table,
 from litedetr.tools.benchmark.peers import peer
 from litedetr.tools.benchmark.timed_detectors import Conditions, TimedDetector, of_checkpoint, of_config, of_settings
 from litedetr.tools.composition import Compose
-from litedetr.tools.flops import Paper
+from litedetr.tools.flops.paper_tables import Paper
 
 
 def time_models(config: BenchmarkConfig, machine: Machine, compose: Compose) -> Iterator[str]:
     """What to print. Writes models.csv and models.png."""
     models = config.models
-    sizes = (config.image_size, models.batch_size, models.num_classes, models.num_objects)
+    sizes = (config.image_size, models.batch_size, models.num_objects, models.num_classes)
     conditions = Conditions(*sizes, models.precision, machine.device)
     detectors = _systems(models.systems, conditions, compose)
     detectors += [of_checkpoint(path, conditions) for path in models.checkpoints]

@@ -13,7 +13,7 @@ from litedetr.engine.distributed import Ranks
 from litedetr.engine.inference_model import for_inference
 from litedetr.engine.optim import build_optimizer
 from litedetr.engine.precision import autocast
-from litedetr.engine.run_config import Precision, ScheduleConfig, beside_model, detector_config, require_image_size
+from litedetr.engine.run_config import ScheduleConfig, beside_model, detector_config
 from litedetr.engine.train_step import TrainStep
 from litedetr.faults.signals import StopRequest
 from litedetr.kernels.bench.timing import Step
@@ -21,31 +21,17 @@ from litedetr.losses import Criterion, LossConfig
 from litedetr.models import Detector, DetectorConfig, build_detector
 from litedetr.paths import user_path
 from litedetr.settings import ConfigError
-from litedetr.structures import ImageBatch, TargetBatch
 from litedetr.tools.composition import Compose
-from litedetr.tools.flops import FlopsConfig, count
-from litedetr.tools.random_batch import random_images, random_targets
+from litedetr.tools.flops.count import count
+from litedetr.tools.flops.flops_config import FlopsConfig
+from litedetr.tools.random_batch import RandomBatch
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """What all detectors are timed on: random images of one size, and objects at random places to learn."""
+class Conditions(RandomBatch):
+    """What all detectors are timed on, and where."""
 
-    image_size: tuple[int, int]
-    batch_size: int
-    num_classes: int
-    num_objects: int
-    precision: Precision
     device: torch.device
-
-    def __post_init__(self) -> None:
-        require_image_size(self.image_size)
-
-    def images(self) -> ImageBatch:
-        return random_images(self.image_size, self.batch_size).to(self.device)
-
-    def targets(self, num_classes: int) -> TargetBatch:
-        return random_targets(self.image_size, self.batch_size, self.num_objects, num_classes).to(self.device)
 
 
 @dataclass(frozen=True)
@@ -90,7 +76,10 @@ def of_checkpoint(path: str, conditions: Conditions) -> TimedDetector:
 
 def _timed(name: str, model: Detector, conditions: Conditions, ap: float | None, ap_source: str) -> TimedDetector:
     cost = count(model.config, conditions.image_size, model.num_classes).total
-    detecting, images = for_inference(model, conditions.device, conditions.precision), conditions.images()
+    detecting, images = (
+        for_inference(model, conditions.device, conditions.precision),
+        conditions.images(conditions.device),
+    )
 
     def backbone() -> object:
         with torch.no_grad(), autocast(conditions.device, conditions.precision):
@@ -117,6 +106,6 @@ def _training_step(model: Detector, conditions: Conditions) -> Step:
         ranks=Ranks(conditions.device),
         stop=StopRequest(),
     )
-    batch = (conditions.images(), conditions.targets(model.num_classes))
+    batch = (conditions.images(conditions.device), conditions.targets(conditions.device, model.num_classes))
 
     return partial(step, 0, [batch])

@@ -18,11 +18,19 @@ INCHES_PER_LINE = 0.26
 WIDTH = 9.0  # inches
 
 
-def _attention(steps: Steps, folder: Path) -> Path | None:
-    """Of the first precision: a panel for each pass, a line for each workload, of each contestant a dot."""
-    rows = of_kind(steps, "attention", "attention")
+def draw(name: str, steps: Steps, folder: Path) -> Path | None:
+    """Write one of PLOTS; None if there are no rows for it."""
+    kinds, make = PLOTS[name]
+    rows = [row for kind in kinds for row in of_kind(steps, name, kind)]
     if not rows:
         return None
+    path = folder / f"{name}.png"
+    make(rows).savefig(path)
+    return path
+
+
+def _attention(rows: list[Row]) -> Figure:
+    """Of the first precision: a panel for each pass, a line for each workload, of each attention a dot."""
     rows = [row for row in rows if row["dtype"] == rows[0]["dtype"]]
     names = sorted(dict.fromkeys(row["name"] for row in rows), key=lambda name: name != OURS)
     labels = [_label(group) for group in by_workload(rows)]
@@ -37,7 +45,7 @@ def _attention(steps: Steps, folder: Path) -> Path | None:
     panels[0].set_ylim(len(labels) - 0.5, -0.5)  # the first on top
     handles, texts = panels[0].get_legend_handles_labels()
     figure.legend(handles, texts, fontsize=8, loc="outside upper center", ncols=len(texts))
-    return _save(figure, folder / "attention.png")
+    return figure
 
 
 def _label(group: Sequence[Row]) -> str:
@@ -58,28 +66,19 @@ def _dots(axes: Axes, rows: Sequence[Row], names: Sequence[str], labels: Sequenc
     axes.grid(alpha=0.3)
 
 
-def _detectors(steps: Steps, folder: Path) -> Path | None:
-    rows = of_kind(steps, "detectors", "detectors")
-    if not rows:
-        return None
+def _detectors(rows: list[Row]) -> Figure:
     labels = [f"{row['system']}, batch {row['batch']}, {row['precision']}" for row in rows]
     bars = [[row["eager_ms"] / row["batch"], row["graph_ms"] and row["graph_ms"] / row["batch"]] for row in rows]
-    figure, axes = _bars(labels, ("eager", "replayed from a CUDA graph"), bars)
-    axes.set_xlabel("milliseconds per image")
-    return _save(figure, folder / "detectors.png")
+    return _bars(labels, ("eager", "replayed from a CUDA graph"), bars, "milliseconds per image")
 
 
-def _memory_access(steps: Steps, folder: Path) -> Path | None:
-    rows = [row for kind in ("atomics", "gathers") for row in of_kind(steps, "memory_access", kind)]
-    if not rows:
-        return None
+def _memory_access(rows: list[Row]) -> Figure:
     labels = [f"{row['kind']}: {row['what']}, {row['where']}" for row in rows]
-    figure, axes = _bars(labels, ("table",), [[row["tb_per_s"]] for row in rows])
-    axes.set_xlabel("10^12 bytes per second, of the rows that are read or added to")
-    return _save(figure, folder / "memory_access.png")
+    bars = [[row["tb_per_s"]] for row in rows]
+    return _bars(labels, ("table",), bars, "10^12 bytes per second, of the rows that are read or added to")
 
 
-def _bars(labels: Sequence[str], names: Sequence[str], bars: Sequence[Sequence[float | None]]) -> tuple[Figure, Axes]:
+def _bars(labels: Sequence[str], names: Sequence[str], bars: Sequence[Sequence[float | None]], unit: str) -> Figure:
     """Horizontal bars: a group for each label, of each one bar for each name; None leaves a gap."""
     height = 1.2 + INCHES_PER_BAR * len(labels) * (len(names) + 1)
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
@@ -91,15 +90,15 @@ def _bars(labels: Sequence[str], names: Sequence[str], bars: Sequence[Sequence[f
         axes.barh(places, values, thickness, label=name, color=COLOURS[number % len(COLOURS)])
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.set_ylim(len(labels) - 0.5, -0.5)  # the first on top
+    axes.set_xlabel(unit)
     axes.grid(axis="x", alpha=0.3)
     if len(names) > 1:
         figure.legend(fontsize=8, loc="outside upper center", ncols=len(names))
-    return figure, axes
+    return figure
 
 
-def _save(figure: Figure, path: Path) -> Path:
-    figure.savefig(path)
-    return path
-
-
-PLOTS = {"detectors.png": _detectors, "attention.png": _attention, "memory_access.png": _memory_access}
+PLOTS = {  # by the step that is drawn: kinds of its rows, and what makes a figure of them
+    "detectors": (("detectors",), _detectors),
+    "attention": (("attention",), _attention),
+    "memory_access": (("atomics", "gathers"), _memory_access),
+}

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from litedetr.engine.precision import autocast
-from litedetr.engine.run_config import Precision, require_image_size
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models import DetectorConfig, build_detector
-from litedetr.settings import require
 from litedetr.tools.memory.live_bytes import LiveBytes
-from litedetr.tools.random_batch import random_images, random_targets
+from litedetr.tools.random_batch import RandomBatch
 
 MOMENTS = 2  # AdamW's, for each trained parameter
 
@@ -39,21 +37,10 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class StepConfig:
-    """A step on random pixels."""
+class StepConfig(RandomBatch):
+    """The settings of conf/memory.yaml that make a step."""
 
-    image_size: tuple[int, int]  # (height, width)
-    batch_size: int
-    num_objects: int  # of each image
-    num_classes: int
-    precision: Precision
     average: bool  # whether there is a moving average of the weights
-
-    def __post_init__(self) -> None:
-        require_image_size(self.image_size)
-        for name in ("batch_size", "num_classes"):
-            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        require(self.num_objects >= 0, "num_objects", "at least 0", self.num_objects)
 
 
 class SampleStep:
@@ -63,9 +50,7 @@ class SampleStep:
         self.config, self.device = config, device
         torch.manual_seed(0)
         self.model = build_detector(model, config.num_classes).to(device).train()
-        self.images = random_images(config.image_size, config.batch_size).to(device)
-        objects = (config.image_size, config.batch_size, config.num_objects, config.num_classes)
-        self.targets = random_targets(*objects).to(device)
+        self.images, self.targets = config.images(device), config.targets(device)
         self.criterion = Criterion(LossConfig())
         for parameter in self.trained:
             parameter.grad = torch.zeros_like(parameter)

@@ -48,7 +48,7 @@ class Plan:
         return "x".join(map(str, self.image_size))
 
     def conditions(self, batch_size: int, precision: Precision, device: torch.device) -> Conditions:
-        return Conditions(self.image_size, batch_size, NUM_CLASSES, NUM_OBJECTS, precision, device)
+        return Conditions(self.image_size, batch_size, NUM_OBJECTS, NUM_CLASSES, precision, device)
 
 
 REHEARSED = Plan(SYSTEMS[:1], ("size=small", "backbone=resnet18_slim"), (64, 96), (1,), ("fp32",), (), 1, SETTINGS[:1])
