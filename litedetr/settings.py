@@ -1,21 +1,37 @@
-"""From a mapping to a frozen dataclass, strictly: an unknown, missing or ill-typed entry is an error that names it.
+"""Settings: frozen dataclasses that pydantic checks. A wrong entry is a ConfigError of one line that names it.
 
-Dataclasses of settings are `typed`: made in Python they check their fields as those from a mapping.
+@settings("backbone")
+class BackboneConfig:
+    frozen_stages: Annotated[Integer, Field(ge=0, le=5)] = 2  # how many of (stem, layer1, ..., layer4) are not trained
 """
 
 from __future__ import annotations
 
 import functools
-import math
+import inspect
 import os
-import types
-from collections.abc import Collection, Mapping
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import field
 from numbers import Integral, Real
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    StrictBool,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError, to_jsonable_python
+from typing_extensions import dataclass_transform
 
 T = TypeVar("T")
-MOST_INTEGER = 2**63 - 1
+MOST_INTEGER = 2**63 - 1  # that fits into a tensor
 
 
 class ConfigError(ValueError):
@@ -25,163 +41,176 @@ class ConfigError(ValueError):
 def require(condition: bool, name: str, expected: str, value: object, advice: str = "") -> None:
     """Raise ConfigError for the setting `name` unless `condition` holds. advice: what to set instead."""
     if not condition:
-        raise ConfigError(f"{name}: expected {expected}, got {value!r}" + (f": {advice}" if advice else ""))
+        raise _error(name, expected, value, advice)
 
 
-def as_type(hint: Any, value: object, name: str) -> Any:
-    """`value` as the type `hint` has it: a list becomes a tuple, an integer a float, a NumPy number one of Python.
+def require_known(mapping: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raise ConfigError for a setting of `mapping` that nothing reads."""
+    for name in mapping:
+        require(name in known, name, f"one of {', '.join(known)}", name)
 
-    ConfigError for the setting or argument `name` where it is of another type, a number that is not finite, or empty.
+
+def _error(name: str, expected: str, value: object, advice: str = "") -> ConfigError:
+    return ConfigError(f"{name}: expected {expected}, got {value!r}" + (f": {advice}" if advice else ""))
+
+
+def _as_integer(value: Any) -> Any:
+    """NumPy's integers as Python's, and YAML's false, no and off as 0."""
+    return int(value) if isinstance(value, Integral) and value is not True else value
+
+
+def _as_number(value: Any) -> Any:
+    """Real numbers as floats, YAML's false, no and off as 0, and 1e-4 and the like, which YAML 1.1 reads as text."""
+    if isinstance(value, (Real, str)) and value is not True:
+        with suppress(ValueError, OverflowError):
+            return float(value)
+    return value
+
+
+def _as_text(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _none_if_off(value: Any) -> Any:
+    """YAML's false, no and off as None."""
+    return None if value is False else value
+
+
+# What fields are made of; bounds come on top: Annotated[Integer, Field(ge=0)].
+Flag = StrictBool
+Text = Annotated[str, Strict(), Field(pattern=r"\S"), BeforeValidator(_as_text)]  # not empty; paths are taken too
+Integer = Annotated[int, Strict(), Field(ge=-MOST_INTEGER, le=MOST_INTEGER), BeforeValidator(_as_integer)]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False), BeforeValidator(_as_number)]  # finite
+Maybe = Annotated[T | None, BeforeValidator(_none_if_off)]
+Count = Annotated[Integer, Field(ge=1)]
+NotNegative = Annotated[Integer, Field(ge=0)]
+Probability = Annotated[Number, Field(ge=0, le=1)]
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field, Field))
+def settings(section: str = "") -> Callable[[type[T]], type[T]]:
+    """Make a class a frozen dataclass whose fields pydantic checks and converts, whether it is made in Python or by
+    `from_mapping`. Its own `__post_init__` sees the converted fields.
+
+    section: where its settings stand, in the errors of one that is made in Python: `data.transforms`.
     """
-    return _convert(hint, value, name)
+
+    def decorate(cls: type[T]) -> type[T]:
+        cls._known_only = model_validator(mode="before")(classmethod(_known_only))
+        checked = dataclass(frozen=True, config=ConfigDict(extra="forbid"))(cls)
+        make, signature = checked.__init__, inspect.signature(checked)
+
+        @functools.wraps(make)
+        def __init__(self: T, *args: Any, **kwargs: Any) -> None:
+            named = signature.bind(*args, **kwargs).arguments
+            with _in_one_line(section):
+                make(self, **named)
+
+        checked.__init__ = __init__
+        return checked
+
+    return decorate
 
 
-def typed(cls: type[T]) -> type[T]:
-    """Under `@dataclass(frozen=True)`: each field becomes what its type hint says, by `as_type`, before the class's own
-    `__post_init__` looks at it.
-    """
-    own = getattr(cls, "__post_init__", None)
-
-    def __post_init__(self: T) -> None:
-        for name, hint in _hints(type(self)).items():
-            object.__setattr__(self, name, as_type(hint, getattr(self, name), f"{type(self).__name__}.{name}"))
-        if own is not None:
-            own(self)
-
-    cls.__post_init__ = __post_init__
-    return cls
-
-
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)
+def _known_only(cls: type, given: Any) -> Any:
+    """Before the fields of `cls` are looked at: a mapping as a dict, without settings that nothing reads."""
+    if not isinstance(given, Mapping):
+        return given
+    for name in given:
+        if name not in cls.__dataclass_fields__:
+            known = ", ".join(cls.__dataclass_fields__)
+            raise PydanticCustomError("unknown_setting", "one of {known}", {"known": known, "name": name})
+    return dict(given)
 
 
 def from_mapping(cls: type[T], mapping: Mapping[str, Any], path: str = "") -> T:
-    """Build dataclass `cls` from `mapping`, descending into fields that are dataclasses themselves."""
-    require(
-        isinstance(mapping, Mapping), path or cls.__name__, f"a mapping with the settings of {cls.__name__}", mapping
-    )
-    hints = _hints(cls)
-    known = {field.name: field for field in fields(cls)}
-    require_known(mapping, known, path)
-    for name, field in known.items():
-        optional = field.default is not MISSING or field.default_factory is not MISSING
-        require(name in mapping or optional, _join(path, name), "a value", None)
-    values = {name: _convert(hints[name], value, _join(path, str(name))) for name, value in mapping.items()}
-    return cls(**values)
+    """Build dataclass `cls` from `mapping`, and its fields that are dataclasses from mappings in it.
+
+    path: the section that the mapping is, for the ConfigError.
+    """
+    return as_type(cls, mapping, path)
 
 
-def require_known(mapping: Mapping[str, Any], known: Collection[str], path: str = "") -> None:
-    """Raise ConfigError for a setting of `mapping` that nothing reads."""
-    for name in mapping:
-        require(name in known, _join(path, name), f"one of {', '.join(known)}", name)
+def as_type(hint: Any, value: object, name: str) -> Any:
+    """`value` as the type `hint`, one of the above or a dataclass, has it.
+
+    Raises ConfigError for the setting or argument `name` if it does not fit.
+    """
+    with _in_one_line(name):
+        return _adapter(hint).validate_python(value)
+
+
+_adapter = functools.cache(TypeAdapter)
 
 
 def to_mapping(config: object) -> dict[str, Any]:
     """The inverse of `from_mapping`: plain dicts, lists, numbers and strings, safe to put in a checkpoint."""
-    return _plain(asdict(config))
+    return to_jsonable_python(config)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
+# What was expected, by pydantic's type of error; in braces what it says of it.
+EXPECTED = {
+    "missing": "a value",
+    "unknown_setting": "one of {known}",
+    "dataclass_type": "a mapping with the settings of {class_name}",
+    "dict_type": "a mapping",
+    "tuple_type": "a list",
+    "too_long": "a list of at most {max_length}",
+    "too_short": "a list of at least {min_length}",
+    "is_instance_of": "a {class}",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "finite_number": "a finite number",
+    "string_pattern_mismatch": "text that is not empty",
+    "literal_error": "one of {expected}",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "multiple_of": "a multiple of {multiple_of}",
+}
 
 
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _convert(hint: Any, value: Any, path: str) -> Any:
-    origin = get_origin(hint)
-    if hint is Any:
-        return value
-    if origin in (Union, types.UnionType):
-        options = get_args(hint)
-        # YAML's false, no and off of what can be left out.
-        if type(None) in options and (value is None or (value is False and bool not in options)):
-            return None
-        return _convert_union([option for option in options if option is not type(None)], value, path)
-    if origin is Literal:
-        require(
-            isinstance(value, str) and value in get_args(hint),
-            path,
-            f"one of {', '.join(map(repr, get_args(hint)))}",
-            value,
-        )
-        return value
-    if is_dataclass(hint):
-        return value if isinstance(value, hint) else from_mapping(hint, value, path)
-    if origin is tuple:
-        return _convert_tuple(hint, value, path)
-    if origin is list:
-        require(isinstance(value, list), path, "a list", value)
-        return [_convert(get_args(hint)[0], item, f"{path}[{i}]") for i, item in enumerate(value)]
-    if origin is dict:
-        require(isinstance(value, Mapping), path, "a mapping", value)
-        key_type, item_type = get_args(hint)
-        return {_convert(key_type, k, path): _convert(item_type, v, f"{path}.{k}") for k, v in value.items()}
-    return _convert_scalar(hint, value, path)
-
-
-def _convert_union(options: list[Any], value: Any, path: str) -> Any:
-    errors = []
-    for option in options:
-        try:
-            return _convert(option, value, path)
-        except ConfigError as error:
-            errors.append(error)
-    if len(errors) == 1:
-        raise errors[0]
-    raise ConfigError(f"{path}: fits none of its types; {'; '.join(str(error) for error in errors)}")
-
-
-def _convert_tuple(hint: Any, value: Any, path: str) -> tuple[Any, ...]:
-    require(isinstance(value, (list, tuple)), path, "a list", value)
-    items = get_args(hint)
-    if items[-1] is Ellipsis:
-        return tuple(_convert(items[0], item, f"{path}[{i}]") for i, item in enumerate(value))
-    require(len(value) == len(items), path, f"a list of {len(items)}", value)
-    return tuple(_convert(item, v, f"{path}[{i}]") for i, (item, v) in enumerate(zip(items, value, strict=True)))
-
-
-def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
-    if hint in (int, float) and value is False:  # YAML's false, no and off of a number: none of it
-        value = 0
-    if hint is float:
-        value = _as_float(value)
-    elif hint is int and isinstance(value, Integral) and not isinstance(value, bool):
-        value = int(value)
-    elif hint is str and isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    matches = isinstance(value, hint) and not (hint in (int, float) and isinstance(value, bool))
-    if hint is str and isinstance(value, (bool, int, float)):  # a file named 1.0, say
-        advice = f"in quotes it is one: '{path}=\"{value}\"'"
-    else:
-        advice = "true does not say how much" if hint is float and value is True else ""
-    require(matches, path, f"a value of type {hint.__name__}", value, advice)
-    _require_usable(value, path)
-    return value
-
-
-def _as_float(value: Any) -> Any:
-    """Real numbers, and 1e-4 and the like, which YAML 1.1 reads as text, as floats; anything else as it is."""
-    if isinstance(value, bool) or not isinstance(value, (Real, str)):
-        return value
+@contextmanager
+def _in_one_line(section: str) -> Iterator[None]:
+    """Turn pydantic's errors into the first one's ConfigError."""
     try:
-        return float(value)
-    except (ValueError, OverflowError):
-        return value
+        yield
+    except ValidationError as errors:
+        raise _first(errors, section) from None
 
 
-def _require_usable(value: Any, path: str) -> None:
-    """Text says something, floats are finite, integers fit into a tensor."""
-    if isinstance(value, str):
-        require(value.strip() != "", path, "text that is not empty", value)
-    elif isinstance(value, float):
-        require(math.isfinite(value), path, "a finite number", value)
-    elif isinstance(value, int):
-        require(abs(value) <= MOST_INTEGER, path, "an integer of at most 64 bits", value)
+def _first(errors: ValidationError, section: str) -> Exception:
+    all_of_them = errors.errors(include_url=False)
+    first = all_of_them[0]
+    kind, context, value, path = first["type"], first.get("ctx", {}), first["input"], first["loc"]
+    if kind == "value_error":  # raised by a __post_init__, and named there
+        return context["error"]
+    if kind == "unknown_setting":
+        path, value = (*path, str(context["name"])), context["name"]
+    elif kind == "missing" and isinstance(path[-1], int):  # an item of a list
+        *path, _ = path
+        length = 1 + max(error["loc"][-1] for error in all_of_them if error["loc"][:-1] == tuple(path))
+        return _error(_dotted(section, path), f"a list of {length}", value)
+    elif kind == "missing":
+        value = None
+    name = _dotted(section, path) or context.get("class_name", "")
+    expected = EXPECTED[kind].format_map(context) if kind in EXPECTED else first["msg"].removeprefix("Input should be ")
+    return _error(name, expected, value, _advice(kind, name, value))
+
+
+def _advice(kind: str, name: str, value: object) -> str:
+    if kind == "string_type" and isinstance(value, (bool, int, float)):  # a file named 1.0, say
+        return f"in quotes it is text: '{name}=\"{value}\"'"
+    return "true does not say how much" if kind == "float_type" and value is True else ""
+
+
+def _dotted(section: str, path: tuple[int | str, ...]) -> str:
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path if part != "[key]")
+    return (section + "".join(parts)).lstrip(".")
+
+
+def typed(cls: type[T]) -> type[T]:
+    return cls

@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import copy
+import pickle
+from dataclasses import FrozenInstanceError, asdict, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytest
+from pydantic import Field
 
-from litedetr.settings import ConfigError, from_mapping, to_mapping
+from litedetr.settings import (
+    ConfigError,
+    Flag,
+    Integer,
+    Maybe,
+    Number,
+    Text,
+    from_mapping,
+    require,
+    settings,
+    to_mapping,
+)
 
 
-@dataclass(frozen=True)
+@settings("outer.inner")
 class Inner:
     mode: Literal["a", "b"] = "a"
-    sides: tuple[int, ...] = ()
-    rate: float | None = None
+    sides: tuple[Integer, ...] = ()
+    rate: Maybe[Number] = None
+    width: Annotated[Integer, Field(ge=8, le=64, multiple_of=8)] = 8
+    share: Annotated[Number, Field(gt=0, lt=1)] = 0.5
+    flag: Flag = True
+
+    def __post_init__(self) -> None:
+        require(self.mode == "a" or self.flag, "inner.flag", "true with inner.mode=b", self.flag)
 
 
-@dataclass(frozen=True)
+@settings()
 class Outer:
-    count: int
-    rate: float = 0.5
-    name: str | None = None
-    betas: tuple[float, float] = (0.9, 0.999)
+    count: Integer
+    rate: Number = 0.5
+    name: Maybe[Text] = None
+    betas: tuple[Number, Number] = (0.9, 0.999)
     inner: Inner = field(default_factory=Inner)
-    free: dict[str, Any] | None = None
+    free: Maybe[dict[str, Any]] = None
+    names: Annotated[tuple[Text, ...], Field(min_length=1)] = ("x",)
 
 
 def test_there_and_back():
@@ -51,7 +74,7 @@ def test_false_switches_off_what_can_be_off():
     config = from_mapping(Outer, {"count": False, "rate": False, "name": False, "inner": {"rate": False}})
     assert config == Outer(0, 0.0, None, inner=Inner(rate=None))
     assert isinstance(config.rate, float)
-    with pytest.raises(ConfigError, match=r"^rate: .* float, got True: true does not say how much$"):
+    with pytest.raises(ConfigError, match=r"^rate: expected a number, got True: true does not say how much$"):
         from_mapping(Outer, {"count": 1, "rate": True})
 
 
@@ -59,19 +82,37 @@ def test_false_switches_off_what_can_be_off():
     ("mapping", "message"),
     [
         ({}, "top.count: expected a value, got None"),
-        ({"count": 1, "cuont": 2}, "top.cuont: expected one of count, rate"),
-        ({"count": "many"}, "top.count: expected a value of type int, got 'many'"),
-        ({"count": 1.5}, "top.count: expected a value of type int, got 1.5"),
-        ({"count": True}, "top.count: expected a value of type int, got True"),
-        ({"count": None}, "top.count: expected a value of type int, got None"),
-        ({"count": 1, "rate": "fast"}, "top.rate: expected a value of type float, got 'fast'"),
-        ({"count": 1, "name": 5}, "top.name: expected a value of type str, got 5"),
+        ({"count": 1, "cuont": 2}, "top.cuont: expected one of count, rate, .*, got 'cuont'"),
+        ({"count": 1, "inner": {"mod": 2}}, "top.inner.mod: expected one of mode, sides, .*, got 'mod'"),
+        ({"count": 1, 2: 3}, "top.2: expected one of count, rate, .*, got 2"),
+        ({"count": "many"}, "top.count: expected an integer, got 'many'"),
+        ({"count": "7"}, "top.count: expected an integer, got '7'"),
+        ({"count": 1.5}, "top.count: expected an integer, got 1.5"),
+        ({"count": True}, "top.count: expected an integer, got True"),
+        ({"count": None}, "top.count: expected an integer, got None"),
+        ({"count": 1, "rate": "fast"}, "top.rate: expected a number, got 'fast'"),
+        ({"count": 1, "name": 5}, """top.name: expected text, got 5: in quotes it is text: 'top.name="5"'"""),
+        ({"count": 1, "names": []}, "top.names: expected a list of at least 1, got "),
+        ({"count": 1, "names": "ab"}, "top.names: expected a list, got 'ab'"),
         ({"count": 1, "betas": [0.9]}, "top.betas: expected a list of 2, got"),
-        ({"count": 1, "inner": {"mode": "c"}}, "top.inner.mode: expected one of 'a', 'b', got 'c'"),
-        ({"count": 1, "inner": {"sides": [1, "x"]}}, r"top.inner.sides\[1\]: expected a value of type int, got 'x'"),
+        ({"count": 1, "betas": []}, "top.betas: expected a list of 2, got"),
+        ({"count": 1, "betas": [1, 2, 3]}, "top.betas: expected a list of at most 2, got"),
+        ({"count": 1, "inner": {"mode": "c"}}, "top.inner.mode: expected one of 'a' or 'b', got 'c'"),
+        ({"count": 1, "inner": {"mode": 1}}, "top.inner.mode: expected one of 'a' or 'b', got 1"),
+        ({"count": 1, "inner": {"flag": "yes"}}, "top.inner.flag: expected true or false, got 'yes'"),
+        ({"count": 1, "inner": {"flag": 1}}, "top.inner.flag: expected true or false, got 1"),
+        ({"count": 1, "inner": {"sides": [1, "x"]}}, r"top.inner.sides\[1\]: expected an integer, got 'x'"),
+        ({"count": 1, "inner": {"width": 7}}, "top.inner.width: expected at least 8, got 7"),
+        ({"count": 1, "inner": {"width": 65}}, "top.inner.width: expected at most 64, got 65"),
+        ({"count": 1, "inner": {"width": 9}}, "top.inner.width: expected a multiple of 8, got 9"),
+        ({"count": 1, "inner": {"share": 0}}, "top.inner.share: expected more than 0, got 0"),
+        ({"count": 1, "inner": {"share": 1}}, "top.inner.share: expected less than 1, got 1"),
+        ({"count": 1, "inner": {"mode": "b", "flag": False}}, "inner.flag: expected true with inner.mode=b, got False"),
         ({"count": 1, "inner": 3}, "top.inner: expected a mapping with the settings of Inner, got 3"),
-        ({"count": 2**63}, "top.count: expected an integer of at most 64 bits, got 9223372036854775808"),
-        ({"count": 1, "rate": 10**400}, "top.rate: expected a value of type float, got 1000"),
+        ({"count": 1, "free": 3}, "top.free: expected a mapping, got 3"),
+        ({"count": 1, "free": {1: 3}}, r"top.free\[1\]: expected text, got 1"),
+        ({"count": 2**63}, f"top.count: expected at most {2**63 - 1}, got {2**63}"),
+        ({"count": 1, "rate": 10**400}, "top.rate: expected a number, got 1000"),
         ({"count": 1, "rate": "nan"}, "top.rate: expected a finite number, got nan"),
         ({"count": 1, "betas": [0.9, float("inf")]}, r"top.betas\[1\]: expected a finite number, got inf"),
         ({"count": 1, "inner": {"rate": float("-inf")}}, "top.inner.rate: expected a finite number, got -inf"),
@@ -79,6 +120,36 @@ def test_false_switches_off_what_can_be_off():
         (None, "top: expected a mapping with the settings of Outer, got None"),
     ],
 )
-def test_mistakes_are_named(mapping, message):
-    with pytest.raises(ConfigError, match=f"^{message}"):
+def test_mistakes_are_named_in_one_line(mapping, message):
+    with pytest.raises(ConfigError, match=f"^{message}") as caught:
         from_mapping(Outer, mapping, "top")
+    assert "\n" not in str(caught.value)
+    assert caught.value.__suppress_context__  # no traceback of pydantic before it
+
+
+def test_mistakes_in_python_are_named_by_the_section():
+    with pytest.raises(ConfigError, match="^outer.inner.width: expected at least 8, got 3$"):
+        Inner("a", (), None, 3)
+    with pytest.raises(ConfigError, match="^inner.flag: expected true with"):
+        Inner(mode="b", flag=False)
+    with pytest.raises(ConfigError, match="^inner.width: expected at least 8, got 3$"):
+        Outer(1, inner={"width": 3})
+    with pytest.raises(ConfigError, match="^rate: expected a number, got None$"):
+        replace(Outer(1), rate=None)
+    with pytest.raises(TypeError, match="cuont"):
+        Outer(1, cuont=3)
+
+
+def test_values_of_python_and_numpy_are_converted():
+    made = Outer(np.int64(3), np.float32(0.5), Path("a") / "b", [1, 2], names=["x", "y"])
+    assert made == Outer(3, 0.5, "a/b", (1.0, 2.0), names=("x", "y"))
+    assert [type(value) for value in (made.count, made.rate, made.betas[0])] == [int, float, float]
+
+
+def test_settings_are_frozen_dataclasses():
+    made = Outer(3)
+    with pytest.raises(FrozenInstanceError):
+        made.count = 4
+    assert [one.name for one in fields(made)] == list(asdict(made))
+    assert hash(made) == hash(Outer(3))
+    assert pickle.loads(pickle.dumps(made)) == copy.deepcopy(made) == made == replace(Outer(2), count=3)

@@ -6,7 +6,7 @@ from litedetr.data.categories import Categories
 from litedetr.data.clock import Stopwatch
 from litedetr.data.coco import CocoDetection, coco_ground_truth
 from litedetr.data.coco_classes import COCO_CLASSES
-from litedetr.data.data_config import DataConfig, ShapesConfig, TransformConfig, require_workers
+from litedetr.data.data_config import DataConfig, ShapesConfig, TransformConfig, Workers
 from litedetr.data.errors import DataError
 from litedetr.data.images import read_image, read_size, resized, to_pixels, to_rgb
 from litedetr.data.sampling import EpochSampler, Sample, SampleKey, collate
@@ -27,6 +27,7 @@ __all__ = [
     "ShapesConfig",
     "Stopwatch",
     "TransformConfig",
+    "Workers",
     "build_datasets",
     "build_eval_dataset",
     "coco_ground_truth",
@@ -36,7 +37,6 @@ __all__ = [
     "read_categories",
     "read_image",
     "read_size",
-    "require_workers",
     "resized",
     "to_pixels",
     "to_rgb",

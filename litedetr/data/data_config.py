@@ -2,127 +2,92 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import field
+from typing import Annotated, Literal
 
-from litedetr.settings import ConfigError, require, typed
+from pydantic import Field
 
-LARGEST_SIDE, LONGEST_SIDE = 2**14, 2**16  # pixels: of what images are resized to, and of their cap
-MOST_WORKERS = 256  # processes, of each process that trains
-MOST_PREFETCHED = 64  # batches, of each process that loads images
-MOST_DRAWN, LARGEST_DRAWN, MOST_OBJECTS = 10**6, 4096, 1000  # images, pixels a side, objects of an image
+from litedetr.settings import (
+    ConfigError,
+    Count,
+    Flag,
+    Integer,
+    Maybe,
+    NotNegative,
+    Probability,
+    Text,
+    require,
+    settings,
+)
+
+Side = Annotated[Integer, Field(ge=1, le=2**14)]  # pixels
+LARGEST_DRAWN = 4096  # pixels a side
+DrawnImages = Annotated[Integer, Field(ge=1, le=10**6)]
+Workers = Annotated[Integer, Field(ge=0, le=256)]  # processes that load images, of each process that trains
 
 
-def require_workers(name: str, value: int) -> None:
-    """Raise ConfigError unless so many processes can read images for one."""
-    require(0 <= value <= MOST_WORKERS, name, f"an integer in 0..{MOST_WORKERS}", value)
-
-
-@dataclass(frozen=True)
-@typed
+@settings("data.transforms")
 class TransformConfig:
-    """How an image is resized and augmented; sides are in pixels.
+    """How an image is resized and augmented; sides are in pixels. The defaults are the published recipe of DETR."""
 
-    train_sides: shortest sides to draw from in training; empty keeps the image's own size.
-    max_side: cap of the longest side, in training and evaluation; it wins over the shortest side.
-    eval_side: shortest side in evaluation; None keeps the image's own size.
-    flip: probability of a horizontal flip.
-    crop: DETR's second branch (Carion et al., 2020): with `crop_probability`, resize the shortest side to one of
-        `crop_resize_sides`, cut a window whose sides are drawn from `crop_range`, and only then resize as above.
-    """
-
-    train_sides: tuple[int, ...]
-    max_side: int
-    eval_side: int | None
-    flip: float
-    crop: bool
-    crop_probability: float = 0.5
-    crop_resize_sides: tuple[int, ...] = (400, 500, 600)
-    crop_range: tuple[int, int] = (384, 600)
+    train_sides: tuple[Side, ...] = tuple(range(480, 801, 32))  # shortest sides to draw from; empty: the image's own
+    max_side: Annotated[Integer, Field(ge=1, le=2**16)] = 1333  # cap of the longest side; wins over the shortest side
+    eval_side: Maybe[Side] = 800  # shortest side in evaluation; None: the image's own
+    flip: Probability = 0.5  # of a horizontal flip
+    # DETR's second branch (Carion et al., 2020): resize the shortest side to one of crop_resize_sides, cut a window
+    # whose sides are drawn from crop_range, and only then resize as above
+    crop: Flag = True
+    crop_probability: Probability = 0.5
+    crop_resize_sides: tuple[Side, ...] = (400, 500, 600)
+    crop_range: tuple[Count, Count] = (384, 600)  # smallest and largest side of the window
 
     def __post_init__(self) -> None:
         sides = (*self.train_sides, *(() if self.eval_side is None else (self.eval_side,)))
-        capped = 1 <= self.max_side <= LONGEST_SIDE
-        require(capped, "data.transforms.max_side", f"1 to {LONGEST_SIDE} pixels", self.max_side)
-        for name in ("train_sides", "crop_resize_sides"):
-            value = getattr(self, name)
-            fits = all(1 <= side <= LARGEST_SIDE for side in value)
-            require(fits, f"data.transforms.{name}", f"sides of 1 to {LARGEST_SIDE} pixels", value)
-        fits = self.eval_side is None or 1 <= self.eval_side <= LARGEST_SIDE
-        require(fits, "data.transforms.eval_side", f"null or 1 to {LARGEST_SIDE} pixels", self.eval_side)
         fits = max(sides, default=0) <= self.max_side
         largest = "no less than the largest of data.transforms.train_sides and eval_side"
         require(fits, "data.transforms.max_side", f"{largest}, {max(sides, default=0)}", self.max_side)
-        for name in ("flip", "crop_probability"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"data.transforms.{name}", "a probability in [0, 1]", value)
         low, high = self.crop_range
-        require(0 < low <= high, "data.transforms.crop_range", "two sides, 0 < smallest <= largest", self.crop_range)
+        require(low <= high, "data.transforms.crop_range", "two sides, smallest <= largest", self.crop_range)
         has_sides = not self.crop or len(self.crop_resize_sides) > 0
         require(has_sides, "data.transforms.crop_resize_sides", "at least one side", self.crop_resize_sides)
 
 
-@dataclass(frozen=True)
-@typed
+@settings("data.shapes")
 class ShapesConfig:
-    """The embedded data set: what is drawn, and where it is kept.
+    """The embedded data set: what is drawn, and where it is kept."""
 
-    cache: folder that holds the drawn set, one sub-folder for each combination of the other settings.
-    seed: of the drawing; the augmentation follows the run's seed instead.
-    num_train, num_val: number of images. min_side, max_side: range of the images' sides in pixels.
-    max_objects: an image holds 1 to this many objects, a few hold none.
-    """
-
-    cache: str = "~/.cache/litedetr"
-    seed: int = 0
-    num_train: int = 2000
-    num_val: int = 300
-    min_side: int = 128
-    max_side: int = 192
-    max_objects: int = 8
+    cache: Text = "~/.cache/litedetr"  # folder of the drawn set; one sub-folder for each combination of the others
+    seed: NotNegative = 0  # of the drawing; the augmentation follows the run's seed
+    num_train: DrawnImages = 2000
+    num_val: DrawnImages = 300
+    min_side: Annotated[Integer, Field(ge=32, le=LARGEST_DRAWN)] = 128  # range of the images' sides, pixels
+    max_side: Annotated[Integer, Field(ge=32, le=LARGEST_DRAWN)] = 128
+    max_objects: Annotated[Integer, Field(ge=1, le=1000)] = 8  # an image holds 1 to so many; a few hold none
 
     def __post_init__(self) -> None:
-        for name, most in (("num_train", MOST_DRAWN), ("num_val", MOST_DRAWN), ("max_objects", MOST_OBJECTS)):
-            value = getattr(self, name)
-            require(1 <= value <= most, f"data.shapes.{name}", f"an integer in 1..{most}", value)
-        require(self.seed >= 0, "data.shapes.seed", "at least 0", self.seed)
-        require(self.min_side >= 32, "data.shapes.min_side", "at least 32 pixels", self.min_side)
-        fits = self.min_side <= self.max_side <= LARGEST_DRAWN
-        expected = f"data.shapes.min_side ({self.min_side}) to {LARGEST_DRAWN} pixels"
-        require(fits, "data.shapes.max_side", expected, self.max_side)
+        expected = f"at least data.shapes.min_side ({self.min_side})"
+        require(self.min_side <= self.max_side, "data.shapes.max_side", expected, self.max_side)
 
 
-@dataclass(frozen=True)
-@typed
+@settings("data")
 class DataConfig:
-    """A data set in COCO's format, or the embedded one.
+    """A data set in COCO's format, or the embedded one."""
 
-    name: "shapes" (drawn on first use) or "coco" (any set with COCO JSON files).
-    root: folder of a coco set, in one of the layouts of `litedetr.data.layout`.
-    train_images ... val_annotations: explicit folders and JSON files, relative to `root` where it is given.
-    classes: train and evaluate on these category names alone; None takes all.
-    num_workers: processes that load images. prefetch: batches that each of them loads in advance.
-    """
-
-    name: Literal["shapes", "coco"]
+    name: Literal["shapes", "coco"]  # drawn on first use, or any set with COCO JSON files
     transforms: TransformConfig
-    root: str | None = None
-    train_images: str | None = None
-    train_annotations: str | None = None
-    val_images: str | None = None
-    val_annotations: str | None = None
-    classes: tuple[str, ...] | None = None
+    root: Maybe[Text] = None  # folder of a coco set, in one of the layouts of `litedetr.data.layout`
+    train_images: Maybe[Text] = None  # explicit folders and JSON files, relative to `root` if it is given
+    train_annotations: Maybe[Text] = None
+    val_images: Maybe[Text] = None
+    val_annotations: Maybe[Text] = None
+    classes: Maybe[Annotated[tuple[Text, ...], Field(min_length=1)]] = None  # only these category names; None: all
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
-    num_workers: int = 0
-    prefetch: int = 2
+    num_workers: Workers = 0  # processes that load images
+    prefetch: Annotated[Integer, Field(ge=1, le=64)] = 2  # batches that each of them loads in advance
 
     def __post_init__(self) -> None:
-        require_workers("data.num_workers", self.num_workers)
-        expected = f"an integer in 1..{MOST_PREFETCHED}"
-        require(1 <= self.prefetch <= MOST_PREFETCHED, "data.prefetch", expected, self.prefetch)
-        if self.classes is not None:
-            distinct = 0 < len(self.classes) == len(set(self.classes))
-            require(distinct, "data.classes", "null or distinct category names", self.classes)
+        distinct = len(self.classes or ()) == len(set(self.classes or ()))
+        require(distinct, "data.classes", "distinct category names", self.classes)
         for split in ("train", "val"):
             images, annotations = self.explicit_paths(split)
             missing = f"data.{split}_{'images' if images is None else 'annotations'} is missing"

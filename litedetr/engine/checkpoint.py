@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor
 
 from litedetr.data import Categories
@@ -16,7 +17,16 @@ from litedetr.engine.run_config import RunConfig
 from litedetr.faults.files import replacing
 from litedetr.models import Backend, Detector, build_detector
 from litedetr.paths import user_path
-from litedetr.settings import ConfigError, from_mapping, require, to_mapping
+from litedetr.settings import (
+    ConfigError,
+    Integer,
+    Maybe,
+    Number,
+    from_mapping,
+    require,
+    settings,
+    to_mapping,
+)
 
 FORMAT = "litedetr checkpoint"
 VERSION = 1
@@ -42,16 +52,13 @@ class OtherModelError(CheckpointError):
         return OtherModelError(*self._parts, self.model, f"; settings that fit it: {settings}")
 
 
-@dataclass(frozen=True)
+@settings("progress")
 class Progress:
-    """Where a run stands. step: optimiser steps done. evaluated_step: the last step that was evaluated.
+    """Where a run stands."""
 
-    best_score: best validation AP so far; None where there is none yet, or it is undefined for want of objects.
-    """
-
-    step: int = 0
-    evaluated_step: int = 0
-    best_score: float | None = None
+    step: Integer = 0  # optimiser steps done
+    evaluated_step: Integer = 0  # the last step that was evaluated
+    best_score: Maybe[Number] = None  # best validation AP so far; None: none yet, or undefined for want of objects
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,8 @@ class Checkpoint:
     optimizer: dict[str, dict[str, Any]]
     scaler: dict[str, Any]
     progress: Progress
-    steps_per_epoch: int
+    steps_per_epoch: Integer
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # tensors
 
     def __post_init__(self) -> None:
         from_mapping(Categories, self.categories)

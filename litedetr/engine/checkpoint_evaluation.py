@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +15,23 @@ from litedetr.engine.evaluator import Evaluation, Evaluator
 from litedetr.engine.gpu_settings import GpuSettings
 from litedetr.engine.inference_model import for_inference
 from litedetr.engine.run_config import Device, Precision
-from litedetr.settings import ConfigError, from_mapping, require, to_mapping, typed
+from litedetr.settings import ConfigError, Count, Maybe, Text, from_mapping, settings, to_mapping
 
 OTHER_DATA = "data=coco data.root=<folder> evaluates on another one"
 
 
-@dataclass(frozen=True)
-@typed
+@settings()
 class EvalConfig:
-    """The settings of conf/eval.yaml, where they are described.
+    """The settings of conf/eval.yaml, where they are described."""
 
-    data: of a DataConfig; None: the checkpoint's. transforms: None: the checkpoint's.
-    """
-
-    checkpoint: str
-    output: str | None = None
-    batch_size: int = 8
+    checkpoint: Text
+    output: Maybe[Text] = None
+    batch_size: Count = 8
     device: Device = "auto"
     precision: Precision = "fp32"
     gpu: GpuSettings = field(default_factory=GpuSettings)
-    data: dict[str, Any] | None = None
-    transforms: dict[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
+    data: Maybe[dict[str, Any]] = None  # of a DataConfig; None: the checkpoint's
+    transforms: Maybe[dict[str, Any]] = None  # of a TransformConfig; None: the checkpoint's
 
     @property
     def path(self) -> Path:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-from litedetr.settings import typed
+from litedetr.settings import Flag, settings
 
 
-@dataclass(frozen=True)
-@typed
+@settings("gpu")
 class GpuSettings:
     """The defaults leave PyTorch as it is; what pays was not yet measured on a GPU."""
 
     # Which fp32 products keep 10 bits of the mantissa; default: convolutions, unless PyTorch was told otherwise.
     tf32: Literal["default", "never", "convolutions", "always"] = "default"
-    cudnn_benchmark: bool = False  # time all algorithms of a convolution at each new size: for few sizes
+    cudnn_benchmark: Flag = False  # time all algorithms of a convolution at each new size: for few sizes
 
     def apply(self) -> None:
         """Set PyTorch's switches of this process."""

@@ -5,20 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from itertools import chain
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from litedetr.data import DataConfig
 from litedetr.engine.gpu_settings import GpuSettings
 from litedetr.losses import LossConfig
 from litedetr.models import DetectorConfig
-from litedetr.settings import from_mapping, require, require_known, typed
+from litedetr.models.detector_config import Layers
+from litedetr.settings import (
+    Count,
+    Flag,
+    Integer,
+    Maybe,
+    NotNegative,
+    Text,
+    as_type,
+    from_mapping,
+    require,
+    require_known,
+    settings,
+    typed,
+)
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
 ENCODER_SHORTHANDS = ("a", "b")  # conf/encoder/*.yaml: what encoder.num_high_layers and num_blocks refer to
 # What a model's groups set: conf/size/small.yaml has weights of the loss too.
 MODEL_SETTINGS = (*(field.name for field in fields(DetectorConfig)), *ENCODER_SHORTHANDS, "loss")
-LARGEST_SIDE = 2**16  # pixels
+PixelCount = Annotated[Integer, Field(ge=1, le=2**16)]
+ImageSize = tuple[PixelCount, PixelCount]  # height, width
 
 
 @dataclass(frozen=True)
@@ -79,48 +96,32 @@ class ScheduleConfig:
             require(not self.drops, "schedule.drops", f"nothing with schedule.decay={self.decay}", self.drops)
 
 
-@dataclass(frozen=True)
-@typed
+@settings("trainer")
 class TrainerConfig:
-    """How a run is carried out; none of it changes what is learned, but for `precision` and `init_from`.
+    """How a run is carried out; none of it changes what is learned, but for `precision` and `init_from`."""
 
-    device: `auto` takes the GPU where there is one. compile: torch.compile of the backbone and of the layers of encoder
-    and decoder.
-    deterministic: refuse operations whose result differs from run to run.
-    checkpoint_every, log_every: in optimiser steps. evaluate_every: in epochs; None evaluates at the end only.
-    resume: `auto` continues from the run's last checkpoint where there is one, `never` starts anew, anything else
-    is the path of a checkpoint or of a run folder to continue.
-    init_from: checkpoint of the same model whose weights a new run starts from, a file or a run folder (its best.pt);
-    with another number of classes, class heads and label embeddings start anew.
-    num_pictures: validation images drawn at each evaluation. stop_after: leave at this step, to be resumed.
-    """
-
-    device: Device = "auto"
+    device: Device = "auto"  # auto: the GPU if there is one
     precision: Precision = "fp32"
     gpu: GpuSettings = field(default_factory=GpuSettings)
-    compile: bool = False
-    deterministic: bool = False
-    checkpoint_every: int = 500
-    evaluate_every: int | None = 1
-    log_every: int = 10
-    resume: str = "never"
-    init_from: str | None = None
-    num_pictures: int = 4
-    stop_after: int | None = None
+    compile: Flag = False  # torch.compile of the backbone and of the layers of encoder and decoder
+    deterministic: Flag = False  # reject operations whose result differs from run to run
+    checkpoint_every: Count = 100  # optimiser steps
+    evaluate_every: Maybe[Count] = 1  # epochs; None: at the end only
+    log_every: Count = 10  # optimiser steps
+    # auto: from the run's last checkpoint if there is one; never: anew; or the checkpoint or run folder to continue
+    resume: Text = "never"
+    # checkpoint of the same model whose weights a new run starts from, or a run folder (its best.pt); with another
+    # number of classes, class heads and label embeddings start anew
+    init_from: Maybe[Text] = None
+    num_pictures: NotNegative = 8  # validation images drawn at each evaluation
+    stop_after: Maybe[Count] = None  # leave at this step, to be resumed
 
     def __post_init__(self) -> None:
-        for name in ("checkpoint_every", "log_every"):
-            require(getattr(self, name) >= 1, f"trainer.{name}", "at least 1", getattr(self, name))
         alike = not (self.deterministic and self.gpu.cudnn_benchmark)  # timings choose, and sum in another order
         require(alike, "trainer.gpu.cudnn_benchmark", "false with trainer.deterministic=true", True)
-        require(self.num_pictures >= 0, "trainer.num_pictures", "at least 0", self.num_pictures)
-        for name in ("evaluate_every", "stop_after"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"trainer.{name}", "null or at least 1", value)
 
 
-@dataclass(frozen=True)
-@typed
+@settings()
 class RunConfig:
     """Everything that a training run is made from."""
 
@@ -129,10 +130,7 @@ class RunConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require(self.seed >= 0, "seed", "at least 0", self.seed)
+    seed: NotNegative = 0
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> RunConfig:
@@ -157,10 +155,12 @@ def _trainer_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def detector_config(settings: Mapping[str, Any]) -> DetectorConfig:
     """The detector of flat settings as those of conf/train.yaml; whatever else they hold is ignored."""
     parts = {field.name for field in fields(DetectorConfig)}
+    shorthands = {name: settings[name] for name in ENCODER_SHORTHANDS if name in settings}
+    for name, value in shorthands.items():
+        as_type(Layers, value, name)
     model = from_mapping(DetectorConfig, {name: value for name, value in settings.items() if name in parts})
-    for name in ENCODER_SHORTHANDS:
-        used = name not in settings or model.encoder.update != "full"
-        require(used, name, "nothing with encoder.update=full", settings.get(name))
+    for name, value in shorthands.items():
+        require(model.encoder.update != "full", name, "nothing with encoder.update=full", value)
     return model
 
 
@@ -177,5 +177,4 @@ def beside_model(settings: Mapping[str, Any], *classes: type) -> tuple[Any, ...]
 
 def require_image_size(size: tuple[int, int]) -> None:
     """Raise ConfigError unless `size`, the setting image_size, is that of an image."""
-    fits = min(size) >= 1 and max(size) <= LARGEST_SIDE
-    require(fits, "image_size", f"[height, width] of 1 to {LARGEST_SIDE} pixels each", size)
+    as_type(ImageSize, size, "image_size")

@@ -10,40 +10,35 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from litedetr.data import DataError, ImageFiles, find_images, read_image, read_size, require_workers
+from litedetr.data import DataError, ImageFiles, Workers, find_images, read_image, read_size
 from litedetr.engine.checkpoint import checkpoint_file
 from litedetr.engine.gpu_settings import GpuSettings
 from litedetr.engine.loader import Loader
 from litedetr.engine.run_config import Device, Precision
 from litedetr.inference.prediction_folder import origin, results_folder, without_pictures
 from litedetr.inference.prediction_writer import PredictionWriter
-from litedetr.inference.predictor import Predictor, check_limits
+from litedetr.inference.predictor import Predictor
 from litedetr.paths import user_path
-from litedetr.settings import typed
+from litedetr.settings import Count, Flag, Maybe, Probability, Text, settings
 from litedetr.structures import Detections
 
 
-@dataclass(frozen=True)
-@typed
+@settings()
 class PredictConfig:
     """The settings of conf/predict.yaml, where they are described."""
 
-    checkpoint: str
-    source: str
-    output: str | None = None
-    threshold: float = 0.3
-    max_detections: int = 100
-    pictures: bool = True
-    batch_size: int = 8
-    num_workers: int = 0
+    checkpoint: Text
+    source: Text
+    output: Maybe[Text] = None
+    threshold: Probability = 0.3
+    max_detections: Count = 100
+    pictures: Flag = True
+    batch_size: Count = 8
+    num_workers: Workers = 0
     device: Device = "auto"
     precision: Precision = "fp32"
     gpu: GpuSettings = field(default_factory=GpuSettings)
-    cuda_graphs: bool = False
-
-    def __post_init__(self) -> None:
-        check_limits(self.threshold, self.max_detections, self.batch_size)
-        require_workers("num_workers", self.num_workers)
+    cuda_graphs: Flag = False
 
     @property
     def folder(self) -> Path:

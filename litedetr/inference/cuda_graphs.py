@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from litedetr.engine.detect import Forward
 from litedetr.kernels.bench.replay import no_collection
 from litedetr.kernels.constants import constants_held
-from litedetr.settings import as_type, require
+from litedetr.settings import Flag, as_type, require
 from litedetr.structures import ImageBatch
 
 MOST_GRAPHS = 8  # each keeps a batch of images; inner values share one pool of memory
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 def check_cuda_graphs(cuda_graphs: bool, device: torch.device) -> bool:
     """Returns `cuda_graphs`. Raises ConfigError if it is not a bool, or if it is true and `device` is not a GPU."""
-    cuda_graphs = as_type(bool, cuda_graphs, "cuda_graphs")
+    cuda_graphs = as_type(Flag, cuda_graphs, "cuda_graphs")
     require(not cuda_graphs or device.type == "cuda", "cuda_graphs", "a GPU as device, or false", device.type)
     return cuda_graphs
 

@@ -24,7 +24,7 @@ from litedetr.inference.cuda_graphs import CudaGraphs, GpuCapture, check_cuda_gr
 from litedetr.inference.inputs import Picture, as_given, several
 from litedetr.models import Detector
 from litedetr.postprocess import unpack
-from litedetr.settings import as_type, require
+from litedetr.settings import Count, Probability, Text, as_type, require
 from litedetr.structures import Detections, ImageBatch
 
 LOOK_AHEAD = 4  # batches: of images that are taken as they come, those that wait for others of their size
@@ -82,7 +82,7 @@ class Predictor:
         """
         device, precision = choose_device(device), choose_precision(precision)  # before the file is read
         cuda_graphs = check_cuda_graphs(cuda_graphs, device)
-        path = checkpoint_file(as_type(str, checkpoint, "checkpoint"))
+        path = checkpoint_file(as_type(Text, checkpoint, "checkpoint"))
         return cls(load_detector(path), device, precision, cuda_graphs)
 
     @property
@@ -164,10 +164,6 @@ def of_one_key(
 
 def check_limits(threshold: float, max_detections: int, batch_size: int) -> tuple[float, int, int]:
     """The three as Python's numbers; ConfigError unless all can work."""
-    threshold = as_type(float, threshold, "threshold")
-    require(0 <= threshold <= 1, "threshold", "a score in [0, 1]", threshold)
-    max_detections = as_type(int, max_detections, "max_detections")
-    require(max_detections >= 1, "max_detections", "at least 1", max_detections)
-    batch_size = as_type(int, batch_size, "batch_size")
-    require(batch_size >= 1, "batch_size", "at least 1", batch_size)
-    return threshold, max_detections, batch_size
+    threshold = as_type(Probability, threshold, "threshold")
+    max_detections = as_type(Count, max_detections, "max_detections")
+    return threshold, max_detections, as_type(Count, batch_size, "batch_size")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import field
+from typing import Annotated, Literal
 
-from litedetr.settings import require, typed
+from pydantic import Field
+
+from litedetr.settings import Flag, Integer, Maybe, Number, Probability, Text, require, settings
 
 AttentionKind = Literal["deformable", "key_aware", "key_aware_shared"]
 Padding = Literal["exact", "published"]
@@ -13,113 +15,69 @@ Backend = Literal["auto", "triton", "reference"]
 SelectionKind = Literal["mixed", "two_stage", "two_stage_mixed"]
 
 # Far beyond any detector, and low enough for what does not fit to fail at once, as an allocation.
-MOST = 2**16  # of widths, queries and pairs
-MOST_LAYERS, MOST_LEVELS, MOST_POINTS = 100, 16, 256
+MOST = 2**16
+Width = Annotated[Integer, Field(ge=1, le=MOST)]  # and numbers of queries
+Layers = Annotated[Integer, Field(ge=1, le=100)]
+Levels = Annotated[Integer, Field(ge=1, le=16)]
+Dropout = Annotated[Number, Field(ge=0, lt=1)]
 
 
-@dataclass(frozen=True)
-@typed
+@settings("backbone")
 class BackboneConfig:
-    """name: resnet18|34|50|101, or `transformers:<model name or folder>`.
+    """norm, frozen_stages and width are of ResNets only."""
 
-    weights: path or URL of pre-trained weights, None: random.
-    Of ResNets alone: norm: frozen batch norm, or group norm (8 channels a group) to train from scratch;
-    frozen_stages: how many of (stem, layer1, ..., layer4) are not trained; width: channels of the stem, usually 64.
-    """
-
-    name: str = "resnet50"
-    weights: str | None = None
-    norm: Literal["frozen", "group"] = "frozen"
-    frozen_stages: int = 2
-    width: int = 64
-
-    def __post_init__(self) -> None:
-        require(0 <= self.frozen_stages <= 5, "backbone.frozen_stages", "an integer in 0..5", self.frozen_stages)
-        fits = 8 <= self.width <= MOST and self.width % 8 == 0
-        require(fits, "backbone.width", f"a multiple of 8 in 8..{MOST}", self.width)
+    name: Text = "resnet50"  # resnet18|34|50|101, or `transformers:<model name or folder>`
+    weights: Maybe[Text] = None  # path or URL of pre-trained weights; None: random
+    norm: Literal["frozen", "group"] = "frozen"  # batch norm, or group norm (8 channels a group) to train from scratch
+    frozen_stages: Annotated[Integer, Field(ge=0, le=5)] = 2  # how many of (stem, layer1, ..., layer4) are not trained
+    width: Annotated[Integer, Field(ge=8, le=MOST, multiple_of=8)] = 64  # channels of the stem
 
 
-@dataclass(frozen=True)
-@typed
+@settings("neck")
 class NeckConfig:
-    """channels: C. num_levels: L; min(L - 1, 4) come from the backbone, the rest from stride-2 convolutions."""
-
-    channels: int = 256
-    num_levels: int = 4
-    norm_groups: int = 32
+    channels: Annotated[Width, Field(multiple_of=4)] = 256  # C
+    num_levels: Levels = 4  # L; min(L - 1, 4) come from the backbone, the rest from stride-2 convolutions
+    norm_groups: Width = 32  # of the group norms
 
     def __post_init__(self) -> None:
-        _require_count("neck.num_levels", self.num_levels, MOST_LEVELS)
-        _require_count("neck.norm_groups", self.norm_groups)
-        _require_count("neck.channels", self.channels)
-        fits = self.channels % self.norm_groups == 0 and self.channels % 4 == 0
-        require(fits, "neck.channels", f"a multiple of 4 and of neck.norm_groups ({self.norm_groups})", self.channels)
+        expected = f"a multiple of neck.norm_groups ({self.norm_groups})"
+        require(self.channels % self.norm_groups == 0, "neck.channels", expected, self.channels)
 
 
-@dataclass(frozen=True)
-@typed
+@settings("attention")
 class AttentionConfig:
-    """encoder, decoder: the score of each. num_heads: M. num_points: P. backend: what computes it, see `kernels`."""
-
-    encoder: AttentionKind = "key_aware_shared"
+    encoder: AttentionKind = "key_aware_shared"  # the score of its attentions
     decoder: AttentionKind = "key_aware_shared"
-    num_heads: int = 8
-    num_points: int = 4
-    backend: Backend = "auto"
-
-    def __post_init__(self) -> None:
-        _require_count("attention.num_heads", self.num_heads)
-        _require_count("attention.num_points", self.num_points, MOST_POINTS)
+    num_heads: Width = 8  # M
+    num_points: Annotated[Integer, Field(ge=1, le=256)] = 4  # P, of a head on each level
+    backend: Backend = "auto"  # what computes it, see `kernels`
 
 
-@dataclass(frozen=True)
-@typed
+@settings("encoder")
 class EncoderConfig:
-    """update: `sequential` (paper, Eqs. 1-2), `joint` (published code) or `full` (every layer updates all tokens).
-
-    num_high_levels: x of HxLy. num_high_layers: A, the high-level updates of a block. num_blocks: B.
-    num_layers: of `full` only. feedforward, low_feedforward: hidden widths for high- and low-level tokens;
-    low_feedforward None: C. low_level_update: of `sequential` only; False leaves the low-level update out: fine tokens
-    are keys of the high-level updates and end there, the decoder sees the high levels alone (Table 5, "+HL").
-    dropout: behind attention and inside the feed-forward; 0 but in Deformable DETR.
-    activation_checkpointing: recompute layers in the backward pass to save memory.
-    """
-
+    # sequential: Eqs. 1-2 of the paper; joint: the published code; full: every layer updates all tokens
     update: Literal["sequential", "joint", "full"] = "sequential"
-    num_high_levels: int | None = None
-    num_high_layers: int | None = None
-    num_blocks: int | None = None
-    num_layers: int | None = None
-    feedforward: int = 2048
-    low_feedforward: int | None = None
-    low_level_update: bool = True
-    dropout: float = 0.0
-    activation_checkpointing: bool = False
+    num_high_levels: Maybe[Levels] = 3  # x of HxLy; None with `full`, as the next two
+    num_high_layers: Maybe[Layers] = 6  # A, the high-level updates of a block
+    num_blocks: Maybe[Layers] = 1  # B
+    num_layers: Maybe[Layers] = None  # of `full` only
+    feedforward: Width = 2048  # hidden width for high-level tokens
+    low_feedforward: Maybe[Width] = None  # hidden width for low-level tokens; None: C
+    # of `sequential` only; False: fine tokens are keys of the high-level updates and end there, and the decoder sees
+    # only the high levels (Table 5, "+HL")
+    low_level_update: Flag = True
+    dropout: Dropout = 0.0  # behind attention and inside the feed-forward; 0 but in Deformable DETR
+    activation_checkpointing: Flag = False  # recompute layers in the backward pass to save memory
 
     def __post_init__(self) -> None:
-        if self.update == "full":
-            for name in ("num_high_levels", "num_high_layers", "num_blocks", "low_feedforward"):
-                require(
-                    getattr(self, name) is None,
-                    f"encoder.{name}",
-                    "nothing with encoder.update=full",
-                    getattr(self, name),
-                )
-            _require_count("encoder.num_layers", self.num_layers, MOST_LAYERS)
-        else:
-            require(
-                self.num_layers is None,
-                "encoder.num_layers",
-                f"nothing with encoder.update={self.update}",
-                self.num_layers,
-            )
-            _require_count("encoder.num_high_levels", self.num_high_levels, MOST_LEVELS)
-            _require_count("encoder.num_high_layers (a)", self.num_high_layers, MOST_LAYERS)
-            _require_count("encoder.num_blocks (b)", self.num_blocks, MOST_LAYERS)
-            if self.low_feedforward is not None:
-                _require_count("encoder.low_feedforward", self.low_feedforward)
-        _require_count("encoder.feedforward", self.feedforward)
-        _require_dropout("encoder.dropout", self.dropout)
+        interleaved, full = ("num_high_levels", "num_high_layers", "num_blocks"), ("num_layers",)
+        needed, other = (full, (*interleaved, "low_feedforward")) if self.update == "full" else (interleaved, full)
+        for name in other:
+            value = getattr(self, name)
+            require(value is None, f"encoder.{name}", f"nothing with encoder.update={self.update}", value)
+        for name in needed:
+            value = getattr(self, name)
+            require(value is not None, f"encoder.{name}", f"a number with encoder.update={self.update}", value)
         self._require_low_level_update()
 
     def _require_low_level_update(self) -> None:
@@ -131,96 +89,50 @@ class EncoderConfig:
         require(self.low_feedforward is None, "encoder.low_feedforward", none, self.low_feedforward)
 
 
-def _require_count(name: str, value: int | None, most: int = MOST) -> None:
-    require(value is not None and 1 <= value <= most, name, f"an integer in 1..{most}", value)
-
-
-def _require_dropout(name: str, value: float) -> None:
-    require(0 <= value < 1, name, "a probability below 1", value)
-
-
-@dataclass(frozen=True)
-@typed
+@settings("query_selection")
 class QuerySelectionConfig:
-    """num_queries: how many tokens become queries (fewer where an image has fewer tokens).
-
-    kind: what a query is made of, see `query_selection`; `mixed` (DINO), `two_stage` (Deformable DETR) or
-    `two_stage_mixed` (H-DETR).
-    """
-
-    num_queries: int = 900
+    num_queries: Width = 900  # how many tokens become queries (fewer if an image has fewer tokens)
+    # what a query is made of, see `query_selection`: DINO, Deformable DETR, H-DETR
     kind: SelectionKind = "mixed"
 
-    def __post_init__(self) -> None:
-        _require_count("query_selection.num_queries", self.num_queries)
 
-
-@dataclass(frozen=True)
-@typed
+@settings("denoising")
 class DenoisingConfig:
-    """Contrastive denoising (DINO, section 3.3). num_pairs: at most so many, groups x objects; 0: off.
+    """Contrastive denoising (DINO, section 3.3)."""
 
-    box_noise: scale of the corners' jitter (1.0 in Lite-DINO, 0.4 in DINO). label_flip: probability of a random label.
-    """
-
-    num_pairs: int = 100
-    box_noise: float = 1.0
-    label_flip: float = 0.25
-
-    def __post_init__(self) -> None:
-        require(0 <= self.num_pairs <= MOST, "denoising.num_pairs", f"an integer in 0..{MOST}", self.num_pairs)
-        require(self.box_noise >= 0, "denoising.box_noise", "a number >= 0", self.box_noise)
-        require(0 <= self.label_flip <= 1, "denoising.label_flip", "a probability", self.label_flip)
+    num_pairs: Annotated[Integer, Field(ge=0, le=MOST)] = 100  # at most so many, groups x objects; 0: off
+    box_noise: Annotated[Number, Field(ge=0)] = 1.0  # scale of the corners' jitter: 1.0 in Lite-DINO, 0.4 in DINO
+    label_flip: Probability = 0.25  # of a random label
 
 
-@dataclass(frozen=True)
-@typed
+@settings("hybrid")
 class HybridConfig:
-    """One-to-many matching in training (H-DETR, section 3.2, "hybrid branch").
+    """One-to-many matching in training (H-DETR, section 3.2, "hybrid branch")."""
 
-    num_queries: queries that exist in training alone and are matched to every object `num_repeats` times; 0: off.
-    """
-
-    num_queries: int = 0
-    num_repeats: int = 6
-
-    def __post_init__(self) -> None:
-        require(0 <= self.num_queries <= MOST, "hybrid.num_queries", f"an integer in 0..{MOST}", self.num_queries)
-        _require_count("hybrid.num_repeats", self.num_repeats)
+    # queries that exist in training only and are matched to every object num_repeats times; 0: off
+    num_queries: Annotated[Integer, Field(ge=0, le=MOST)] = 0
+    num_repeats: Width = 6
 
 
-@dataclass(frozen=True)
-@typed
+@settings("decoder")
 class DecoderConfig:
-    """num_layers decoder layers with feed-forwards `feedforward` wide. The defaults are DINO's.
+    """The defaults are DINO's."""
 
-    heads: `shared` by all layers behind one final norm, or `per_layer` on the layers' outputs (Deformable DETR).
-    query_position: of the `reference` box, anew in each layer (DINO), or of the `proposals`, constant.
-    look_forward_twice: the loss of layer n + 1 reaches layer n through its reference box (DINO, section 3.5).
-    dropout: behind each attention, inside it and inside the feed-forward; 0 but in Deformable DETR.
-    activation_checkpointing: recompute layers in the backward pass to save memory.
-    """
-
-    num_layers: int = 6
-    feedforward: int = 2048
+    num_layers: Layers = 6
+    feedforward: Width = 2048  # hidden width
+    # shared by all layers behind one final norm, or per layer on the layers' outputs (Deformable DETR)
     heads: Literal["shared", "per_layer"] = "shared"
+    # of the reference box, anew in each layer (DINO), or of the proposals, constant
     query_position: Literal["reference", "proposals"] = "reference"
-    look_forward_twice: bool = True
-    dropout: float = 0.0
-    activation_checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        _require_count("decoder.num_layers", self.num_layers, MOST_LAYERS)
-        _require_count("decoder.feedforward", self.feedforward)
-        _require_dropout("decoder.dropout", self.dropout)
+    # the loss of layer n + 1 reaches layer n through its reference box (DINO, section 3.5)
+    look_forward_twice: Flag = True
+    dropout: Dropout = 0.0  # behind each attention, inside it and inside the feed-forward; 0 but in Deformable DETR
+    activation_checkpointing: Flag = False  # recompute layers in the backward pass to save memory
 
 
-@dataclass(frozen=True)
-@typed
+@settings()
 class DetectorConfig:
-    """A whole detector. padding: `exact` makes every image's result independent of the images it is batched with;
-    `published` reproduces the published code, whose convolutions and group norms see the padding.
-    """
+    """A whole detector."""
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     neck: NeckConfig = field(default_factory=NeckConfig)
@@ -230,18 +142,19 @@ class DetectorConfig:
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
     hybrid: HybridConfig = field(default_factory=HybridConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    # exact: an image's result does not depend on the images it is batched with; published: as in the published code,
+    # whose convolutions and group norms see the padding
     padding: Padding = "exact"
 
     def __post_init__(self) -> None:
         channels, heads = self.neck.channels, self.attention.num_heads
         require(channels % heads == 0, "attention.num_heads", f"a divisor of neck.channels ({channels})", heads)
         high, levels = self.encoder.num_high_levels, self.neck.num_levels
-        both = f"at least 2 with encoder.update={self.encoder.update}, which splits them"
-        require(high is None or levels >= 2, "neck.num_levels", both, levels)
-        in_range = high is None or 1 <= high < levels
-        require(
-            in_range, "encoder.num_high_levels", f"an integer in 1..{levels - 1} (neck.num_levels is {levels})", high
-        )
+        if high is not None:
+            both = f"at least 2 with encoder.update={self.encoder.update}, which splits them"
+            require(levels >= 2, "neck.num_levels", both, levels)
+            expected = f"an integer in 1..{levels - 1} (neck.num_levels is {levels})"
+            require(high < levels, "encoder.num_high_levels", expected, high)
         self._require_matching_parts()
 
     @property

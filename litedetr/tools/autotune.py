@@ -12,12 +12,14 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from tqdm import tqdm
 from triton.runtime.driver import driver
 
-from litedetr.engine.run_config import require_image_size
+from litedetr.engine.run_config import ImageSize
 from litedetr.kernels.bench.ahead import Ahead, Compilers
 from litedetr.kernels.bench.jobs import Campaign, Job, Untuned
 from litedetr.kernels.bench.resources import parse_target, resources
@@ -26,41 +28,28 @@ from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.fused.launch import TUNED, Pass, Shape, file_name, rule, tuned
 from litedetr.models import AttentionCall, DetectorConfig, attention_calls
 from litedetr.paths import user_path
-from litedetr.settings import require
+from litedetr.settings import Count, Integer, Maybe, Number, Text, settings
 from litedetr.tools.tables import text_table
 
 SCORES = {"deformable": "logits", "key_aware": "own", "key_aware_shared": "shared"}
-MOST_WORKERS = 1024  # processes that compile
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+MOST_WORKERS = 1024  # processes that compile
 
 
-@dataclass(frozen=True)
+@settings()
 class AutotuneConfig:
     """The settings of conf/autotune.yaml beside the model's."""
 
-    image_size: tuple[int, int]
-    batch_size: int
-    dtypes: tuple[str, ...]
-    passes: tuple[Pass, ...]
-    repetitions_ms: int
-    budget_s: float | None
-    workers: int | None
-    compile_s: float
-    target: str | None
-    output: str | None
-
-    def __post_init__(self) -> None:
-        require_image_size(self.image_size)
-        require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
-        require(self.repetitions_ms >= 1, "repetitions_ms", "at least 1", self.repetitions_ms)
-        require(self.budget_s is None or self.budget_s > 0, "budget_s", "null or more than 0", self.budget_s)
-        few = self.workers is None or 0 <= self.workers <= MOST_WORKERS
-        require(few, "workers", f"null or an integer in 0..{MOST_WORKERS}", self.workers)
-        require(self.compile_s > 0, "compile_s", "more than 0", self.compile_s)
-        for name in ("dtypes", "passes"):
-            require(len(getattr(self, name)) > 0, name, "at least one", getattr(self, name))
-        for name in self.dtypes:
-            require(name in DTYPES, "dtypes", f"some of {', '.join(DTYPES)}", name)
+    image_size: ImageSize
+    batch_size: Count
+    dtypes: Annotated[tuple[Literal["float32", "float16", "bfloat16"], ...], Field(min_length=1)]
+    passes: Annotated[tuple[Pass, ...], Field(min_length=1)]
+    repetitions_ms: Count
+    budget_s: Maybe[Annotated[Number, Field(gt=0)]]
+    workers: Maybe[Annotated[Integer, Field(ge=0, le=MOST_WORKERS)]]
+    compile_s: Annotated[Number, Field(gt=0)]
+    target: Maybe[Text]
+    output: Maybe[Text]
 
 
 def jobs_of(config: AutotuneConfig, model: DetectorConfig) -> list[Job]:

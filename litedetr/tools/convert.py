@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from litedetr.data import COCO_CLASSES, Categories, DataConfig, TransformConfig, read_categories
@@ -12,36 +11,24 @@ from litedetr.engine.run_folder import flat_settings
 from litedetr.models import DetectorConfig
 from litedetr.models.detector_config import BackboneConfig, EncoderConfig
 from litedetr.paths import user_path
-from litedetr.settings import ConfigError, require, to_mapping, typed
+from litedetr.settings import ConfigError, Flag, Integer, Maybe, Text, require, settings, to_mapping
 from litedetr.weights import load_published, read_published
 
 # Where a published file was trained, it does not say: evaluation must name the data, and its error shows this.
 NO_ROOT = "none: a converted checkpoint knows no data, give data=coco data.root=<folder>"
 # The recipe of DETR, DINO and Lite DETR, as in conf/transforms/detr.yaml.
-TRANSFORMS = TransformConfig(
-    train_sides=tuple(range(480, 801, 32)),
-    max_side=1333,
-    eval_side=800,
-    flip=0.5,
-    crop=True,
-)
+TRANSFORMS = TransformConfig()
 
 
-@dataclass(frozen=True)
-@typed
+@settings()
 class ConvertConfig:
-    """The arguments of scripts/convert.py.
+    """The arguments of scripts/convert.py."""
 
-    published: file of the published code. out: the checkpoint to write; overwrite: even where there is a file already.
-    num_high_levels: x of HxLy, 3 for H3L1, which the file does not show; None for a full encoder (DINO).
-    annotations: COCO JSON with the names of the classes; None: COCO's own 80, for files with 91 class logits.
-    """
-
-    published: str
-    out: str
-    num_high_levels: int | None = None
-    annotations: str | None = None
-    overwrite: bool = False
+    published: Text  # file of the published code
+    out: Text  # the checkpoint to write
+    num_high_levels: Maybe[Integer] = None  # x of HxLy, which the file does not show; None for a full encoder (DINO)
+    annotations: Maybe[Text] = None  # COCO JSON with the classes' names; None: COCO's 80, for files with 91 logits
+    overwrite: Flag = False  # write even if there is a file already
 
     @property
     def target(self) -> Path:
@@ -115,7 +102,7 @@ def train_settings(config: DetectorConfig) -> list[str]:
     backbone = BackboneConfig(config.backbone.name)
     if encoder.update == "full":
         groups = ["encoder=full"]
-        composed = DetectorConfig(backbone=backbone, encoder=EncoderConfig("full", num_layers=6))
+        composed = DetectorConfig(backbone=backbone, encoder=EncoderConfig("full", None, None, None, 6))
     else:
         a, b = encoder.num_high_layers, encoder.num_blocks
         groups = ["encoder=h3l1", f"a={a}", f"b={b}"]

@@ -10,43 +10,41 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from multiprocessing.reduction import ForkingPickler
+from typing import Annotated
 
 import torch
+from pydantic import Field
 
-from litedetr.data import CocoDetection, DataConfig, EpochSampler, SampleKey, Stopwatch, build_datasets, collate
-from litedetr.data.data_config import MOST_WORKERS
+from litedetr.data import (
+    CocoDetection,
+    DataConfig,
+    EpochSampler,
+    SampleKey,
+    Stopwatch,
+    Workers,
+    build_datasets,
+    collate,
+)
 from litedetr.engine.loader import Loader
-from litedetr.settings import require, typed
+from litedetr.settings import Integer, Maybe, NotNegative, Number, require, settings
 from litedetr.tools.tables import text_table
 
 STEPS = ("read", "decode", "augment", "resize", "pack", "hand over")
-MOST_IMAGES = 1_000_000  # eight epochs of COCO; which they are is known before they are read
-LEAST_MS = 1e-3  # of a training step
+# At most eight epochs of COCO; which they are is known before they are read.
+Images = Annotated[Integer, Field(ge=1, le=1_000_000)]
 Keys = Sequence[SampleKey]
 
 
-@dataclass(frozen=True)
-@typed
+@settings()
 class FeedingConfig:
     """The settings of conf/feeding.yaml, where they are described."""
 
     data: DataConfig
-    batch_size: int = 16
-    num_images: int = 128
-    workers: tuple[int, ...] = (1, 2)
-    step_ms: float | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "num_images"):
-            value = getattr(self, name)
-            require(value >= 1, name, "at least 1", value)
-            require(value <= MOST_IMAGES, name, f"at most {MOST_IMAGES}", value)
-        fits = len(self.workers) > 0 and all(1 <= number <= MOST_WORKERS for number in self.workers)
-        require(fits, "workers", f"numbers of processes, each in 1..{MOST_WORKERS}", self.workers)
-        require(self.step_ms is None or self.step_ms > 0, "step_ms", "null or more than 0", self.step_ms)
-        require(self.step_ms is None or self.step_ms >= LEAST_MS, "step_ms", f"at least {LEAST_MS:g}", self.step_ms)
-        require(self.seed >= 0, "seed", "at least 0", self.seed)
+    batch_size: Images = 16
+    num_images: Images = 128
+    workers: Annotated[tuple[Annotated[Workers, Field(ge=1)], ...], Field(min_length=1)] = (1, 2)
+    step_ms: Maybe[Annotated[Number, Field(ge=1e-3)]] = None
+    seed: NotNegative = 0
 
 
 @dataclass(frozen=True)

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
-from litedetr.engine.run_config import Precision, require_image_size
-from litedetr.settings import require
+from litedetr.engine.run_config import ImageSize, Precision
+from litedetr.settings import Count, NotNegative, settings
 from litedetr.structures import ImageBatch, Target, TargetBatch
 
 
-@dataclass(frozen=True)
+@settings()
 class RandomBatch:
     """Images of normal noise, and objects at random places to learn."""
 
-    image_size: tuple[int, int]  # (height, width) of all
-    batch_size: int
-    num_objects: int  # of each image
-    num_classes: int
+    image_size: ImageSize
+    batch_size: Count
+    num_objects: NotNegative  # of each image
+    num_classes: Count
     precision: Precision  # in which they are computed on
-
-    def __post_init__(self) -> None:
-        require_image_size(self.image_size)
-        for name in ("batch_size", "num_classes"):
-            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        require(self.num_objects >= 0, "num_objects", "at least 0", self.num_objects)
 
     def images(self, device: torch.device) -> ImageBatch:
         pixels = torch.randn(self.batch_size, 3, *self.image_size, generator=torch.Generator().manual_seed(0))

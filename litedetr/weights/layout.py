@@ -102,7 +102,7 @@ def _encoder(state: Mapping[str, Tensor], num_high_levels: int | None, num_level
     if not ends:
         full = "null (None): its encoder updates all levels in every layer, no layer has a linear12"
         require(num_high_levels is None, "num_high_levels", full, num_high_levels)
-        return EncoderConfig("full", num_layers=num_layers, feedforward=feedforward)
+        return EncoderConfig("full", None, None, None, num_layers, feedforward)
     _require_high_levels(num_high_levels, num_levels)
     low = _shape(state, f"{ENCODER}{ends[0]}.linear12.weight", 2)[0]
     return EncoderConfig(

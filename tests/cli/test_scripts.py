@@ -104,7 +104,7 @@ def test_two_of_five_classes_and_fine_tuning_onto_them(tmp_path: Path, tiny: lis
 @pytest.mark.parametrize(
     ("script", "settings", "message"),
     [
-        ("train", ["schedule.lr=fast"], "error: schedule.lr: expected a value of type float, got 'fast'"),
+        ("train", ["schedule.lr=fast"], "error: schedule.lr: expected a number, got 'fast'"),
         ("train", ["resume=runs/none"], "error: resume=runs/none: no such checkpoint"),
         ("eval", [], "Missing mandatory value: checkpoint"),
         ("train", ["model=dino_4scale", "+a=6"], "error: a: expected nothing with encoder.update=full, got 6"),

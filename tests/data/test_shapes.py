@@ -15,7 +15,7 @@ from litedetr.settings import ConfigError
 
 
 def tiny(cache: Path, **changes: int) -> ShapesConfig:
-    return ShapesConfig(cache=str(cache), **{"num_train": 3, "num_val": 2} | changes)
+    return ShapesConfig(cache=str(cache), **{"num_train": 3, "num_val": 2, "max_side": 192} | changes)
 
 
 def read(root: Path) -> dict[str, bytes]:

@@ -44,9 +44,7 @@ def test_by_default_pytorch_is_left_as_it_is():
 
 
 def test_what_cannot_work_is_named():
-    with pytest.raises(
-        ConfigError, match="^GpuSettings.tf32: expected one of 'default', 'never', 'convolutions', 'always'"
-    ):
+    with pytest.raises(ConfigError, match="^gpu.tf32: expected one of 'default', 'never', 'convolutions' or 'always'"):
         GpuSettings(tf32=False)
     expected = "^trainer.gpu.cudnn_benchmark: expected false with trainer.deterministic=true, got True"
     with pytest.raises(ConfigError, match=expected):

@@ -73,7 +73,7 @@ def test_mistakes_are_told_before_any_work(trained: Path, photos: Path, tmp_path
     for settings, message in (
         ([f"source={photos}", f"output={photos}"], "error: output: expected another folder than the images'"),
         (["source=nowhere"], "error: source: expected an image, a folder or a pattern"),
-        ([f"source={photos}", "threshold=2"], "error: threshold: expected a score in [0, 1], got 2.0"),
+        ([f"source={photos}", "threshold=2"], "error: threshold: expected at most 1, got 2.0"),
     ):
         result = run(tmp_path, "predict", f"checkpoint={trained}", *settings)
         assert result.returncode == 2

@@ -266,7 +266,7 @@ def test_a_cpu_is_refused_before_the_checkpoint_is_read(cache: Path, tmp_path: P
         with pytest.raises(ConfigError, match="^cuda_graphs: expected a GPU as device, or false, got 'cpu'$"):
             use()
     for wrong in (1, "yes", None):
-        with pytest.raises(ConfigError, match="^cuda_graphs: expected a value of type bool"):
+        with pytest.raises(ConfigError, match="^cuda_graphs: expected true or false"):
             Predictor.load(missing, CPU, cuda_graphs=wrong)
     picture().save(tmp_path / "a.png")
     (tmp_path / "best.pt").write_bytes(b"none")  # unreadable, but not the first to be told

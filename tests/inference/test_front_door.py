@@ -132,7 +132,7 @@ def test_mistakes_at_the_front_door_are_named(trained: Path):
     with pytest.raises(ConfigError, match="^loaded: expected what load_detector gives, got "):
         Predictor(trained)
     for backend in ("", "cuda", True):
-        with pytest.raises(ConfigError, match="^AttentionConfig.backend: expected "):
+        with pytest.raises(ConfigError, match="^attention.backend: expected "):
             load_detector(trained / "best.pt", backend)
     assert load_detector(trained / "best.pt", "reference").model is not None
 
@@ -141,47 +141,47 @@ MISTAKES = [
     (
         PredictConfig,
         {"checkpoint": "a", "source": "b", "device": "gpu"},
-        "device: expected one of 'auto', 'cpu', 'cuda'",
+        "device: expected one of 'auto', 'cpu' or 'cuda'",
     ),
     (PredictConfig, {"checkpoint": "a", "source": "b", "precision": "half"}, "precision: expected one of 'fp32'"),
     (
         PredictConfig,
         {"checkpoint": "a", "source": "b", "threshold": "high"},
-        "threshold: expected a value of type float",
+        "threshold: expected a number",
     ),
-    (PredictConfig, {"checkpoint": "a", "source": None}, "source: expected a value of type str"),
-    (PredictConfig, {"checkpoint": "a", "source": "b", "pictures": "no"}, "pictures: expected a value of type bool"),
-    (EvalConfig, {"checkpoint": "a", "batch_size": True}, "batch_size: expected a value of type int"),
+    (PredictConfig, {"checkpoint": "a", "source": None}, "source: expected text"),
+    (PredictConfig, {"checkpoint": "a", "source": "b", "pictures": "no"}, "pictures: expected true or false"),
+    (EvalConfig, {"checkpoint": "a", "batch_size": True}, "batch_size: expected an integer"),
     (EvalConfig, {"checkpoint": "a", "precision": "float16"}, "precision: expected one of"),
-    (TrainerConfig, {"device": "gpu"}, "device: expected one of"),
-    (TrainerConfig, {"device": 0}, "device: expected one of"),
-    (TrainerConfig, {"compile": 1}, "compile: expected a value of type bool"),
-    (TrainerConfig, {"checkpoint_every": 1.5}, "checkpoint_every: expected a value of type int"),
-    (ScheduleConfig, {"lr": "fast"}, "lr: expected a value of type float"),
-    (ScheduleConfig, {"lr": float("nan")}, "lr: expected a finite number"),
-    (ScheduleConfig, {"drops": 3}, "drops: expected a list"),
-    (ScheduleConfig, {"betas": (0.9,)}, "betas: expected a list of 2"),
-    (LossConfig, {"focal_alpha": None}, "focal_alpha: expected a value of type float"),
-    (LossConfig, {"cost": 3}, "cost: expected a mapping"),
-    (AttentionConfig, {"backend": "cuda"}, "backend: expected one of"),
-    (AttentionConfig, {"num_heads": "8"}, "num_heads: expected a value of type int"),
-    (ShapesConfig, {"seed": None}, "seed: expected a value of type int"),
+    (TrainerConfig, {"device": "gpu"}, "trainer.device: expected one of"),
+    (TrainerConfig, {"device": 0}, "trainer.device: expected one of"),
+    (TrainerConfig, {"compile": 1}, "trainer.compile: expected true or false"),
+    (TrainerConfig, {"checkpoint_every": 1.5}, "trainer.checkpoint_every: expected an integer"),
+    (ScheduleConfig, {"lr": "fast"}, "schedule.lr: expected a number"),
+    (ScheduleConfig, {"lr": float("nan")}, "schedule.lr: expected a finite number"),
+    (ScheduleConfig, {"drops": 3}, "schedule.drops: expected a list"),
+    (ScheduleConfig, {"betas": (0.9,)}, "schedule.betas: expected a list of 2"),
+    (LossConfig, {"focal_alpha": None}, "loss.focal_alpha: expected a number"),
+    (LossConfig, {"cost": 3}, "loss.cost: expected a mapping"),
+    (AttentionConfig, {"backend": "cuda"}, "attention.backend: expected one of"),
+    (AttentionConfig, {"num_heads": "8"}, "attention.num_heads: expected an integer"),
+    (ShapesConfig, {"seed": None}, "data.shapes.seed: expected an integer"),
     (
         TransformConfig,
         {"train_sides": ("a",), "max_side": 9, "eval_side": None, "flip": 0, "crop": False},
-        "train_sides",
+        r"data.transforms.train_sides\[0\]: expected an integer",
     ),
     (EvalConfig, {"checkpoint": "a", "data": 3}, "data: expected a mapping"),
-    (AttentionPlot, {"checkpoint": "a", "image": 3}, "image: expected a value of type str"),
+    (AttentionPlot, {"checkpoint": "a", "image": 3}, "image: expected text"),
     (TrainingPlot, {"runs": "runs/a"}, "runs: expected a list"),
-    (ScorePlot, {"runs": ("a",), "iou": "half"}, "iou: expected a value of type float"),
-    (ConvertConfig, {"published": 3, "out": "a"}, "published: expected a value of type str"),
+    (ScorePlot, {"runs": ("a",), "iou": "half"}, "iou: expected a number"),
+    (ConvertConfig, {"published": 3, "out": "a"}, "published: expected text"),
 ]
 
 
 @pytest.mark.parametrize(("cls", "settings", "message"), MISTAKES)
 def test_settings_made_in_python_are_checked_as_those_of_files(cls: type, settings: dict[str, Any], message: str):
-    with pytest.raises(ConfigError, match=f"^{cls.__name__}.{message}"):
+    with pytest.raises(ConfigError, match=f"^{message}"):
         cls(**settings)
 
 

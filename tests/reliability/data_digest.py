@@ -20,7 +20,7 @@ TRANSFORMS = TransformConfig(
 
 def digests(cache: Path) -> dict[str, str]:
     """Of the files as drawn, the order in which they are trained on, and the tensors that the detector gets."""
-    shapes = ShapesConfig(cache=str(cache), num_train=40, num_val=10)
+    shapes = ShapesConfig(cache=str(cache), num_train=40, num_val=10, max_side=192)
     data = build_datasets(DataConfig("shapes", TRANSFORMS, shapes=shapes), seed=7)
     sampler = EpochSampler(len(data.train), 8, seed=7)
     keys = []

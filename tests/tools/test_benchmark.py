@@ -24,8 +24,9 @@ from litedetr.tools.benchmark.scale_plot import draw_scale
 from litedetr.tools.benchmark.scale_rows import ScaleRow, points, scale_table
 from litedetr.tools.benchmark.timed_detectors import Conditions, TimedDetector, of_config
 from litedetr.tools.flops.paper_tables import Paper
+from litedetr.tools.random_batch import RandomBatch
 
-CONDITIONS = Conditions((64, 96), 1, 2, 3, "fp32", torch.device("cpu"))
+CONDITIONS = Conditions(RandomBatch((64, 96), 1, 2, 3, "fp32"), torch.device("cpu"))
 
 
 def detector(name: str, gflops: float | None, **steps) -> TimedDetector:
@@ -47,7 +48,7 @@ def rows(runs=("forward", "training"), replays: dict[object, float] | None = Non
     lite = detector("lite", 120.0, forward=lambda: "F", backbone=lambda: "b", training=lambda: "T")
     other = detector("other", None, forward=lambda: "o", backbone=lambda: "b")
     times = {"f": 1000.0, "F": 500.0, "o": 800.0, "b": 200.0, "t": 4000.0, "T": 1000.0}
-    return list(rows_of([base, lite, other], runs, CONDITIONS, clock(times, replays)))
+    return list(rows_of([base, lite, other], runs, CONDITIONS.batch, clock(times, replays)))
 
 
 def test_ratios():
@@ -160,7 +161,7 @@ def test_points_of_both_axes():
     assert found[3:] == of_objects
     for point in points(SCALE):
         point.step(MODEL, SCALE, torch.device("cpu"))()
-    with pytest.raises(ConfigError, match=r"scale\.sides: expected sides of at least 1"):
+    with pytest.raises(ConfigError, match=r"scale\.sides\[0\]: expected at least 1"):
         replace(SCALE, sides=(0,))
 
 

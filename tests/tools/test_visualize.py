@@ -133,7 +133,7 @@ def test_beyond_the_last_detection_the_error_names_a_score_that_would_do():
     [
         ({"point": (1.0, 2.0), "object": 1}, "object: expected null beside a point"),
         ({"point": (1.0, 2.0), "of": "decoder"}, "of: expected encoder with a point"),
-        ({"object": 0}, "object: expected null or at least 1"),
+        ({"object": 0}, "object: expected at least 1"),
     ],
 )
 def test_attention_settings_that_do_not_fit(settings: dict, message: str):

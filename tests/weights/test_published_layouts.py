@@ -108,7 +108,7 @@ def test_the_detector_is_the_published_one(loaded: tuple[Variant, dict[str, torc
         ("H3L1-(2+1)x3", EncoderConfig("joint", 3, 2, 3, feedforward=48)),
         ("H2L2-(2+1)x3", EncoderConfig("joint", 2, 2, 3, feedforward=48)),
         ("H4L1, 5 scales", EncoderConfig("joint", 4, 3, 2, feedforward=48)),
-        ("DINO, 4 scales", EncoderConfig("full", num_layers=6, feedforward=48)),
+        ("DINO, 4 scales", EncoderConfig("full", None, None, None, 6, 48)),
         ("ResNet-34, 2 points, other widths", EncoderConfig("joint", 3, 6, 1, feedforward=48, low_feedforward=24)),
     ],
 )

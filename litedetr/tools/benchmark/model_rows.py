@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from litedetr.kernels.bench.timing import Step, Timed, Timing
-from litedetr.tools.benchmark.timed_detectors import Conditions, TimedDetector
+from litedetr.tools.benchmark.timed_detectors import TimedDetector
+from litedetr.tools.random_batch import RandomBatch
 from litedetr.tools.tables import text_table
 
 # Times steps by name side by side. graphs: whether the steps may be replayed as CUDA graphs
@@ -42,7 +43,7 @@ class ModelRow:
 
 
 def rows_of(
-    detectors: Sequence[TimedDetector], passes: Sequence[str], conditions: Conditions, clock: Clock
+    detectors: Sequence[TimedDetector], passes: Sequence[str], batch: RandomBatch, clock: Clock
 ) -> Iterator[ModelRow]:
     """One row for each detector and pass that it has; the first detector is what the others are compared with."""
     for run in passes:
@@ -53,7 +54,7 @@ def rows_of(
         for number, detector in enumerate(detectors):
             if run in detector.steps:
                 timings = (found[f"{number} {run}"], found.get(f"0 {run}"), found.get(f"{number} backbone"))
-                yield _row(run, detector, detectors[0], timings, conditions)
+                yield _row(run, detector, detectors[0], timings, batch)
 
 
 def _row(
@@ -61,7 +62,7 @@ def _row(
     detector: TimedDetector,
     first: TimedDetector,
     timings: tuple[Timing, Timing | None, Timing | None],
-    conditions: Conditions,
+    batch: RandomBatch,
 ) -> ModelRow:
     """timings: of the pass, of the first detector's, of the backbone."""
     timing, base, backbone = timings
@@ -71,14 +72,14 @@ def _row(
     return ModelRow(
         name=detector.name,
         run=run,
-        height=conditions.image_size[0],
-        width=conditions.image_size[1],
-        batch_size=conditions.batch_size,
-        precision=conditions.precision,
+        height=batch.image_size[0],
+        width=batch.image_size[1],
+        batch_size=batch.batch_size,
+        precision=batch.precision,
         milliseconds=time,
         timed=timed,
         ratio=base and time / base.by(timed),
-        images_per_second=conditions.batch_size * 1e3 / time,
+        images_per_second=batch.batch_size * 1e3 / time,
         eager_ms=timing.eager_ms,
         graph_ms=timing.warm_ms,
         host_us=timing.host_us,

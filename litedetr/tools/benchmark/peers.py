@@ -24,11 +24,11 @@ def peer(name: str, conditions: Conditions) -> TimedDetector:
     require(has_library, "models.peers", "[] without the transformers library (pip install litedetr[backbones])", name)
     torch.manual_seed(0)
     model = (_rt_detr() if name == "rt_detr" else _deformable_detr()).eval().to(conditions.device)
-    pixels = _rounded_up(conditions.images(conditions.device).pixels)
+    pixels = _rounded_up(conditions.batch.images(conditions.device).pixels)
 
     def timed(module: nn.Module, *arguments: Tensor):
         def step() -> object:
-            with torch.no_grad(), autocast(conditions.device, conditions.precision):
+            with torch.no_grad(), autocast(conditions.device, conditions.batch.precision):
                 return module(*arguments)
 
         return step

@@ -15,6 +15,7 @@ from litedetr.tools.benchmark.benchmark_config import ScaleConfig
 from litedetr.tools.benchmark.timed_detectors import Conditions, of_config
 from litedetr.tools.flops.count import count
 from litedetr.tools.memory.sample_step import SampleStep, StepConfig
+from litedetr.tools.random_batch import RandomBatch
 from litedetr.tools.tables import text_table
 
 Axis = Literal["side", "objects"]
@@ -32,13 +33,12 @@ class Point:
 
     def step(self, detector: DetectorConfig, config: ScaleConfig, device: torch.device) -> Step:
         """With random weights."""
-        size, objects, classes = (self.side, self.side), self.num_objects, config.num_classes
+        batch = ((self.side, self.side), 1, self.num_objects, config.num_classes, config.precision)
         if self.run == "losses":
-            sample = SampleStep(detector, StepConfig(size, 1, objects, classes, config.precision, False), device)
+            sample = SampleStep(detector, StepConfig(*batch, average=False), device)
             output = sample.model(sample.images, sample.targets)
             return lambda: sample.criterion(output, sample.targets)
-        conditions = Conditions(size, 1, objects, classes, config.precision, device)
-        return of_config("", detector, conditions).steps[self.run]
+        return of_config("", detector, Conditions(RandomBatch(*batch), device)).steps[self.run]
 
 
 def points(config: ScaleConfig) -> list[Point]:

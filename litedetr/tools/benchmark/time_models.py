@@ -14,18 +14,19 @@ from litedetr.tools.benchmark.peers import peer
 from litedetr.tools.benchmark.timed_detectors import Conditions, TimedDetector, of_checkpoint, of_config, of_settings
 from litedetr.tools.composition import Compose
 from litedetr.tools.flops.paper_tables import Paper
+from litedetr.tools.random_batch import RandomBatch
 
 
 def time_models(config: BenchmarkConfig, machine: Machine, compose: Compose) -> Iterator[str]:
     """What to print. Writes models.csv and models.png."""
     models = config.models
     sizes = (config.image_size, models.batch_size, models.num_objects, models.num_classes)
-    conditions = Conditions(*sizes, models.precision, machine.device)
+    conditions = Conditions(RandomBatch(*sizes, models.precision), machine.device)
     detectors = _systems(models.systems, conditions, compose)
     detectors += [of_checkpoint(path, conditions) for path in models.checkpoints]
     detectors += [peer(name, conditions) for name in models.peers]
     require(len(detectors) > 0, "models.systems", "at least one system, checkpoint or peer", models.systems)
-    rows = list(rows_of(detectors, models.passes, conditions, machine.clock))
+    rows = list(rows_of(detectors, models.passes, conditions.batch, machine.clock))
     yield f"\n{model_table(rows)}\n"
     yield from headline(rows)
     folder = user_path(config.output)

@@ -28,9 +28,10 @@ from litedetr.tools.random_batch import RandomBatch
 
 
 @dataclass(frozen=True)
-class Conditions(RandomBatch):
+class Conditions:
     """What all detectors are timed on, and where."""
 
+    batch: RandomBatch
     device: torch.device
 
 
@@ -63,7 +64,7 @@ def of_config(
 ) -> TimedDetector:
     """A detector with random weights: its time does not depend on them."""
     torch.manual_seed(0)
-    return _timed(name, build_detector(config, conditions.num_classes), conditions, ap, ap_source)
+    return _timed(name, build_detector(config, conditions.batch.num_classes), conditions, ap, ap_source)
 
 
 def of_checkpoint(path: str, conditions: Conditions) -> TimedDetector:
@@ -75,18 +76,18 @@ def of_checkpoint(path: str, conditions: Conditions) -> TimedDetector:
 
 
 def _timed(name: str, model: Detector, conditions: Conditions, ap: float | None, ap_source: str) -> TimedDetector:
-    cost = count(model.config, conditions.image_size, model.num_classes).total
+    cost = count(model.config, conditions.batch.image_size, model.num_classes).total
     detecting, images = (
-        for_inference(model, conditions.device, conditions.precision),
-        conditions.images(conditions.device),
+        for_inference(model, conditions.device, conditions.batch.precision),
+        conditions.batch.images(conditions.device),
     )
 
     def backbone() -> object:
-        with torch.no_grad(), autocast(conditions.device, conditions.precision):
+        with torch.no_grad(), autocast(conditions.device, conditions.batch.precision):
             return detecting.backbone(images)
 
     # All that detection computes on the device: what follows, a list of detections, waits for it.
-    forward = partial(Forward(detecting, conditions.precision), images)
+    forward = partial(Forward(detecting, conditions.batch.precision), images)
     steps = {"forward": forward, "backbone": backbone, "training": _training_step(model, conditions)}
     return TimedDetector(name, steps, cost.published, cost.parameters, ap, ap_source)
 
@@ -99,13 +100,13 @@ def _training_step(model: Detector, conditions: Conditions) -> Step:
         model=model,
         criterion=Criterion(LossConfig()),
         optimizer=build_optimizer(model, schedule),
-        scaler=torch.amp.GradScaler(conditions.device.type, enabled=conditions.precision == "fp16"),
-        precision=conditions.precision,
+        scaler=torch.amp.GradScaler(conditions.device.type, enabled=conditions.batch.precision == "fp16"),
+        precision=conditions.batch.precision,
         clip_norm=schedule.clip_norm,
         seed=0,
         ranks=Ranks(conditions.device),
         stop=StopRequest(),
     )
-    batch = (conditions.images(conditions.device), conditions.targets(conditions.device, model.num_classes))
+    batch = (conditions.batch.images(conditions.device), conditions.batch.targets(conditions.device, model.num_classes))
 
     return partial(step, 0, [batch])

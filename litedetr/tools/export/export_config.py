@@ -2,48 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from litedetr.engine.checkpoint import checkpoint_file
-from litedetr.engine.run_config import LARGEST_SIDE, Device, require_image_size
+from litedetr.engine.run_config import Device, ImageSize, PixelCount
 from litedetr.models import Backend
 from litedetr.paths import user_path
-from litedetr.settings import require, typed
+from litedetr.settings import Flag, Integer, Maybe, Number, Text, require, settings
 
 FormatName = Literal["onnx", "torch_export", "aoti"]
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "aoti": ".aoti.pt2"}
+CheckSizes = Maybe[Annotated[tuple[tuple[PixelCount, PixelCount, PixelCount], ...], Field(min_length=1)]]
 
 
-@dataclass(frozen=True)
-@typed
+@settings()
 class ExportConfig:
-    """The settings of conf/export.yaml, where they are described. check_sizes: (images, height, width)."""
+    """The settings of conf/export.yaml, where they are described."""
 
-    checkpoint: str
+    checkpoint: Text
     format: FormatName = "onnx"
-    output: str | None = None
-    postprocess: bool = True
-    backend: Literal["auto", "reference"] | None = None
-    opset: int = 18
+    output: Maybe[Text] = None
+    postprocess: Flag = True
+    backend: Maybe[Literal["auto", "reference"]] = None
+    opset: Annotated[Integer, Field(ge=18)] = 18
     device: Device = "auto"
-    image_size: tuple[int, int] = (480, 640)
-    check_sizes: tuple[tuple[int, int, int], ...] | None = None
-    check_images: str = "validation"
-    tolerance: float = 1e-4
+    image_size: ImageSize = (480, 640)
+    check_sizes: CheckSizes = None
+    check_images: Text = "validation"
+    tolerance: Annotated[Number, Field(gt=0)] = 1e-4
 
     def __post_init__(self) -> None:
         self._require_backend()
-        require_image_size(self.image_size)
-        require(self.opset >= 18, "opset", "at least 18", self.opset)
-        require(self.tolerance > 0, "tolerance", "above 0", self.tolerance)
         for size in self.check_sizes or ():
-            fits = min(size) >= 1 and max(size) <= LARGEST_SIDE
-            require(fits, "check_sizes", f"[images, height, width] of 1 to {LARGEST_SIDE} each", size)
             other = size[1:] != self.image_size
             require(other, "check_sizes", f"sizes other than image_size, {list(self.image_size)}", list(size))
-        require(self.check_sizes != (), "check_sizes", "null or at least one size", self.check_sizes)
         name, suffix = self.target.name, SUFFIXES[self.format]
         fits = name.endswith(suffix) or (self.format == "aoti" and name.endswith(".pt2"))
         require(fits, "output", f"a file name that ends in {suffix}", self.output)

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from litedetr.settings import from_mapping, require, typed
+from litedetr.settings import Count, Flag, Maybe, Text, from_mapping, require, settings
 from litedetr.tools.gpu_report.plan import STEPS
 from litedetr.tools.plain_settings import plain_settings
 
 
-@dataclass(frozen=True)
-@typed
+@settings()
 class ReportConfig:
     """`name=value` on the command line."""
 
-    budget: int | None = None  # seconds for all steps; null: each takes up to its own limit
-    rehearse: bool = False  # every step at tiny sizes, on a CPU in Triton's interpreter if there is no GPU
-    steps: tuple[str, ...] | None = None  # names; null: all; []: none, only make the page from the rows that are there
-    output: str = "runs/gpu_report"  # the folder; each GPU has one of its own in it
+    budget: Maybe[Count] = None  # seconds for all steps; null: each takes up to its own limit
+    rehearse: Flag = False  # every step at tiny sizes, on a CPU in Triton's interpreter if there is no GPU
+    steps: Maybe[tuple[Text, ...]] = None  # names; null: all; []: none, only make the page from the rows that are there
+    output: Text = "runs/gpu_report"  # the folder; each GPU has one of its own in it
 
     def __post_init__(self) -> None:
-        require(self.budget is None or self.budget >= 1, "budget", "null or seconds, at least 1", self.budget)
         names = [step.name for step in STEPS]
         unknown = [name for name in self.steps or () if name not in names]
         require(not unknown, "steps", f"null or some of {', '.join(names)}", unknown)

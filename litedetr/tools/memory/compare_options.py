@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 
 from litedetr.engine.run_config import Device, beside_model, detector_config
 from litedetr.kernels.bench.measure import side_by_side
-from litedetr.settings import require
+from litedetr.settings import NotNegative, Text, settings
 from litedetr.tools.memory.sample_step import Memory, SampleStep, StepConfig
 from litedetr.tools.tables import text_table
 
@@ -18,17 +18,13 @@ MIB = 2**20
 WIDTHS = {"weights": 9, "gradients": 11, "moments": 9, "average": 9, "kept": 8, "peak": 8, "total": 8}
 
 
-@dataclass(frozen=True)
+@settings()
 class MemoryConfig:
     """The settings of conf/memory.yaml beside the model's and the step's."""
 
     device: Device
-    rounds: int
-    options: dict[str, tuple[str, ...]]
-
-    def __post_init__(self) -> None:
-        require(self.rounds >= 0, "rounds", "at least 0", self.rounds)
-        require(len(self.options) > 0, "options", "at least one", self.options)
+    rounds: NotNegative
+    options: Annotated[dict[Text, tuple[Text, ...]], Field(min_length=1)]
 
 
 def compare_options(
@@ -45,9 +41,9 @@ def compare_options(
     return text_table(columns, [(name, *_mib(found), ratios.get(name)) for name, found in memory.items()])
 
 
-def _step(settings: dict[str, Any], device: torch.device) -> SampleStep:
-    _, step = beside_model(settings, MemoryConfig, StepConfig)
-    return SampleStep(detector_config(settings), step, device)
+def _step(composed: dict[str, Any], device: torch.device) -> SampleStep:
+    _, step = beside_model(composed, MemoryConfig, StepConfig)
+    return SampleStep(detector_config(composed), step, device)
 
 
 def _can_be_timed(step: SampleStep) -> bool:

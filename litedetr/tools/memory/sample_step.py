@@ -10,6 +10,7 @@ from torch import Tensor
 from litedetr.engine.precision import autocast
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models import DetectorConfig, build_detector
+from litedetr.settings import Flag, settings
 from litedetr.tools.memory.live_bytes import LiveBytes
 from litedetr.tools.random_batch import RandomBatch
 
@@ -36,11 +37,11 @@ class Memory:
         return self.state + self.peak
 
 
-@dataclass(frozen=True)
+@settings()
 class StepConfig(RandomBatch):
     """The settings of conf/memory.yaml that make a step."""
 
-    average: bool  # whether there is a moving average of the weights
+    average: Flag  # whether there is a moving average of the weights
 
 
 class SampleStep:

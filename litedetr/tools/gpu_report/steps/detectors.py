@@ -17,6 +17,7 @@ from litedetr.tools.benchmark.peers import peer
 from litedetr.tools.benchmark.timed_detectors import Conditions, TimedDetector, of_config
 from litedetr.tools.gpu_report.plan import Context, Row, Tell
 from litedetr.tools.gpu_report.steps.attempts import Attempts
+from litedetr.tools.random_batch import RandomBatch
 
 SYSTEMS = (
     "model=lite_dino encoder=h3l1 a=6 b=1",
@@ -48,7 +49,8 @@ class Plan:
         return "x".join(map(str, self.image_size))
 
     def conditions(self, batch_size: int, precision: Precision, device: torch.device) -> Conditions:
-        return Conditions(self.image_size, batch_size, NUM_OBJECTS, NUM_CLASSES, precision, device)
+        batch = RandomBatch(self.image_size, batch_size, NUM_OBJECTS, NUM_CLASSES, precision)
+        return Conditions(batch, device)
 
 
 REHEARSED = Plan(SYSTEMS[:1], ("size=small", "backbone=resnet18_slim"), (64, 96), (1,), ("fp32",), (), 1, SETTINGS[:1])
