@@ -9,7 +9,8 @@ python scripts/gpu_report.py rehearse=true          # every step at tiny sizes, 
 Settings: budget, steps, rehearse, output (runs/gpu_report). Results go to <output>/<gpu>/: report.md, plots, rows.jsonl
 with every figure as soon as it is known, and the output of each step in logs/. docs/gpu.md explains steps and figures.
 Steps, in their order: machine, suite, attention, memory_access, host, detectors, step, training, tools, autotune.
-detectors, step, training and autotune need all of the project's packages; the others torch, Triton, NumPy and pytest.
+detectors, step, training and autotune need all of the project's packages; the others torch, Triton, NumPy,
+pydantic and pytest.
 """
 
 import sys

@@ -13,6 +13,6 @@ add its `Step` to STEPS in plan.py. The page shows its rows as tables. A row is 
 table, and the names of its figures have their units. If `context.rehearse` is set, the step takes seconds on a CPU.
 legend.py says what the columns mean. A sentence in summary.py and a plot in report_plots.py are optional.
 
-Nothing here is imported before the step that needs it runs: the kernels' steps need torch, Triton, NumPy and pytest
-only.
+Nothing here is imported before the step that needs it: the kernels' steps need torch, Triton, NumPy, pydantic and
+pytest only.
 """

@@ -41,7 +41,7 @@ KERNELS = ("forward_kernel", "backward_kernel")
 
 @dataclass(frozen=True)
 class Use:
-    """What is looked at, by one run of a tool."""
+    """What one call of a tool looks at."""
 
     tool: str
     what: str  # a check, or a kernel
@@ -49,9 +49,9 @@ class Use:
 
 @dataclass(frozen=True)
 class Done:
-    """How a run ended. exit_code: None where it was ended at its limit of seconds."""
+    """How a call of a tool ended."""
 
-    exit_code: int | None
+    exit_code: int | None  # None: it was ended at its limit of seconds
     output: str
 
     @property
@@ -60,7 +60,7 @@ class Done:
 
 
 def measure_step(context: Context, tell: Tell) -> None:
-    """Each run gets its share of the time that is left, so that one that hangs leaves time for the others."""
+    """Each call of a tool gets its share of the time that is left, so that one that hangs leaves time for the others."""
     end = time.monotonic() + context.seconds - SPARE_SECONDS
     uses = _uses(context)
     for number, use in enumerate(uses):
@@ -80,7 +80,7 @@ def _uses(context: Context) -> list[Use]:
 def _sanitized(check: str, context: Context, limit: float) -> Iterator[Row]:
     """PyTorch's allocator would hide what is read beyond a tensor: it is switched off."""
     tool = ("compute-sanitizer", "--tool", check, *CHECKS[check], "--error-exitcode", str(FOUND_ERRORS))
-    done = _run(tool, "tiny", context, limit, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
+    done = _call(tool, "tiny", context, limit, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
     clean = {0: True, FOUND_ERRORS: False}.get(done.exit_code)  # None: the tool itself failed, or was ended
     yield {"check": check, "clean": clean, "exit_code": done.exit_code, "said": "" if clean else done.last_words}
 
@@ -89,18 +89,18 @@ def _counted(kernel: str, context: Context, limit: float) -> Iterator[Row]:
     """The counters of one launch. The card's clocks are left as they are."""
     chosen = ("--kernel-name", f"regex:{kernel}", "--launch-skip", "1", "--launch-count", "1")
     tool = ("ncu", "--csv", "--clock-control", "none", *chosen, "--metrics", ",".join(COUNTERS))
-    done = _run(tool, "tiny" if context.rehearse else "full", context, limit, {})
+    done = _call(tool, "tiny" if context.rehearse else "full", context, limit, {})
     failure = {"counter": None, "exit_code": done.exit_code, "said": done.last_words}
     for row in read_counters(done.output) or [failure]:
         yield {"kernel": kernel} | row
 
 
-def _run(tool: Sequence[str], size: str, context: Context, limit: float, environment: Mapping[str, str]) -> Done:
+def _call(tool: Sequence[str], size: str, context: Context, limit: float, environment: Mapping[str, str]) -> Done:
     """Some calls of the kernels under a tool; a rehearsal without it tries the calls."""
     prefix = tool if shutil.which(tool[0]) and context.device == "cuda" else ()
     command = (*prefix, sys.executable, "-m", "litedetr.tools.gpu_report.steps.kernel_calls", context.device, size)
     exit_code = None
-    with tempfile.TemporaryFile() as log:  # no pipe: what is left of a run that was ended may still write to it
+    with tempfile.TemporaryFile() as log:  # no pipe: what is left of a call that was ended may still write to it
         streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
         with suppress(subprocess.TimeoutExpired):
             done = subprocess.run(command, cwd=CLONE, env=os.environ | environment, timeout=limit, **streams)
