@@ -15,7 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from litedetr.cli.compose import CONFIG_FOLDER
 from litedetr.cli.errors import clear_errors, one_voice
 from litedetr.cli.overrides import parse_overrides
-from litedetr.cli.sweep import is_wanted, sweep
+from litedetr.cli.sweep import asks_for_sweep, sweep
 
 
 def on_command_line(main: Callable[[], None]) -> Callable[[], None]:
@@ -44,7 +44,7 @@ def script(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], N
         def parsed() -> None:
             arguments = get_args_parser().parse_args()
             overrides = parse_overrides(arguments.overrides, arguments.multirun)
-            if is_wanted(arguments):
+            if asks_for_sweep(arguments):
                 sweep(arguments, overrides)
             else:
                 composed()

@@ -13,7 +13,7 @@ from hydra._internal.utils import get_args_parser
 
 from litedetr.cli.errors import _left_for_sweep
 from litedetr.cli.overrides import parse_overrides
-from litedetr.cli.sweep import ERROR_FILE, SweepError, is_wanted, jobs_of, sweep
+from litedetr.cli.sweep import ERROR_FILE, SweepError, asks_for_sweep, jobs_of, sweep
 from litedetr.faults.signals import Interrupted
 from litedetr.settings import ConfigError
 
@@ -95,7 +95,7 @@ def test_a_glob_means_the_choices_of_its_group():
 
 @pytest.mark.parametrize("argv", [["a=1"], ["-m", "a=1", "hydra/launcher=joblib"], ["-m", "--cfg", "job"]])
 def test_other_things_are_left_to_hydra(argv: list[str]):
-    assert not is_wanted(get_args_parser().parse_args(argv))
+    assert not asks_for_sweep(get_args_parser().parse_args(argv))
 
 
 def test_what_a_job_says_of_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -15,7 +15,7 @@ from test_scripts import run
 from litedetr.cli.compose import compose
 from litedetr.engine.distributed import Ranks
 from litedetr.kernels.bench.timing import Timing
-from litedetr.settings import ConfigError
+from litedetr.settings import ConfigError, from_mapping
 from litedetr.tools.benchmark.benchmark_config import ScaleConfig
 from litedetr.tools.benchmark.model_plot import draw_models
 from litedetr.tools.benchmark.model_rows import ModelRow, headline, model_table, rows_of
@@ -110,7 +110,7 @@ def test_steps_do_what_they_say():
 
 
 def test_systems_find_their_row_of_the_paper():
-    paper = Paper.from_settings(compose("paper"))
+    paper = from_mapping(Paper, compose("paper"))
     assert paper.find(["model=dino_4scale"]).name == "R50 DINO"
     lite = paper.find(["model=lite_dino", "encoder=h3l1", "a=6", "b=1"])
     assert (lite.name, lite.ap) == ("R50 Lite-DINO H3L1-(6+1)x1", 50.2)

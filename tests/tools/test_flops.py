@@ -14,7 +14,7 @@ from litedetr.engine.run_config import detector_config
 from litedetr.models import DetectorConfig, build_detector
 from litedetr.models.attention import MultiScaleAttention
 from litedetr.models.detector_config import AttentionConfig
-from litedetr.settings import ConfigError
+from litedetr.settings import ConfigError, from_mapping
 from litedetr.structures import FeaturePyramid
 from litedetr.tools.flops.ap_plot import Point, points
 from litedetr.tools.flops.cost_tables import table_text, write_costs
@@ -25,7 +25,7 @@ from litedetr.tools.flops.paper_tables import CountedRow, CountedTable, Figures,
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (850, 1040)
-PAPER = Paper.from_settings(compose("paper"))
+PAPER = from_mapping(Paper, compose("paper"))
 PUBLISHED = next(table for table in PAPER.tables if table.number is None)
 
 

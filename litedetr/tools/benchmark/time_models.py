@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from litedetr.paths import user_path
-from litedetr.settings import require
+from litedetr.settings import from_mapping, require
 from litedetr.tools.benchmark.benchmark_config import BenchmarkConfig
 from litedetr.tools.benchmark.machine import Machine
 from litedetr.tools.benchmark.model_plot import draw_models
@@ -36,7 +36,7 @@ def time_models(config: BenchmarkConfig, machine: Machine, compose: Compose) -> 
 
 def _systems(texts: tuple[str, ...], conditions: Conditions, compose: Compose) -> list[TimedDetector]:
     """texts: settings for conf/flops.yaml of each; a system of the paper's tables gets its name and AP."""
-    paper = Paper.from_settings(compose("paper", ()))
+    paper = from_mapping(Paper, compose("paper", ()))
     found = []
     for text in texts:
         row, config = paper.find(text.split()), of_settings(text, "models.systems", compose)

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from litedetr.engine.run_config import detector_config
 from litedetr.models import DetectorConfig
 from litedetr.paths import user_path
-from litedetr.settings import ConfigError, require
+from litedetr.settings import ConfigError, from_mapping, require
 from litedetr.tools.composition import Compose
 from litedetr.tools.flops.ap_plot import draw
 from litedetr.tools.flops.cost_tables import cost_text, shares_text, table_text, write_costs
@@ -33,7 +33,7 @@ def count_model(model: DetectorConfig, overrides: Sequence[str], config: FlopsCo
 
 def count_paper(config: FlopsConfig, compose: Compose) -> Iterator[str]:
     """What to print of the paper's tables. Writes flops.csv and flops.png."""
-    paper = Paper.from_settings(compose("paper", ()))
+    paper = from_mapping(Paper, compose("paper", ()))
     chosen = choose(paper, config.tables)
     with tqdm(total=sum(len(table.rows) for table in chosen), unit=" rows", leave=False, disable=None) as bar:
         tables = []

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from litedetr.settings import from_mapping
 from litedetr.tools.flops.count import Cost
 
 JOINT = "encoder.update=joint"  # as in the published code
@@ -14,38 +12,32 @@ JOINT = "encoder.update=joint"  # as in the published code
 
 @dataclass(frozen=True)
 class Figures:
-    """GFLOPs and millions of parameters as printed; None where the table does not say.
-
-    rest: all but backbone and encoder, which Table 1 calls the decoder. decoder: the decoder and its heads alone.
-    """
+    """GFLOPs and millions of parameters as printed; None if the table does not say."""
 
     total: float | None = None
     backbone: float | None = None
     encoder: float | None = None
-    rest: float | None = None
-    decoder: float | None = None
+    rest: float | None = None  # all but backbone and encoder, which Table 1 calls the decoder
+    decoder: float | None = None  # the decoder and its heads only
     parameters: float | None = None
 
 
 @dataclass(frozen=True)
 class PaperRow:
-    """name: as printed. ap: box AP on COCO val2017. series: the plot's curve that it is a point of.
+    """A system of a table."""
 
-    overrides: what to tell the scripts for this system; None: a system of other people, shown as the paper has it.
-    """
-
-    name: str
+    name: str  # as printed
     paper: Figures
-    overrides: tuple[str, ...] | None = None
-    ap: float | None = None
-    series: str | None = None
+    overrides: tuple[str, ...] | None = None  # what makes it here; None: a system that this project does not have
+    ap: float | None = None  # box AP on COCO val2017
+    series: str | None = None  # the plot's curve that it is a point of
 
 
 @dataclass(frozen=True)
 class PaperTable:
-    """number: of the table; None: not the paper's own."""
+    """A table, or a list of other figures."""
 
-    number: int | None
+    number: int | None  # None: not the paper's own
     title: str
     rows: tuple[PaperRow, ...]
 
@@ -56,16 +48,11 @@ class PaperTable:
 
 @dataclass(frozen=True)
 class Paper:
-    """source: where the figures come from. token_shares: Table 2, percent of the tokens on each level."""
+    """What conf/paper.yaml holds."""
 
-    source: str
-    token_shares: dict[str, float]
+    source: str  # of the figures
+    token_shares: dict[str, float]  # Table 2, percent of the tokens on each level
     tables: tuple[PaperTable, ...]
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Paper:
-        """From the mapping in conf/paper.yaml."""
-        return from_mapping(cls, settings)
 
     def find(self, overrides: Iterable[str]) -> PaperRow | None:
         """The row of the system with these settings and an AP, of Figure 1's series if it is of one; None without.

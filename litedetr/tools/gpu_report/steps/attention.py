@@ -12,7 +12,6 @@ from litedetr.kernels.bench.benchmark import Run, choose_workloads, measure
 from litedetr.kernels.bench.measure import Ceilings
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.functional import Backend
-from litedetr.kernels.inputs import Score
 from litedetr.tools.gpu_report.plan import Context, Row, Tell
 from litedetr.tools.gpu_report.steps.attempts import Attempts
 
@@ -27,26 +26,25 @@ class Part:
     """Workloads that are measured together."""
 
     dtypes: tuple[torch.dtype, ...]
-    scores: tuple[Score, ...]
     queries: tuple[str, ...]
     regimes: tuple[str, ...]
     peers: tuple[str, ...]
 
 
 FAST = ("unfused", "deformops", "deformops_fp32")
-ALL = ("shared", "logits", "own")
+SCORES = ("shared", "logits", "own")
 HALF, SINGLE = (torch.bfloat16,), (torch.float32,)
 # most valuable first; the compiled reference late, as it takes longest to compile
 PARTS = (
-    Part(HALF, ALL, ("high", "all", "decoder"), ("grid",), FAST),
-    Part(SINGLE, ALL, ("high", "all"), ("grid",), FAST),
-    Part(HALF, ALL, ("high", "all"), ("random",), FAST),
-    Part(HALF, ALL, ("low",), ("grid",), FAST),
-    Part(HALF, ALL, ("high",), ("grid",), ("reference", "compiled")),
-    Part(SINGLE, ALL, ("high",), ("grid",), ("reference", "compiled")),
-    Part(SINGLE, ALL, ("high", "all", "decoder"), ("random",), FAST),
+    Part(HALF, ("high", "all", "decoder"), ("grid",), FAST),
+    Part(SINGLE, ("high", "all"), ("grid",), FAST),
+    Part(HALF, ("high", "all"), ("random",), FAST),
+    Part(HALF, ("low",), ("grid",), FAST),
+    Part(HALF, ("high",), ("grid",), ("reference", "compiled")),
+    Part(SINGLE, ("high",), ("grid",), ("reference", "compiled")),
+    Part(SINGLE, ("high", "all", "decoder"), ("random",), FAST),
 )
-REHEARSED = (Part(SINGLE, ALL, ("high",), ("grid",), ("reference", "unfused")),)
+REHEARSED = (Part(SINGLE, ("high",), ("grid",), ("reference", "unfused")),)
 
 
 def measure_step(context: Context, tell: Tell) -> None:
@@ -69,5 +67,5 @@ def _row(found: Measured | str) -> Row:
 def _workloads(context: Context) -> Iterator[tuple[Part, tuple[str, Workload]]]:
     sizes = TINY if context.rehearse else {}
     for part in REHEARSED if context.rehearse else PARTS:
-        for workload in choose_workloads(part.dtypes, part.scores, part.queries, part.regimes, **sizes):
+        for workload in choose_workloads(part.dtypes, SCORES, part.queries, part.regimes, **sizes):
             yield part, workload

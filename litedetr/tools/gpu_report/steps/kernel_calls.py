@@ -11,7 +11,7 @@ import torch
 
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.functional import attend
-from litedetr.tools.gpu_report.steps.attention import BACKEND, TINY
+from litedetr.tools.gpu_report.steps.attention import BACKEND, SCORES, TINY
 
 FULL_CALLS = 3  # the first ones compile
 
@@ -19,7 +19,7 @@ FULL_CALLS = 3  # the first ones compile
 def main(device: str, size: str) -> None:
     is_tiny = size == "tiny"
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    for score in ("shared", "logits", "own"):
+    for score in SCORES:
         inputs = Workload(score, dtype, (1, 4), **(TINY if is_tiny else {})).inputs(device)
         leaves = [x for x in inputs.tensors if x is not None and x.requires_grad]
         for deterministic in (False, True) if is_tiny else (False,) * FULL_CALLS:

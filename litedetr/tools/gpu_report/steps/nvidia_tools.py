@@ -60,7 +60,7 @@ class Done:
 
 
 def measure_step(context: Context, tell: Tell) -> None:
-    """Each call of a tool gets its share of the time that is left, so that one that hangs leaves time for the others."""
+    """Each call of a tool gets its share of the time that is left, so that one that hangs leaves time for others."""
     end = time.monotonic() + context.seconds - SPARE_SECONDS
     uses = _uses(context)
     for number, use in enumerate(uses):
