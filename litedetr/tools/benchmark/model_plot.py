@@ -64,10 +64,9 @@ def _ap_panel(axes: Axes, rows: Sequence[ModelRow]) -> None:
 
 
 def _points(axes: Axes, rows: Sequence[ModelRow], known: Sequence[ModelRow], field: str) -> None:
-    run = rows[0].run
     for row in known:
         colour = COLOURS[rows.index(row) % len(COLOURS)]
         axes.scatter(row.milliseconds, getattr(row, field), s=60, color=colour, zorder=2, label=shown(row.name))
     axes.set_xlim(0, max(row.milliseconds for row in rows) * 1.1)
-    axes.set_xlabel(f"milliseconds, {'training step' if run == 'training' else 'forward pass'}")
+    axes.set_xlabel(f"milliseconds, {'training step' if rows[0].run == 'training' else 'forward pass'}")
     axes.legend(loc="upper left", fontsize=8)

@@ -46,19 +46,19 @@ def rows_of(
     detectors: Sequence[TimedDetector], passes: Sequence[str], batch: RandomBatch, clock: Clock
 ) -> Iterator[ModelRow]:
     """One row for each detector and pass that it has; the first detector is what the others are compared with."""
-    for run in passes:
-        names = (run, "backbone") if run == "forward" else (run,)
+    for step in passes:
+        names = (step, "backbone") if step == "forward" else (step,)
         timed = [{name: x.steps[name] for name in names if name in x.steps} for x in detectors]
-        steps = {f"{number} {name}": step for number, found in enumerate(timed) for name, step in found.items()}
-        found = clock(steps, run == "forward")
+        steps = {f"{number} {name}": call for number, x in enumerate(timed) for name, call in x.items()}
+        found = clock(steps, step == "forward")
         for number, detector in enumerate(detectors):
-            if run in detector.steps:
-                timings = (found[f"{number} {run}"], found.get(f"0 {run}"), found.get(f"{number} backbone"))
-                yield _row(run, detector, detectors[0], timings, batch)
+            if step in detector.steps:
+                timings = (found[f"{number} {step}"], found.get(f"0 {step}"), found.get(f"{number} backbone"))
+                yield _row(step, detector, detectors[0], timings, batch)
 
 
 def _row(
-    run: str,
+    step: str,
     detector: TimedDetector,
     first: TimedDetector,
     timings: tuple[Timing, Timing | None, Timing | None],
@@ -71,7 +71,7 @@ def _row(
     known = detector.gflops is not None and first.gflops is not None
     return ModelRow(
         name=detector.name,
-        run=run,
+        run=step,
         height=batch.image_size[0],
         width=batch.image_size[1],
         batch_size=batch.batch_size,

@@ -27,18 +27,18 @@ class Point:
     """What is timed on one random image."""
 
     over: Axis  # what varies
-    run: Part  # a forward pass to detections, a training step, or its losses with their matching
+    part: Part  # a forward pass to detections, a training step, or its losses with their matching
     side: int
     num_objects: int
 
-    def step(self, detector: DetectorConfig, config: ScaleConfig, device: torch.device) -> Step:
+    def make_step(self, detector: DetectorConfig, config: ScaleConfig, device: torch.device) -> Step:
         """With random weights."""
         batch = ((self.side, self.side), 1, self.num_objects, config.num_classes, config.precision)
-        if self.run == "losses":
+        if self.part == "losses":
             sample = SampleStep(detector, StepConfig(*batch, average=False), device)
             output = sample.model(sample.images, sample.targets)
             return lambda: sample.criterion(output, sample.targets)
-        return of_config("", detector, Conditions(RandomBatch(*batch), device)).steps[self.run]
+        return of_config("", detector, Conditions(RandomBatch(*batch), device)).steps[self.part]
 
 
 def points(config: ScaleConfig) -> list[Point]:
@@ -70,7 +70,7 @@ class ScaleRow:
         size = (point.side, point.side)
         tokens = sum(h * w for h, w in level_shapes(detector.neck.num_levels, size))
         gflops = count(detector, size, num_classes).total.published
-        return cls(point.over, point.run, point.side, point.num_objects, tokens, gflops, *measured)
+        return cls(point.over, point.part, point.side, point.num_objects, tokens, gflops, *measured)
 
     @property
     def x(self) -> int:

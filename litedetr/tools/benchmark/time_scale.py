@@ -25,12 +25,12 @@ def time_scale(config: BenchmarkConfig, machine: Machine, compose: Compose) -> I
     rows = []
     for point in points(scale):
         try:
-            measured = machine.clock_memory(partial(point.step, detector, scale, machine.device))
+            measured = machine.clock_memory(partial(point.make_step, detector, scale, machine.device))
         except (BrokenProcessPool, torch.OutOfMemoryError):
             yield f"{point}: out of memory, or killed"
         else:
             rows.append(ScaleRow.of(point, detector, scale.num_classes, measured))
-            yield f"{point.run}, {point.side}x{point.side}, {point.num_objects} objects"
+            yield f"{point.part}, {point.side}x{point.side}, {point.num_objects} objects"
     require(len(rows) > 0, "scale.sides", "images that fit into the memory", scale.sides)
     yield f"\n{scale.system}\n{scale_table(rows)}"
     folder = user_path(config.output)

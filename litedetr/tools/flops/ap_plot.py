@@ -16,43 +16,35 @@ from litedetr.tools.plots.style import save
 SIZE_INCHES, DPI = (10, 6.5), 130
 
 
-@dataclass(frozen=True)
-class Style:
-    """above: whether labels stand above their points, to the left, or below, to the right: some curves run close."""
-
-    colour: str
-    above: bool
-
-
-STYLES = {  # by the system in a series' name
-    "DINO": Style("#1d3557", True),
-    "Lite-DINO": Style("#c1121f", True),
-    "H-DETR": Style("#2a9d8f", False),
-    "Lite-H-DETR": Style("#e07a1f", False),
-    "Deformable DETR": Style("#4361ee", True),
-    "Lite-Deformable DETR": Style("#b5179e", True),
+STYLES = {  # colour of a series by the system in its name; whether labels stand above, left of their points, or below
+    "DINO": ("#1d3557", True),
+    "Lite-DINO": ("#c1121f", True),
+    "H-DETR": ("#2a9d8f", False),
+    "Lite-H-DETR": ("#e07a1f", False),
+    "Deformable DETR": ("#4361ee", True),
+    "Lite-Deformable DETR": ("#b5179e", True),
 }
-OTHERS = Style("#6c757d", False)
+OTHERS = ("#6c757d", False)
 MARKERS = {"Swin-T": "^", "R50": "o"}  # by the backbone
 OTHER_MARKER = "s"
 
 
 @dataclass(frozen=True)
 class Point:
-    """series: backbone and system. gflops: ours where `counted`, otherwise the paper's."""
+    """A system in the plot."""
 
-    series: str
+    series: str  # backbone and system
     label: str
     ap: float
     gflops: float
-    counted: bool
+    counted: bool  # gflops are ours; otherwise the paper's
 
     @property
     def system(self) -> str:
         return self.series.split(maxsplit=1)[-1]
 
     @property
-    def style(self) -> Style:
+    def style(self) -> tuple[str, bool]:
         return STYLES.get(self.system, OTHERS)
 
     @property
@@ -91,16 +83,16 @@ def draw(tables: Iterable[CountedTable], image_size: tuple[int, int], path: Path
 
 def _draw_series(axes: Axes, series: list[Point]) -> None:
     series = sorted(series, key=lambda point: point.gflops)
-    style = series[0].style
-    axes.plot([p.gflops for p in series], [p.ap for p in series], color=style.colour, linewidth=1, alpha=0.6, zorder=1)
+    colour, above = series[0].style
+    axes.plot([p.gflops for p in series], [p.ap for p in series], color=colour, linewidth=1, alpha=0.6, zorder=1)
     for index, point in enumerate(series):
-        shift, side, edge = ((-5, 4), "right", "bottom") if style.above else ((5, -4), "left", "top")
-        if style.above and index == 0 and len(series) > 1:  # the second one's label needs the place
+        shift, side, edge = ((-5, 4), "right", "bottom") if above else ((5, -4), "left", "top")
+        if above and index == 0 and len(series) > 1:  # the second one's label needs the place
             shift, edge = (-7, 0), "center"
-        fill = style.colour if point.counted else "white"
-        axes.scatter(point.gflops, point.ap, s=50, marker=point.marker, facecolor=fill, edgecolor=style.colour)
+        fill = colour if point.counted else "white"
+        axes.scatter(point.gflops, point.ap, s=50, marker=point.marker, facecolor=fill, edgecolor=colour)
         where = {"xytext": shift, "textcoords": "offset points", "ha": side, "va": edge}
-        axes.annotate(point.label, (point.gflops, point.ap), fontsize=7.5, color=style.colour, **where)
+        axes.annotate(point.label, (point.gflops, point.ap), fontsize=7.5, color=colour, **where)
 
 
 def _legend(found: list[Point]) -> list[Line2D]:
@@ -111,11 +103,11 @@ def _legend(found: list[Point]) -> list[Line2D]:
         return Line2D([], [], color=colour, marker=marker, markerfacecolor=fill, linestyle=line, label=label)
 
     systems = [system for system in STYLES if any(point.system == system for point in found)]
-    entries = [entry(system, STYLES[system].colour) for system in systems]
+    entries = [entry(system, STYLES[system][0]) for system in systems]
     entries += [entry(backbone, "black", marker) for backbone, marker in MARKERS.items()]
     return [
         *entries,
-        entry("not of this code", OTHERS.colour, OTHER_MARKER, "white"),
+        entry("not of this code", OTHERS[0], OTHER_MARKER, "white"),
         entry("filled: counted here", "black", "o"),
         entry("hollow: the paper's GFLOPs", "black", "o", "white"),
     ]
