@@ -30,6 +30,8 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError, to_jsonable_python
 from typing_extensions import dataclass_transform
 
+from litedetr.renamed_settings import RENAMED
+
 T = TypeVar("T")
 MOST_INTEGER = 2**63 - 1  # that fits into a tensor
 
@@ -47,7 +49,14 @@ def require(condition: bool, name: str, expected: str, value: object, advice: st
 def require_known(mapping: Mapping[str, Any], known: Collection[str]) -> None:
     """Raise ConfigError for a setting of `mapping` that nothing reads."""
     for name in mapping:
-        require(name in known, name, f"one of {', '.join(known)}", name)
+        if name not in known:
+            raise _unknown(name, ", ".join(known), name)
+
+
+def _unknown(name: str, known: str, given: str) -> ConfigError:
+    if name in RENAMED:
+        return ConfigError(f"{name}: renamed to {RENAMED[name]}")
+    return _error(name, f"one of {known}", given)
 
 
 def _error(name: str, expected: str, value: object, advice: str = "") -> ConfigError:
@@ -82,6 +91,7 @@ Text = Annotated[str, Strict(), Field(pattern=r"\S"), BeforeValidator(_as_text)]
 Integer = Annotated[int, Strict(), Field(ge=-MOST_INTEGER, le=MOST_INTEGER), BeforeValidator(_as_integer)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False), BeforeValidator(_as_number)]  # finite
 Maybe = Annotated[T | None, BeforeValidator(_none_if_off)]
+Some = Annotated[tuple[T, ...], Field(min_length=1)]
 Count = Annotated[Integer, Field(ge=1)]
 NotNegative = Annotated[Integer, Field(ge=0)]
 Probability = Annotated[Number, Field(ge=0, le=1)]
@@ -151,7 +161,6 @@ def to_mapping(config: object) -> dict[str, Any]:
 # What was expected, by pydantic's type of error; in braces what it says of it.
 EXPECTED = {
     "missing": "a value",
-    "unknown_setting": "one of {known}",
     "dataclass_type": "a mapping with the settings of {class_name}",
     "dict_type": "a mapping",
     "tuple_type": "a list",
@@ -189,14 +198,16 @@ def _first(errors: ValidationError, section: str) -> Exception:
     if kind == "value_error":  # raised by a __post_init__, and named there
         return context["error"]
     if kind == "unknown_setting":
-        path, value = (*path, str(context["name"])), context["name"]
-    elif kind == "missing" and isinstance(path[-1], int):  # an item of a list
+        return _unknown(_dotted(section, (*path, context["name"])), context["known"], context["name"])
+    if kind == "missing" and isinstance(path[-1], int):  # an item of a list
         *path, _ = path
         length = 1 + max(error["loc"][-1] for error in all_of_them if error["loc"][:-1] == tuple(path))
         return _error(_dotted(section, path), f"a list of {length}", value)
-    elif kind == "missing":
+    if kind == "missing":
         value = None
     name = _dotted(section, path) or context.get("class_name", "")
+    if kind == "unknown_setting" and name in RENAMED:
+        return ConfigError(f"{name}: renamed to {RENAMED[name]}")
     expected = EXPECTED[kind].format_map(context) if kind in EXPECTED else first["msg"].removeprefix("Input should be ")
     return _error(name, expected, value, _advice(kind, name, value))
 
@@ -210,7 +221,3 @@ def _advice(kind: str, name: str, value: object) -> str:
 def _dotted(section: str, path: tuple[int | str, ...]) -> str:
     parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path if part != "[key]")
     return (section + "".join(parts)).lstrip(".")
-
-
-def typed(cls: type[T]) -> type[T]:
-    return cls

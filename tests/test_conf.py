@@ -95,7 +95,7 @@ def test_dino_has_a_full_encoder_and_no_a():
         (["~data"], "data.name: expected a value, got None"),
         (["neck=null"], "neck: expected a mapping with the settings of NeckConfig, got None"),
         (["schedule.lr=nan"], "schedule.lr: expected a finite number, got nan"),
-        (["schedule.drop_factor=-1"], r"schedule.drop_factor: expected a number in \(0, 1\], got -1"),
+        (["schedule.gamma=-1"], "schedule.gamma: expected more than 0, got -1"),
         (["seed=9223372036854775808"], "seed: expected at most 9223372036854775807, got 9223372036854775808"),
         (["loss.cost.l1=-1"], r"loss.cost.l1: expected at least 0, got -1"),
         (["loss.focal_gamma=-2"], r"loss.focal_gamma: expected at least 0, got -2"),
@@ -223,7 +223,7 @@ def test_the_papers_setting():
     assert (model.query_selection.num_queries, model.decoder.num_layers, model.encoder.feedforward) == (900, 6, 2048)
     assert (model.backbone.name, model.backbone.norm, model.backbone.frozen_stages) == ("resnet50", "frozen", 2)
     schedule = config.schedule
-    assert (schedule.length, schedule.drops, schedule.batch_size, schedule.clip_norm) == (36, (30,), 16, 0.1)
+    assert (schedule.max_epochs, schedule.milestones, schedule.batch_size, schedule.clip_norm) == (36, (30,), 16, 0.1)
     assert (schedule.lr, schedule.backbone_lr, schedule.weight_decay) == (1e-4, 1e-5, 1e-4)
     transforms = config.data.transforms
     assert (min(transforms.train_sides), max(transforms.train_sides), transforms.max_side) == (480, 800, 1333)

@@ -47,7 +47,9 @@ def test_overfits_eight_images(tmp_path, model):
     config = replace(
         config,
         data=eight_images(tmp_path, replace(config.data.transforms, flip=0.0)),
-        schedule=replace(config.schedule, batch_size=8, length=300, unit="iterations", warmup=20, ema_decay=None),
+        schedule=replace(
+            config.schedule, batch_size=8, max_epochs=None, max_steps=300, warmup_steps=20, ema_decay=None
+        ),
         trainer=replace(config.trainer, device="cpu", evaluate_every=None, num_pictures=0),
     )
     scores = Trainer(config, RunFolder(tmp_path / "run", None, "overfit"), Ranks(torch.device("cpu"))).run()

@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 from litedetr.cli.compose import CONFIG_FOLDER
+from litedetr.renamed_settings import RENAMED
 from litedetr.settings import ConfigError
 
 
@@ -28,6 +29,8 @@ def _parse(number: int, texts: Sequence[str], is_sweep: bool) -> Override:
         override = _read(text)
     except HydraException as error:
         raise ConfigError(f"{text}: {_advice(number, texts)}") from error
+    if override.key_or_group in RENAMED:
+        raise ConfigError(f"{override.key_or_group}: renamed to {RENAMED[override.key_or_group]}")
     if override.is_sweep_override() and not is_sweep:
         raise ConfigError(
             f"{text}: several values want a sweep, -m, or brackets where they are a list; "

@@ -15,6 +15,7 @@ from litedetr.settings import (
     Maybe,
     NotNegative,
     Probability,
+    Some,
     Text,
     require,
     settings,
@@ -80,7 +81,7 @@ class DataConfig:
     train_annotations: Maybe[Text] = None
     val_images: Maybe[Text] = None
     val_annotations: Maybe[Text] = None
-    classes: Maybe[Annotated[tuple[Text, ...], Field(min_length=1)]] = None  # only these category names; None: all
+    classes: Maybe[Some[Text]] = None  # only these category names; None: all
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
     num_workers: Workers = 0  # processes that load images
     prefetch: Annotated[Integer, Field(ge=1, le=64)] = 2  # batches that each of them loads in advance

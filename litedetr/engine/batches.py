@@ -24,21 +24,21 @@ class LoaderSettings:
 
 def loader_settings(config: RunConfig, ranks: Ranks) -> LoaderSettings:
     """Split schedule.batch_size over ranks and accumulation."""
-    total, accumulate = config.schedule.batch_size, config.schedule.accumulate
-    shares = ranks.world_size * accumulate
-    expected = f"a multiple of processes ({ranks.world_size}) x schedule.accumulate ({accumulate})"
+    total, grad_accum_steps = config.schedule.batch_size, config.schedule.grad_accum_steps
+    shares = ranks.world_size * grad_accum_steps
+    expected = f"a multiple of processes ({ranks.world_size}) x schedule.grad_accum_steps ({grad_accum_steps})"
     require(total % shares == 0, "schedule.batch_size", expected, total)
     return LoaderSettings(total // shares, config.data.num_workers, config.seed, config.data.prefetch)
 
 
 class StepBatches:
-    """A rank's micro-batches of training, `accumulate` a step; the same from any step on."""
+    """A rank's micro-batches of training, `grad_accum_steps` a step; the same from any step on."""
 
-    def __init__(self, dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks, accumulate: int) -> None:
-        batch_size = settings.batch_size * ranks.world_size * accumulate
-        self.accumulate = accumulate
+    def __init__(self, dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks, grad_accum_steps: int) -> None:
+        batch_size = settings.batch_size * ranks.world_size * grad_accum_steps
+        self.grad_accum_steps = grad_accum_steps
         self.steps_per_epoch = len(dataset) // batch_size
-        advice = _fitting(len(dataset), ranks.world_size, accumulate)
+        advice = _fitting(len(dataset), ranks.world_size, grad_accum_steps)
         expected = f"at most the number of training images ({len(dataset)})"
         require(self.steps_per_epoch > 0, "schedule.batch_size", expected, batch_size, advice)
         self.sampler = _sampler(dataset, settings, ranks, training=True)
@@ -48,20 +48,20 @@ class StepBatches:
         """Endless, one list an optimiser step, beginning with step number `step`."""
         epoch, first = divmod(step, self.steps_per_epoch)
         while True:
-            self.sampler.set_position(epoch, first * self.accumulate)
+            self.sampler.set_position(epoch, first * self.grad_accum_steps)
             batches = iter(self.loader)
             for _ in range(first, self.steps_per_epoch):
-                yield [next(batches) for _ in range(self.accumulate)]
+                yield [next(batches) for _ in range(self.grad_accum_steps)]
             epoch, first = epoch + 1, 0
 
 
-def _fitting(num_images: int, world_size: int, accumulate: int) -> str:
+def _fitting(num_images: int, world_size: int, grad_accum_steps: int) -> str:
     """The settings with which a step has as many images as there are."""
     if num_images < world_size:
         return f"fewer processes ({world_size}) are needed"
-    accumulate = accumulate if num_images >= world_size * accumulate else 1
-    largest = num_images - num_images % (world_size * accumulate)
-    return f"schedule.batch_size={largest} schedule.accumulate={accumulate} fits"
+    grad_accum_steps = grad_accum_steps if num_images >= world_size * grad_accum_steps else 1
+    largest = num_images - num_images % (world_size * grad_accum_steps)
+    return f"schedule.batch_size={largest} schedule.grad_accum_steps={grad_accum_steps} fits"
 
 
 def evaluation_batches(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks) -> Loader:

@@ -17,6 +17,7 @@ from litedetr.engine.run_config import RunConfig
 from litedetr.faults.files import replacing
 from litedetr.models import Backend, Detector, build_detector
 from litedetr.paths import user_path
+from litedetr.renamed_settings import with_new_names
 from litedetr.settings import (
     ConfigError,
     Integer,
@@ -125,6 +126,8 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     path = user_path(path)
     content = _content(path)
     known = {field.name: content[field.name] for field in fields(Checkpoint) if field.name in content}
+    if isinstance(known.get("config"), Mapping):
+        known["config"] = with_new_names(known["config"])
     try:
         return from_mapping(Checkpoint, known)
     except ValueError as error:

@@ -6,14 +6,15 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from litedetr.engine.run_config import ScheduleConfig, TrainerConfig
+from litedetr.engine.run_config import TrainerConfig
+from litedetr.engine.schedule_config import ScheduleConfig
 
-WARMUP_SHARE = 0.5  # of the run: more than that is told
+WARMUP_SHARE = 0.5  # of the run; a longer warm-up is warned of
 LONG = 100  # steps of a run that it would be a pity to lose
 
 
 @dataclass(frozen=True)
-class Timeline:
+class LRSchedule:
     """A schedule in optimiser steps, once the size of an epoch is known."""
 
     config: ScheduleConfig
@@ -21,36 +22,37 @@ class Timeline:
 
     @property
     def _unit(self) -> int:
-        return self.steps_per_epoch if self.config.unit == "epochs" else 1
+        """Steps of what the length and the milestones count."""
+        return self.steps_per_epoch if self.config.max_steps is None else 1
 
     @property
     def total_steps(self) -> int:
-        return self.config.length * self._unit
+        return (self.config.max_epochs or self.config.max_steps) * self._unit
 
     def epoch_of(self, step: int) -> int:
         return step // self.steps_per_epoch
 
-    def learning_rate_factor(self, step: int) -> float:
+    def factor(self, step: int) -> float:
         """What the peak rates are multiplied by at `step`, 0 being the first."""
-        warmup = self.config.warmup
+        warmup = self.config.warmup_steps
         if step < warmup:
             return (step + 1) / (warmup + 1)
         if self.config.decay == "cosine":
             progress = (step - warmup) / max(self.total_steps - warmup, 1)
             return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
         if self.config.decay == "step":
-            drops = [drop * self._unit for drop in self.config.drops]
-            return self.config.drop_factor ** bisect_right(drops, step)
+            milestones = [milestone * self._unit for milestone in self.config.milestones]
+            return self.config.gamma ** bisect_right(milestones, step)
         return 1.0
 
 
-def doubts(timeline: Timeline, trainer: TrainerConfig) -> list[str]:
-    """What can hardly be meant, a line each: numbers of steps that do not fit the length of the run."""
-    steps = timeline.total_steps
-    run = f"this run of {steps} steps ({timeline.steps_per_epoch} an epoch)"
-    every = trainer.evaluate_every and trainer.evaluate_every * timeline.steps_per_epoch
-    found = _doubts_of_warmup(timeline.config.warmup, steps, run)
-    if every and every > steps > timeline.steps_per_epoch:
+def schedule_warnings(schedule: LRSchedule, trainer: TrainerConfig) -> list[str]:
+    """One line for each number of steps that does not fit the length of the run, and is probably a mistake."""
+    steps = schedule.total_steps
+    run = f"this run of {steps} steps ({schedule.steps_per_epoch} an epoch)"
+    every = trainer.evaluate_every and trainer.evaluate_every * schedule.steps_per_epoch
+    found = _warmup_warnings(schedule, run)
+    if every and every > steps > schedule.steps_per_epoch:
         found.append(f"trainer.evaluate_every={trainer.evaluate_every} is longer than {run}: evaluated at its end")
     if steps >= LONG and trainer.checkpoint_every >= steps and (every is None or every >= steps):
         found.append(f"trainer.checkpoint_every={trainer.checkpoint_every} is not below {run}: saved at its end only")
@@ -59,11 +61,12 @@ def doubts(timeline: Timeline, trainer: TrainerConfig) -> list[str]:
     return [f"warning: {line}" for line in found]
 
 
-def _doubts_of_warmup(warmup: int, steps: int, run: str) -> list[str]:
+def _warmup_warnings(schedule: LRSchedule, run: str) -> list[str]:
+    warmup, steps = schedule.config.warmup_steps, schedule.total_steps
     if warmup <= WARMUP_SHARE * steps:
         return []
     told = f"is {warmup / steps:.0%} of {run}"
     if warmup >= steps:
         told = f"is not over within {run}, whose rates end at {steps / (warmup + 1):.0%} of their peak"
-    advice = f"set schedule.warmup={steps // 10}, or a larger schedule.length"
-    return [f"schedule.warmup={warmup} {told}: {advice}"]
+    advice = f"set schedule.warmup_steps={steps // 10}, or a larger {schedule.config.length_setting}"
+    return [f"schedule.warmup_steps={warmup} {told}: {advice}"]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from litedetr.engine.run_config import ScheduleConfig
+from litedetr.engine.schedule_config import ScheduleConfig
 
 
 def parameter_groups(model: nn.Module, config: ScheduleConfig) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from itertools import chain
 from typing import Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ from pydantic import Field
 
 from litedetr.data import DataConfig
 from litedetr.engine.gpu_settings import GpuSettings
+from litedetr.engine.schedule_config import ScheduleConfig
 from litedetr.losses import LossConfig
 from litedetr.models import DetectorConfig
 from litedetr.models.detector_config import Layers
@@ -26,7 +27,6 @@ from litedetr.settings import (
     require,
     require_known,
     settings,
-    typed,
 )
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -36,64 +36,6 @@ ENCODER_SHORTHANDS = ("a", "b")  # conf/encoder/*.yaml: what encoder.num_high_la
 MODEL_SETTINGS = (*(field.name for field in fields(DetectorConfig)), *ENCODER_SHORTHANDS, "loss")
 PixelCount = Annotated[Integer, Field(ge=1, le=2**16)]
 ImageSize = tuple[PixelCount, PixelCount]  # height, width
-
-
-@dataclass(frozen=True)
-@typed
-class ScheduleConfig:
-    """How long, how fast and in what batches; the defaults are the published 12-epoch recipe.
-
-    unit: what `length` and `drops` count. length: of the whole run.
-    decay: `step` multiplies the rates by `drop_factor` at each of `drops`; `cosine` falls to zero over the run.
-    warmup: optimiser steps of linear warm-up. clip_norm: largest gradient norm, None does not clip.
-    lr, backbone_lr, sampling_offsets_lr: peak rates, the first for all parameters that are not of the other two.
-    decay_norms_and_biases: whether weight decay reaches them too, as in the published code.
-    ema_decay: of the moving average of the weights that is evaluated; None: no average.
-    batch_size: images of one optimiser step, over all ranks and the `accumulate` micro-batches of each.
-    """
-
-    length: int = 12
-    unit: Literal["epochs", "iterations"] = "epochs"
-    decay: Literal["step", "cosine", "constant"] = "step"
-    drops: tuple[int, ...] = (11,)
-    drop_factor: float = 0.1
-    warmup: int = 0
-    lr: float = 1e-4
-    backbone_lr: float = 1e-5
-    sampling_offsets_lr: float = 1e-4
-    weight_decay: float = 1e-4
-    decay_norms_and_biases: bool = True
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip_norm: float | None = 0.1
-    ema_decay: float | None = None
-    batch_size: int = 16
-    accumulate: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("length", "batch_size", "accumulate"):
-            require(getattr(self, name) >= 1, f"schedule.{name}", "at least 1", getattr(self, name))
-        for name in ("lr", "backbone_lr", "sampling_offsets_lr", "weight_decay", "warmup"):
-            require(getattr(self, name) >= 0, f"schedule.{name}", "at least 0", getattr(self, name))
-        divides = self.batch_size % self.accumulate == 0
-        require(
-            divides, "schedule.accumulate", f"a divisor of schedule.batch_size ({self.batch_size})", self.accumulate
-        )
-        self._require_drops()
-        proper = all(0 <= beta < 1 for beta in self.betas)
-        require(proper, "schedule.betas", "two numbers in [0, 1)", self.betas)
-        require(0 < self.drop_factor <= 1, "schedule.drop_factor", "a number in (0, 1]", self.drop_factor)
-        require(self.clip_norm is None or self.clip_norm > 0, "schedule.clip_norm", "null or above 0", self.clip_norm)
-        averages = self.ema_decay is None or 0 < self.ema_decay < 1
-        require(averages, "schedule.ema_decay", "null or a number in (0, 1)", self.ema_decay)
-
-    def _require_drops(self) -> None:
-        if self.decay == "step":
-            inside = all(0 < drop < self.length for drop in self.drops)
-            ascending = list(self.drops) == sorted(set(self.drops))
-            expected = f"ascending {self.unit} between 0 and schedule.length ({self.length})"
-            require(inside and ascending, "schedule.drops", expected, self.drops)
-        else:
-            require(not self.drops, "schedule.drops", f"nothing with schedule.decay={self.decay}", self.drops)
 
 
 @settings("trainer")

@@ -134,7 +134,7 @@ class TrainStep:
         return NonFiniteError(
             f"{what} at step {step}; nothing was updated, and the last checkpoint is intact. "
             f"Parts of the loss: {listed or 'none could be computed'}. Try a lower schedule.lr, a longer "
-            f"schedule.warmup, a smaller schedule.clip_norm, or trainer.precision=fp32 (now {self.precision}); "
+            f"schedule.warmup_steps, a smaller schedule.clip_norm, or trainer.precision=fp32 (now {self.precision}); "
             "resume=auto continues from the checkpoint"
         )
 

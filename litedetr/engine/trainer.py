@@ -15,7 +15,7 @@ from litedetr.engine.coco_metrics import Scores, class_table, summary_table
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.evaluator import Evaluation, Evaluator
 from litedetr.engine.loader import LoaderError, MicroBatch, loader_failures_named
-from litedetr.engine.lr_schedule import Timeline, doubts
+from litedetr.engine.lr_schedule import LRSchedule, schedule_warnings
 from litedetr.engine.optim import set_learning_rate
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import RunFolder
@@ -37,8 +37,8 @@ class Trainer:
         settings = loader_settings(config, ranks)
         data = build_datasets(config.data, config.seed)
         self.train_set, self.val_set = data.train, data.val
-        self.batches = StepBatches(data.train, settings, ranks, config.schedule.accumulate)
-        self.timeline = Timeline(config.schedule, self.batches.steps_per_epoch)
+        self.batches = StepBatches(data.train, settings, ranks, config.schedule.grad_accum_steps)
+        self.lr_schedule = LRSchedule(config.schedule, self.batches.steps_per_epoch)
         self.stop = StopRequest()
         self.pace = Pace()
         self.val_batches = evaluation_batches(data.val, settings, ranks)
@@ -46,7 +46,7 @@ class Trainer:
         categories, steps_per_epoch = data.train.categories, self.batches.steps_per_epoch
         self.state = TrainingState.initial(config, categories, steps_per_epoch, ranks.device)
         notes = [folder.note, self._description(), *data.remarks, *self._crowded(), *self._restore()]
-        notes += doubts(self.timeline, config.trainer)
+        notes += schedule_warnings(self.lr_schedule, config.trainer)
         self.train_step = self._build_train_step()
         self.tracker = self._build_tracker(notes)
         self.scores: Scores | None = None
@@ -56,7 +56,7 @@ class Trainer:
             f"{self.state.num_parameters / 1e6:.1f} M trained parameters, {len(self.state.categories.ids)} classes, "
             f"{len(self.train_set)} training and {len(self.val_set)} validation images "
             f"with {self.train_set.object_counts.sum()} and {self.val_set.object_counts.sum()} objects, "
-            f"{self.timeline.total_steps} steps of {self.config.schedule.batch_size} images, "
+            f"{self.lr_schedule.total_steps} steps of {self.config.schedule.batch_size} images, "
             f"{self.ranks.world_size} x {self.ranks.device.type}, {self.config.trainer.precision}"
         )
 
@@ -76,7 +76,7 @@ class Trainer:
             changed = self.state.restore(self.folder.resume_from)
             if not self.folder.best.exists():  # in another folder: the best weights to come shall be kept there
                 self.state.progress = replace(self.state.progress, best_score=None)
-            step, total = self.state.progress.step, self.timeline.total_steps
+            step, total = self.state.progress.step, self.lr_schedule.total_steps
             where = f"at step {step} of {total}"
             if step >= total:
                 self.state.progress = replace(self.state.progress, evaluated_step=step - 1)
@@ -106,7 +106,7 @@ class Trainer:
             return SilentTracker()
         self.folder.path.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder.path)
-        tracker = Tracker(self.folder, self.state.progress, self.timeline.total_steps)
+        tracker = Tracker(self.folder, self.state.progress, self.lr_schedule.total_steps)
         for note in notes:
             tracker.say(note)
         return tracker
@@ -131,7 +131,7 @@ class Trainer:
         return f"The last checkpoint is intact: resume={self.folder.path} continues from it"
 
     def _train(self) -> None:
-        total = self.timeline.total_steps
+        total = self.lr_schedule.total_steps
         end = min(total, self.config.trainer.stop_after or total)
         if self._evaluation_due():  # the run ended while it evaluated
             self._evaluate()
@@ -152,7 +152,7 @@ class Trainer:
             self._finish()
 
     def _step(self, step: int, batches: list[MicroBatch]) -> None:
-        factor = self.timeline.learning_rate_factor(step)
+        factor = self.lr_schedule.factor(step)
         set_learning_rate(self.state.optimizer, factor)
         result = self.train_step(step, batches)
         if self.state.average is not None:
@@ -176,12 +176,12 @@ class Trainer:
         waited, *of_parts = zip(*shares, strict=True)
         parts = {name: sum(share) for name, share in zip(own, of_parts, strict=True)}
         speed = lap.steps * self.config.schedule.batch_size / lap.seconds
-        numbers = {"epoch": step / self.timeline.steps_per_epoch, "loss": result.loss, "lr": rate}
+        numbers = {"epoch": step / self.lr_schedule.steps_per_epoch, "loss": result.loss, "lr": rate}
         numbers |= {"grad_norm": result.grad_norm, "images_per_second": speed, "data_share": max(waited)}
         self.tracker.train(step, numbers | parts)
 
     def _note_waiting(self) -> None:
-        if self.state.progress.step % self.timeline.steps_per_epoch == 0:
+        if self.state.progress.step % self.lr_schedule.steps_per_epoch == 0:
             note = self.pace.note(self.config.data.num_workers)
             if note:
                 self.tracker.say(note)
@@ -195,8 +195,8 @@ class Trainer:
         step, every = self.state.progress.step, self.config.trainer.evaluate_every
         if step == self.state.progress.evaluated_step:
             return False
-        periodic = every is not None and step % (every * self.timeline.steps_per_epoch) == 0
-        return periodic or step >= self.timeline.total_steps
+        periodic = every is not None and step % (every * self.lr_schedule.steps_per_epoch) == 0
+        return periodic or step >= self.lr_schedule.total_steps
 
     def _evaluate(self) -> None:
         evaluation = self.evaluator(self.state.evaluated_model, self._leave_evaluation_if_asked)
@@ -205,7 +205,7 @@ class Trainer:
         if evaluation is None:
             return
         self.scores = evaluation.scores
-        self.tracker.evaluation(progress.step, self.timeline.epoch_of(progress.step), self.scores)
+        self.tracker.evaluation(progress.step, self.lr_schedule.epoch_of(progress.step), self.scores)
         self._draw(evaluation)
         best, ap = progress.best_score, self.scores.ap
         # Where no object counts, AP is undefined, and the latest weights are taken for the best.

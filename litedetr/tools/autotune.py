@@ -28,7 +28,7 @@ from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.fused.launch import TUNED, Pass, Shape, file_name, rule, tuned
 from litedetr.models import AttentionCall, DetectorConfig, attention_calls
 from litedetr.paths import user_path
-from litedetr.settings import Count, Integer, Maybe, Number, Text, settings
+from litedetr.settings import Count, Integer, Maybe, Number, Some, Text, settings
 from litedetr.tools.tables import text_table
 
 SCORES = {"deformable": "logits", "key_aware": "own", "key_aware_shared": "shared"}
@@ -42,8 +42,8 @@ class AutotuneConfig:
 
     image_size: ImageSize
     batch_size: Count
-    dtypes: Annotated[tuple[Literal["float32", "float16", "bfloat16"], ...], Field(min_length=1)]
-    passes: Annotated[tuple[Pass, ...], Field(min_length=1)]
+    dtypes: Some[Literal["float32", "float16", "bfloat16"]]
+    passes: Some[Pass]
     repetitions_ms: Count
     budget_s: Maybe[Annotated[Number, Field(gt=0)]]
     workers: Maybe[Annotated[Integer, Field(ge=0, le=MOST_WORKERS)]]

@@ -26,7 +26,7 @@ from litedetr.data import (
     collate,
 )
 from litedetr.engine.loader import Loader
-from litedetr.settings import Integer, Maybe, NotNegative, Number, require, settings
+from litedetr.settings import Integer, Maybe, NotNegative, Number, Some, require, settings
 from litedetr.tools.tables import text_table
 
 STEPS = ("read", "decode", "augment", "resize", "pack", "hand over")
@@ -42,7 +42,7 @@ class FeedingConfig:
     data: DataConfig
     batch_size: Images = 16
     num_images: Images = 128
-    workers: Annotated[tuple[Annotated[Workers, Field(ge=1)], ...], Field(min_length=1)] = (1, 2)
+    workers: Some[Annotated[Workers, Field(ge=1)]] = (1, 2)
     step_ms: Maybe[Annotated[Number, Field(ge=1e-3)]] = None
     seed: NotNegative = 0
 

@@ -18,8 +18,8 @@ TINY = [
     *("encoder=h3l1", "a=1", "b=1", "encoder.feedforward=16", "neck.channels=16", "neck.norm_groups=4"),
     *("attention.num_heads=2", "query_selection.num_queries=8", "decoder.num_layers=1", "decoder.feedforward=16"),
     *("backbone.width=8", "data.num_workers=0", "data.shapes.num_train=12", "data.shapes.num_val=5"),
-    *("data.shapes.min_side=48", "data.shapes.max_side=64", "schedule.batch_size=4", "schedule.length=100"),
-    *("schedule.warmup=0", "trainer.device=cpu", "trainer.log_every=1", "trainer.num_pictures=1"),
+    *("data.shapes.min_side=48", "data.shapes.max_side=64", "schedule.batch_size=4", "schedule.max_epochs=100"),
+    *("schedule.warmup_steps=0", "trainer.device=cpu", "trainer.log_every=1", "trainer.num_pictures=1"),
 ]
 NEEDS_EXPORT = pytest.mark.skipif(not torch_can_trace(), reason="export needs a later torch")
 
@@ -58,11 +58,11 @@ def test_stop_resume_and_evaluate(tmp_path: Path, tiny: list[str]):
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     last = max(steps)
     again = run(
-        tmp_path, "train", *tiny, "run=foo", "resume=auto", "schedule.unit=iterations", f"schedule.length={last + 2}"
+        tmp_path, "train", *tiny, "run=foo", "resume=auto", "schedule.max_epochs=null", f"schedule.max_steps={last + 2}"
     )
     assert again.returncode == 0, again.stderr
     assert "COCO box scores" in again.stdout
-    assert "schedule.unit: epochs -> iterations" in again.stdout
+    assert f"schedule.max_steps: None -> {last + 2}" in again.stdout
     assert (folder / "config.yaml").exists()
     assert not (tmp_path / "outputs").exists()
 
@@ -77,7 +77,7 @@ def test_stop_resume_and_evaluate(tmp_path: Path, tiny: list[str]):
 
 def test_two_of_five_classes_and_fine_tuning_onto_them(tmp_path: Path, tiny: list[str]):
     """Training on some classes scores those alone, there and in eval.py; a checkpoint of all five begins it."""
-    short = ["schedule.unit=iterations", "schedule.length=2"]
+    short = ["schedule.max_epochs=null", "schedule.max_steps=2"]
     all_five = run(tmp_path, "train", *tiny, *short, "run=five")
     assert all_five.returncode == 0, all_five.stderr
     chosen = ["data.classes=[star, ring]", "trainer.init_from=runs/five/last.pt", "run=two"]

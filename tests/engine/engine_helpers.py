@@ -12,8 +12,9 @@ import torch
 from litedetr.data import DataConfig, ShapesConfig, TransformConfig
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.optim import build_optimizer
-from litedetr.engine.run_config import RunConfig, ScheduleConfig, TrainerConfig
+from litedetr.engine.run_config import RunConfig, TrainerConfig
 from litedetr.engine.run_folder import RunFolder
+from litedetr.engine.schedule_config import ScheduleConfig
 from litedetr.engine.train_step import TrainStep
 from litedetr.engine.trainer import Trainer
 from litedetr.faults.signals import StopRequest
@@ -45,7 +46,7 @@ def run_config(cache: Path, schedule: dict[str, Any] | None = None, trainer: dic
     """12 training and 5 validation images; 3 steps an epoch, 2 epochs."""
     shapes = ShapesConfig(cache=str(cache), num_train=12, num_val=5, min_side=48, max_side=64, max_objects=3)
     transforms = TransformConfig(train_sides=(), max_side=1333, eval_side=None, flip=0.5, crop=False)
-    usual = ScheduleConfig(length=2, drops=(1,), lr=1e-3, batch_size=4, ema_decay=0.9)
+    usual = ScheduleConfig(max_epochs=2, milestones=(1,), lr=1e-3, batch_size=4, ema_decay=0.9)
     return RunConfig(
         data=DataConfig(name="shapes", transforms=transforms, shapes=shapes),
         model=MODEL,

@@ -56,7 +56,7 @@ def test_all_of_it_comes_back(checkpoint: Checkpoint, tmp_path: Path):
 SAVE_FOR_EVER = """
 import sys, torch
 from pathlib import Path
-from litedetr.engine import load_checkpoint, save_checkpoint
+from litedetr.engine.checkpoint import load_checkpoint, save_checkpoint
 path = Path(sys.argv[1])
 checkpoint = load_checkpoint(path)
 checkpoint.model["filler"] = torch.zeros(1_000_000)

@@ -4,7 +4,7 @@ from engine_helpers import MODEL
 from torch import nn
 
 from litedetr.engine.optim import build_optimizer, load_optimizer_state, optimizer_state, set_learning_rate
-from litedetr.engine.run_config import ScheduleConfig
+from litedetr.engine.schedule_config import ScheduleConfig
 from litedetr.models import build_detector
 
 RATES = {"lr": 1e-3, "backbone_lr": 1e-4, "sampling_offsets_lr": 1e-5, "weight_decay": 0.1}

@@ -47,10 +47,10 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def runs(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """One process, and two that accumulate two micro-batches each: 4 images a step, 5 to evaluate."""
-    config = run_config(cache, schedule={"length": 1, "drops": ()})
+    config = run_config(cache, schedule={"max_epochs": 1, "milestones": ()})
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     evaluate_and_train(config, one, Ranks(torch.device("cpu")))
-    accumulating = replace(config, schedule=replace(config.schedule, accumulate=2))
+    accumulating = replace(config, schedule=replace(config.schedule, grad_accum_steps=2))
     multiprocessing.spawn(join_and_train, (free_port(), to_mapping(accumulating), two), nprocs=2)
     return one, two
 

@@ -59,7 +59,7 @@ def test_it_is_said_once_and_not_of_the_first_lap(monkeypatch: pytest.MonkeyPatc
 
 def trained(cache: Path, folder: Path, ranks: Ranks) -> list[float]:
     """The shares of a run of 24 steps, its first apart."""
-    config = run_config(cache, schedule={"length": 8, "drops": ()}, trainer={"evaluate_every": None})
+    config = run_config(cache, schedule={"max_epochs": 8, "milestones": ()}, trainer={"evaluate_every": None})
     Trainer(config, RunFolder(folder, None, "test"), ranks).run()
     return [record["data_share"] for record in metrics(folder, "train")][1:]
 

@@ -139,7 +139,7 @@ def test_a_schedule_that_has_become_shorter_evaluates_what_is_there(
     """Its results are written anew, those of before stay until then."""
     folder = shutil.copytree(whole_run, tmp_path / "run")
     before = json.loads((folder / "results.json").read_text())
-    shorter = run_config(cache, schedule={"unit": "iterations", "length": 2})
+    shorter = run_config(cache, schedule={"max_epochs": None, "max_steps": 2})
     trainer = Trainer(shorter, RunFolder(folder, folder / "last.pt", "test"), one_rank)
     assert json.loads((folder / "results.json").read_text()) == before
     assert (
@@ -157,7 +157,7 @@ def test_a_run_that_fails_before_its_first_step_leaves_all_as_it_was(
 ):
     folder = shutil.copytree(whole_run, tmp_path / "run")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    for schedule in ({"length": 4}, {"length": 2}, {"unit": "iterations", "length": 1, "drops": ()}):
+    for schedule in ({"max_epochs": 4}, {"max_epochs": 2}, {"max_epochs": None, "max_steps": 1, "milestones": ()}):
         config = run_config(cache, schedule=schedule)
         trainer = Trainer(config, RunFolder(folder, folder / "last.pt", "test"), one_rank)
         monkeypatch.setattr(trainer, "_step", lambda *arguments: 1 / 0)
@@ -170,7 +170,7 @@ def test_a_run_that_fails_before_its_first_step_leaves_all_as_it_was(
 def test_a_finished_run_that_goes_on_is_unfinished(whole_run: Path, cache: Path, tmp_path: Path, one_rank: Ranks):
     """Its old results are still there."""
     folder = shutil.copytree(whole_run, tmp_path / "runs" / "foo")
-    longer = run_config(cache, schedule={"length": 4}, trainer={"resume": "auto", "stop_after": 8})
+    longer = run_config(cache, schedule={"max_epochs": 4}, trainer={"resume": "auto", "stop_after": 8})
     assert find_unfinished(folder.parent, run_config(cache)).checkpoint is None
     assert find_unfinished(folder.parent, longer).checkpoint is None
     train(longer, folder, one_rank)
@@ -243,8 +243,8 @@ def test_a_run_that_diverges_keeps_its_last_checkpoint(
 
 
 def test_accumulation_trains_on_the_same_images(cache: Path, tmp_path: Path, one_rank: Ranks):
-    def losses(name: str, accumulate: int) -> list[float]:
-        config = run_config(cache, schedule={"accumulate": accumulate}, trainer={"stop_after": 2})
+    def losses(name: str, grad_accum_steps: int) -> list[float]:
+        config = run_config(cache, schedule={"grad_accum_steps": grad_accum_steps}, trainer={"stop_after": 2})
         train(config, tmp_path / name, one_rank)
         return [record["loss"] for record in metrics(tmp_path / name, "train")]
 
@@ -295,10 +295,10 @@ def test_a_batch_that_cannot_be_split_or_filled_is_named(cache: Path, tmp_path: 
     with pytest.raises(ConfigError, match=r"schedule.batch_size: expected at most .* \(12\), got 16"):
         train(run_config(cache, schedule={"batch_size": 16}), tmp_path, one_rank)
     three = replace(one_rank, world_size=3)
-    with pytest.raises(ConfigError, match=r"got 16: schedule\.batch_size=12 schedule\.accumulate=4 fits$"):
-        train(run_config(cache, schedule={"batch_size": 16, "accumulate": 4}), tmp_path, one_rank)
-    with pytest.raises(ConfigError, match=r"got 16: schedule\.batch_size=12 schedule\.accumulate=1 fits$"):
-        train(run_config(cache, schedule={"batch_size": 16, "accumulate": 16}), tmp_path, one_rank)
+    with pytest.raises(ConfigError, match=r"got 16: schedule\.batch_size=12 schedule\.grad_accum_steps=4 fits$"):
+        train(run_config(cache, schedule={"batch_size": 16, "grad_accum_steps": 4}), tmp_path, one_rank)
+    with pytest.raises(ConfigError, match=r"got 16: schedule\.batch_size=12 schedule\.grad_accum_steps=1 fits$"):
+        train(run_config(cache, schedule={"batch_size": 16, "grad_accum_steps": 16}), tmp_path, one_rank)
     with pytest.raises(ConfigError, match=r"schedule.batch_size: expected a multiple of processes \(3\)"):
         train(run_config(cache), tmp_path, three)
 

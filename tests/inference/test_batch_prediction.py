@@ -21,7 +21,7 @@ from litedetr.structures import Detections
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    train(run_config(cache, schedule={"length": 1, "drops": ()}), folder, Ranks(torch.device("cpu")))
+    train(run_config(cache, schedule={"max_epochs": 1, "milestones": ()}), folder, Ranks(torch.device("cpu")))
     return folder
 
 

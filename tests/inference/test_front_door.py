@@ -17,7 +17,8 @@ from litedetr.engine.checkpoint import load_detector
 from litedetr.engine.checkpoint_evaluation import EvalConfig
 from litedetr.engine.distributed import Ranks, choose_device
 from litedetr.engine.precision import autocast, choose_precision
-from litedetr.engine.run_config import ScheduleConfig, TrainerConfig
+from litedetr.engine.run_config import TrainerConfig
+from litedetr.engine.schedule_config import ScheduleConfig
 from litedetr.inference.batch_prediction import PredictConfig
 from litedetr.inference.predictor import Predictor
 from litedetr.losses import LossConfig
@@ -47,7 +48,7 @@ NO_PRECISION = ("half", "fp8", "FP16", "", "16", 16, None, True, torch.int8, tor
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    train(run_config(cache, schedule={"length": 1, "drops": ()}), folder, Ranks(CPU))
+    train(run_config(cache, schedule={"max_epochs": 1, "milestones": ()}), folder, Ranks(CPU))
     return folder
 
 
@@ -159,7 +160,7 @@ MISTAKES = [
     (TrainerConfig, {"checkpoint_every": 1.5}, "trainer.checkpoint_every: expected an integer"),
     (ScheduleConfig, {"lr": "fast"}, "schedule.lr: expected a number"),
     (ScheduleConfig, {"lr": float("nan")}, "schedule.lr: expected a finite number"),
-    (ScheduleConfig, {"drops": 3}, "schedule.drops: expected a list"),
+    (ScheduleConfig, {"milestones": 3}, "schedule.milestones: expected a list"),
     (ScheduleConfig, {"betas": (0.9,)}, "schedule.betas: expected a list of 2"),
     (LossConfig, {"focal_alpha": None}, "loss.focal_alpha: expected a number"),
     (LossConfig, {"cost": 3}, "loss.cost: expected a mapping"),
@@ -186,8 +187,8 @@ def test_settings_made_in_python_are_checked_as_those_of_files(cls: type, settin
 
 
 def test_settings_made_in_python_have_their_types():
-    config = ScheduleConfig(lr=1, drops=[3, np.int64(5)], weight_decay=np.float32(0.5), clip_norm=None)
-    assert config == ScheduleConfig(lr=1.0, drops=(3, 5), weight_decay=0.5, clip_norm=None)
-    assert [type(value) for value in (config.lr, config.drops[1], config.weight_decay)] == [float, int, float]
+    config = ScheduleConfig(lr=1, milestones=[3, np.int64(5)], weight_decay=np.float32(0.5), clip_norm=None)
+    assert config == ScheduleConfig(lr=1.0, milestones=(3, 5), weight_decay=0.5, clip_norm=None)
+    assert [type(value) for value in (config.lr, config.milestones[1], config.weight_decay)] == [float, int, float]
     assert PredictConfig(Path("runs/a"), Path("photos")).checkpoint == "runs/a"
     assert MODEL.attention is type(MODEL)(**vars(MODEL)).attention

@@ -24,7 +24,7 @@ from test_trainer import TIMES
 from litedetr.engine.checkpoint import load_checkpoint
 
 # 12 steps and 4 evaluations, bit for bit the same each time.
-REPEATABLE = [*TINY, "schedule.length=4", "trainer.checkpoint_every=1", "trainer.deterministic=true"]
+REPEATABLE = [*TINY, "schedule.max_epochs=4", "trainer.checkpoint_every=1", "trainer.deterministic=true"]
 PATIENCE = 600.0  # seconds, on a busy machine
 
 _processes = multiprocessing.get_context("forkserver")

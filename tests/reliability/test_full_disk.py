@@ -117,7 +117,7 @@ def test_a_data_set_that_finds_no_room_is_not_left_half_drawn(tmp_path: Path, mo
 
 def test_a_script_says_which_file_found_no_room_and_goes_on_later(tmp_path: Path, cache: Path):
     """No file may exceed 1 MB, which the checkpoint does."""
-    settings = [*TINY, f"data.shapes.cache={cache}", "schedule.length=1", "run=foo", "resume=auto"]
+    settings = [*TINY, f"data.shapes.cache={cache}", "schedule.max_epochs=1", "run=foo", "resume=auto"]
     stopped = Script(tmp_path, "train", *settings, file_limit=1_000_000)
     assert stopped.end() == 2
     assert "error: runs/foo/last.pt: cannot be written: File too large (about " in stopped.error

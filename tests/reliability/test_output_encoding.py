@@ -46,7 +46,7 @@ def write_set(root: Path) -> Path:
 
 
 def config_of(root: Path) -> RunConfig:
-    usual = run_config(root, schedule={"length": 1, "drops": ()})
+    usual = run_config(root, schedule={"max_epochs": 1, "milestones": ()})
     return replace(usual, data=DataConfig("coco", usual.data.transforms, root=str(root)))
 
 
@@ -80,7 +80,7 @@ def test_a_table_is_printed_to_its_end(folder: Path):
 @pytest.mark.parametrize(
     ("script", "settings"),
     [
-        ("train", ["data=coco", "data.num_workers=0", "schedule.length=1", "schedule.batch_size=4", *SMALLEST]),
+        ("train", ["data=coco", "data.num_workers=0", "schedule.max_epochs=1", "schedule.batch_size=4", *SMALLEST]),
         ("eval", ["device=cpu"]),
         ("predict", ["threshold=0.0", "device=cpu"]),
         ("visualize", ["draw=scores"]),

@@ -81,7 +81,9 @@ def test_a_real_run_of_every_size_with_a_thousand_classes_and_far_ids(
     pictures = [Picture(1, 1, 1), Picture(32, 32, 80), Picture(300, 200, 300), Picture(1, 120, 0)]
     ids = [*range(997), *FAR_IDS[1:], 2**63 - 1]
     data = coco(write_set(tmp_path / "data", pictures, ids), transforms())
-    config = run_config(tmp_path, schedule={"length": 1, "drops": (), "batch_size": 2}, trainer={"num_pictures": 4})
+    config = run_config(
+        tmp_path, schedule={"max_epochs": 1, "milestones": (), "batch_size": 2}, trainer={"num_pictures": 4}
+    )
     trainer = Trainer(
         replace(config, data=data, model=FOUR_LEVELS), RunFolder(tmp_path / "run", None, "test"), one_rank
     )
@@ -100,7 +102,9 @@ def test_a_real_run_of_every_size_with_a_thousand_classes_and_far_ids(
 
 def test_an_image_of_4000_pixels_is_learned_resized_and_detected_whole(tmp_path: Path, one_rank: Ranks):
     root = write_set(tmp_path / "data", [Picture(4000, 4000, 300)], FAR_IDS, ".jpg")
-    config = run_config(tmp_path, schedule={"length": 1, "drops": (), "batch_size": 1}, trainer={"num_pictures": 0})
+    config = run_config(
+        tmp_path, schedule={"max_epochs": 1, "milestones": (), "batch_size": 1}, trainer={"num_pictures": 0}
+    )
     config = replace(config, data=coco(root, transforms(side=256)))
     scores = Trainer(config, RunFolder(tmp_path / "run", None, "test"), one_rank).run()
     assert sum(score.num_objects for score in scores.classes) == 300

@@ -68,7 +68,7 @@ def started(tmp_path: Path, cache: Path) -> list[str]:
         f"data.shapes.cache={cache}",
         "trainer.checkpoint_every=1000",
         "trainer.evaluate_every=null",
-        "schedule.length=1000",
+        "schedule.max_epochs=1000",
         "run=foo",
     ]
 
@@ -120,7 +120,7 @@ def test_a_run_saves_itself_on_ctrl_c_that_ends_the_reader_of_its_messages_too(t
 
 @pytest.mark.slow
 def test_a_run_goes_on_when_nobody_reads_its_messages(tmp_path: Path, cache: Path):
-    settings = [*REPEATABLE, f"data.shapes.cache={cache}", "schedule.length=1", "run=foo"]
+    settings = [*REPEATABLE, f"data.shapes.cache={cache}", "schedule.max_epochs=1", "run=foo"]
     child = subprocess.Popen(command("train", *settings), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     child.stdout.close()
     _, errors = child.communicate()

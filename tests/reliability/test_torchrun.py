@@ -16,7 +16,7 @@ from litedetr.data.shapes import shapes_root
 from litedetr.engine.checkpoint import load_checkpoint
 
 TRAIN = ROOT / "scripts" / "train.py"
-LONG = ["run=foo", "trainer.checkpoint_every=2", "schedule.length=1000"]
+LONG = ["run=foo", "trainer.checkpoint_every=2", "schedule.max_epochs=1000"]
 LOST = "error: another process of this run ended or cannot be reached"
 
 
@@ -132,7 +132,7 @@ def test_machines_that_share_no_folder_train_and_are_stopped_before_they_begin_a
     machines = [tmp_path / name for name in ("first", "second")]
     for machine in machines:
         machine.mkdir()
-    settings = [*tiny, "run=foo", "schedule.length=2"]
+    settings = [*tiny, "run=foo", "schedule.max_epochs=2"]
     for outcome in torchrun_on_machines(machines, TRAIN, *settings, "trainer.stop_after=4"):
         assert outcome.code == 0, outcome.errors
     (written,) = (machine / "runs" / "foo" / "last.pt" for machine in machines if (machine / "runs").exists())
@@ -144,7 +144,7 @@ def test_machines_that_share_no_folder_train_and_are_stopped_before_they_begin_a
 @pytest.mark.slow
 def test_every_job_of_a_sweep_runs(tmp_path: Path, tiny: list[str]):
     """The second finds its own processes, not the first one's, whose addresses torchrun still keeps."""
-    once = ["schedule.unit=iterations", "schedule.length=1"]
+    once = ["schedule.max_epochs=null", "schedule.max_steps=1"]
     ended = torchrun(tmp_path, 2, TRAIN, "-m", *tiny, *once, "seed=0,1", "run=foo_${seed}")
     assert ended.code == 0, ended.errors
     for name in ("foo_0", "foo_1"):

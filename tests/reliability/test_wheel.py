@@ -120,7 +120,7 @@ def test_a_checkpoint_predicts_without_a_clone_and_without_triton(built: Built, 
 
 
 def test_the_clone_trains_without_triton(built: Built, cache: Path, tmp_path: Path):
-    settings = [*TINY, f"data.shapes.cache={cache}", "schedule.unit=iterations", "schedule.length=3", "run=foo"]
+    settings = [*TINY, f"data.shapes.cache={cache}", "schedule.max_epochs=null", "schedule.max_steps=3", "run=foo"]
     output = checked([built.python, ROOT / "scripts" / "train.py", *settings], tmp_path)
     assert "COCO box scores" in output
     assert (tmp_path / "runs" / "foo" / "last.pt").exists()

@@ -19,9 +19,9 @@ from litedetr.settings import to_mapping
 WORKER = Path(__file__).with_name("double_precision.py")
 
 
-def config_of(cache: Path, stop_after: int | None = None, accumulate: int = 1) -> RunConfig:
+def config_of(cache: Path, stop_after: int | None = None, grad_accum_steps: int = 1) -> RunConfig:
     """6 steps of 4 images, with the denoising noise on; a single image to evaluate, so that a rank has none."""
-    schedule = {"accumulate": accumulate}
+    schedule = {"grad_accum_steps": grad_accum_steps}
     config = run_config(cache, schedule=schedule, trainer={"stop_after": stop_after, "evaluate_every": None})
     return replace(config, data=replace(config.data, shapes=replace(config.data.shapes, num_val=1)))
 
@@ -42,7 +42,11 @@ def test_two_processes_train_the_weights_of_one(cache: Path, tmp_path: Path, one
     one, two, fewer, more = (tmp_path / name for name in ("one", "two", "fewer", "more"))
     train_in_double(config_of(cache), one, one_rank)
     train_in_double(config_of(cache, stop_after=2), more, one_rank)
-    jobs = [(two, config_of(cache, accumulate=2)), (fewer, config_of(cache, stop_after=4)), (more, config_of(cache))]
+    jobs = [
+        (two, config_of(cache, grad_accum_steps=2)),
+        (fewer, config_of(cache, stop_after=4)),
+        (more, config_of(cache)),
+    ]
     listed = tmp_path / "jobs.json"
     listed.write_text(json.dumps([[str(folder), to_mapping(config)] for folder, config in jobs]))
     outcome = torchrun(tmp_path, 2, WORKER, str(listed))
@@ -59,7 +63,7 @@ def test_the_scripts_train_the_same_in_single_precision_up_to_rounding(cache: Pa
     """scripts/train.py, 30 steps. AdamW divides a gradient by its size, so that one which is rounding alone still
     moves its weight by up to the rate: the weights as a whole are compared with how far they moved.
     """
-    settings = [*TINY, f"data.shapes.cache={cache}", "schedule.length=10", "schedule.ema_decay=null"]
+    settings = [*TINY, f"data.shapes.cache={cache}", "schedule.max_epochs=10", "schedule.ema_decay=null"]
     alone = run(tmp_path, "train", *settings, "run=one")
     assert alone.returncode == 0, alone.stderr
     begun = run(tmp_path, "train", *settings, "run=begun", "trainer.stop_after=1", "schedule.lr=1e-12")

@@ -133,7 +133,7 @@ def test_peers_need_their_library(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_trained_detector_by_the_script(tmp_path: Path, cache: Path):
-    train(run_config(cache, schedule={"length": 1, "drops": ()}), tmp_path / "foo", Ranks(torch.device("cpu")))
+    train(run_config(cache, schedule={"max_epochs": 1, "milestones": ()}), tmp_path / "foo", Ranks(torch.device("cpu")))
     result = run(
         tmp_path, "benchmark", "rows=[models]", f"models.checkpoints=[{tmp_path}/foo]", "image_size=[64,64]",
         "device=cpu", "rounds=1", "output=out",

@@ -12,7 +12,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from litedetr.engine.optim import build_optimizer
-from litedetr.engine.run_config import ScheduleConfig, detector_config
+from litedetr.engine.run_config import detector_config
+from litedetr.engine.schedule_config import ScheduleConfig
 from litedetr.models import DetectorConfig
 from litedetr.tools.memory.live_bytes import LiveBytes
 from litedetr.tools.memory.sample_step import SampleStep, StepConfig
@@ -98,7 +99,7 @@ def test_the_row_of_the_recipe_is_the_recipe():
     mine, theirs = detector_config(row), detector_config(recipe)
     assert mine == replace(theirs, backbone=mine.backbone)
     assert replace(mine.backbone, weights=None) == theirs.backbone
-    assert row["batch_size"] == schedule["batch_size"] // schedule["accumulate"]
+    assert row["batch_size"] == schedule["batch_size"] // schedule["grad_accum_steps"]
     assert row["image_size"] == [max(transforms["train_sides"]), transforms["max_side"]]
     assert (row["precision"], row["average"]) == (recipe["trainer"]["precision"], schedule["ema_decay"] is not None)
 

@@ -20,8 +20,9 @@ from litedetr.engine.checkpoint import CheckpointError, load_checkpoint, load_de
 from litedetr.engine.checkpoint_evaluation import EvalConfig, evaluate_checkpoint
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.evaluator import Evaluation
-from litedetr.engine.run_config import RunConfig, ScheduleConfig, TrainerConfig
+from litedetr.engine.run_config import RunConfig, TrainerConfig
 from litedetr.engine.run_folder import RunFolder
+from litedetr.engine.schedule_config import ScheduleConfig
 from litedetr.engine.trainer import Trainer
 from litedetr.settings import ConfigError, from_mapping
 from litedetr.tools.convert import TRANSFORMS, ConvertConfig, convert, train_settings
@@ -208,7 +209,7 @@ def fine_tuning(checkpoint: Path, folder: Path, **model: Any) -> Trainer:
     config = RunConfig(
         data=DataConfig("shapes", transforms, shapes=shapes),
         model=replace(load_detector(checkpoint).config.model, **model),
-        schedule=ScheduleConfig(length=2, unit="iterations", drops=(), decay="constant", batch_size=2),
+        schedule=ScheduleConfig(max_epochs=None, max_steps=2, milestones=(), decay="constant", batch_size=2),
         trainer=TrainerConfig(device="cpu", init_from=str(checkpoint), num_pictures=0, log_every=1),
     )
     return Trainer(config, RunFolder(folder / "run", None, "test"), Ranks(torch.device("cpu")))

@@ -9,9 +9,8 @@ from pydantic import Field
 from litedetr.engine.run_config import Device, ImageSize, PixelCount, Precision
 from litedetr.kernels.bench.workloads import Regime
 from litedetr.kernels.inputs import Score
-from litedetr.settings import Count, Maybe, NotNegative, T, Text, require, settings
+from litedetr.settings import Count, Maybe, NotNegative, Some, Text, require, settings
 
-Some = Annotated[tuple[T, ...], Field(min_length=1)]
 Pass = Literal["forward", "training"]
 
 

@@ -13,7 +13,8 @@ from litedetr.engine.distributed import Ranks
 from litedetr.engine.inference_model import for_inference
 from litedetr.engine.optim import build_optimizer
 from litedetr.engine.precision import autocast
-from litedetr.engine.run_config import ScheduleConfig, beside_model, detector_config
+from litedetr.engine.run_config import beside_model, detector_config
+from litedetr.engine.schedule_config import ScheduleConfig
 from litedetr.engine.train_step import TrainStep
 from litedetr.faults.signals import StopRequest
 from litedetr.kernels.bench.timing import Step

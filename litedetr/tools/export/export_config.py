@@ -11,11 +11,10 @@ from litedetr.engine.checkpoint import checkpoint_file
 from litedetr.engine.run_config import Device, ImageSize, PixelCount
 from litedetr.models import Backend
 from litedetr.paths import user_path
-from litedetr.settings import Flag, Integer, Maybe, Number, Text, require, settings
+from litedetr.settings import Flag, Integer, Maybe, Number, Some, Text, require, settings
 
 FormatName = Literal["onnx", "torch_export", "aoti"]
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "aoti": ".aoti.pt2"}
-CheckSizes = Maybe[Annotated[tuple[tuple[PixelCount, PixelCount, PixelCount], ...], Field(min_length=1)]]
 
 
 @settings()
@@ -30,7 +29,7 @@ class ExportConfig:
     opset: Annotated[Integer, Field(ge=18)] = 18
     device: Device = "auto"
     image_size: ImageSize = (480, 640)
-    check_sizes: CheckSizes = None
+    check_sizes: Maybe[Some[tuple[PixelCount, PixelCount, PixelCount]]] = None  # images, height, width
     check_images: Text = "validation"
     tolerance: Annotated[Number, Field(gt=0)] = 1e-4
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from litedetr.engine.run_config import ImageSize
-from litedetr.settings import Count, Integer, Maybe, Text, settings
+from litedetr.settings import Count, Integer, Maybe, Some, Text, settings
 
 
 @settings()
@@ -15,7 +13,7 @@ class FlopsConfig:
     """The settings of conf/flops.yaml beside the model's."""
 
     rows: Literal["auto", "paper", "this"]
-    tables: Maybe[Annotated[tuple[Integer, ...], Field(min_length=1)]]
+    tables: Maybe[Some[Integer]]
     image_size: ImageSize
     num_classes: Count
     output: Text

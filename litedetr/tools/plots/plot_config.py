@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from litedetr.engine.run_config import Device
-from litedetr.settings import Count, Maybe, Number, Probability, Text, require, settings
+from litedetr.settings import Count, Maybe, Number, Probability, Some, Text, require, settings
 
 
 @settings()
@@ -33,7 +33,7 @@ class AttentionPlot:
 class TrainingPlot:
     """The settings of conf/draw/training.yaml."""
 
-    runs: Annotated[tuple[Text, ...], Field(min_length=1)]
+    runs: Some[Text]
     over: Literal["epoch", "step"] = "epoch"
     smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.8
     output: Maybe[Text] = None

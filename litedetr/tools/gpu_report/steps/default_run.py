@@ -15,7 +15,13 @@ from litedetr.tools.gpu_report.plan import Context, Row, Tell
 TRAIN = CLONE / "scripts" / "train.py"
 DEFAULT_RUN = ("encoder=h3l1", "a=6", "b=1")
 FEW_IMAGES = ("data.shapes.num_train=8", "data.shapes.num_val=2", "data.shapes.min_side=32", "data.shapes.max_side=32")
-REHEARSED = (*FEW_IMAGES, "schedule.batch_size=4", "schedule.length=1", "trainer.num_pictures=0", "trainer.log_every=1")
+REHEARSED = (
+    *FEW_IMAGES,
+    "schedule.batch_size=4",
+    "schedule.max_epochs=1",
+    "trainer.num_pictures=0",
+    "trainer.log_every=1",
+)
 POLL_SECONDS = 1.0
 SCORES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 SPEED = ("loss", "images_per_second", "data_share")
