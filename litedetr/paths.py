@@ -13,7 +13,7 @@ CLONE = Path(__file__).resolve().parents[1]  # holds conf/ and scripts/, which a
 def user_path(text: str | os.PathLike[str]) -> Path:
     """The path that a setting or an argument means: `~` and `~name` at its beginning are the homes of users.
 
-    ConfigError where there is no such user. A file whose name begins with ~ is written ./~name; of that the path comes
+    ConfigError if there is no such user. A file whose name begins with ~ is written ./~name; of that the path comes
     back absolute, so that a second call changes nothing. Letters that the locale lacks (LC_ALL=C) are looked for in
     UTF-8.
     """

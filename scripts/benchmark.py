@@ -2,7 +2,7 @@
 
 python scripts/benchmark.py rows=[models]
 python scripts/benchmark.py rows=[models] 'models.systems=["model=dino_4scale","model=lite_dino encoder=h2l2 a=2 b=3"]'
-python scripts/benchmark.py rows=[kernels] kernels.scores=[logits,shared,own] kernels.peers=[unfused]
+python scripts/benchmark.py rows=[kernels] kernels.scores=[deformable,key_aware] kernels.peers=[unfused]
 python scripts/benchmark.py rows=[scale] 'scale.sides=[512,1024]' 'scale.objects=[]'
 """
 

@@ -17,7 +17,7 @@ HELP = (
 )
 
 
-@on_command_line
+@on_command_line()
 def main() -> None:
     print(convert(arguments(sys.argv[1:])))
 

@@ -12,8 +12,11 @@ from omegaconf import DictConfig
 from litedetr.cli.compose import as_mapping
 from litedetr.cli.script import script
 from litedetr.engine.distributed import use_all_cores
-from litedetr.settings import from_mapping
-from litedetr.tools.plots import AttentionPlot, ScorePlot, TrainingPlot, draw_attention, draw_scores, draw_training
+from litedetr.settings import from_mapping, require
+from litedetr.tools.plots.draw_attention import draw_attention
+from litedetr.tools.plots.draw_scores import draw_scores
+from litedetr.tools.plots.draw_training import draw_training
+from litedetr.tools.plots.plot_config import AttentionPlot, ScorePlot, TrainingPlot
 
 DRAWINGS = {
     "attention": (AttentionPlot, draw_attention),
@@ -25,7 +28,9 @@ DRAWINGS = {
 @script("visualize")
 def main(cfg: DictConfig) -> None:
     use_all_cores()
-    settings, draw = DRAWINGS[HydraConfig.get().runtime.choices["draw"]]
+    choice = HydraConfig.get().runtime.choices["draw"]
+    require(choice in DRAWINGS, "draw", f"one of {', '.join(DRAWINGS)}", choice)
+    settings, draw = DRAWINGS[choice]
     for path in draw(from_mapping(settings, as_mapping(cfg))):
         print(path)
 

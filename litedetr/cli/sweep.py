@@ -21,9 +21,9 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
 from litedetr.engine.distributed import SWEEP_JOB
+from litedetr.faults.messages import ERROR_FILE
 from litedetr.faults.signals import Interrupted, StopRequest
 
-ERROR_FILE = "LITEDETR_JOB_ERROR"  # names the file in which a job leaves what went wrong, in one line
 HYDRAS_OWN = ("hydra/sweeper", "hydra/launcher", "hydra.sweeper")
 PASSED_ON = ("config_path", "config_name", "config_dir")  # of Hydra's own options
 
@@ -81,8 +81,7 @@ def sweep(args: Namespace, overrides: Sequence[Override]) -> None:
             error_file = os.path.join(folder, str(job.number))
             code = signals.exit_code_of(command, job.number, error_file)
             if signals.signum:
-                name = signal.Signals(signals.signum).name
-                raise Interrupted(signals.signum, f"{name}: the sweep ends with job {job.number} of {len(jobs)}")
+                raise Interrupted(signals.signum, f"the sweep ends with job {job.number} of {len(jobs)}")
             if code != 0:
                 failed.append(f"\n  job {job.number} ({job.name}): {_reason(code, error_file)}")
     if failed:
@@ -97,13 +96,6 @@ def jobs_of(overrides: Sequence[Override]) -> list[Job]:
         Job(number, tuple(job), shlex.join(text for text in job if text not in common))
         for number, job in enumerate(found, start=1)
     ]
-
-
-def leave_error(line: str) -> None:
-    """What went wrong in this process, for the sweep that it may be a job of."""
-    if ERROR_FILE in os.environ:
-        with open(os.environ[ERROR_FILE], "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(line)
 
 
 def _reason(code: int, error_file: str) -> str:

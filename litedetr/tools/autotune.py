@@ -20,18 +20,18 @@ from tqdm import tqdm
 from triton.runtime.driver import driver
 
 from litedetr.engine.run_config import ImageSize
-from litedetr.kernels.bench.ahead import Ahead, Compilers
-from litedetr.kernels.bench.jobs import Campaign, Job, Untuned
+from litedetr.kernels.bench.campaign import Campaign
+from litedetr.kernels.bench.compile_ahead import Ahead, Compilers
+from litedetr.kernels.bench.jobs import Job, Untuned
 from litedetr.kernels.bench.resources import parse_target, resources
 from litedetr.kernels.bench.tuning import AnyLaunch, Timer, Tuned, candidates, replays, save
 from litedetr.kernels.bench.workloads import Workload
-from litedetr.kernels.fused.launch import TUNED, Pass, Shape, file_name, rule, tuned
+from litedetr.kernels.fused.launch import TUNED, Pass, file_name, rule, tuned
 from litedetr.models import AttentionCall, DetectorConfig, attention_calls
 from litedetr.paths import user_path
 from litedetr.settings import Count, Integer, Maybe, Number, Some, Text, settings
 from litedetr.tools.tables import text_table
 
-SCORES = {"deformable": "logits", "key_aware": "own", "key_aware_shared": "shared"}
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 MOST_WORKERS = 1024  # processes that compile
 
@@ -57,7 +57,7 @@ def jobs_of(config: AutotuneConfig, model: DetectorConfig) -> list[Job]:
 
     def workload(call: AttentionCall, dtype: str) -> Workload:
         return Workload(
-            SCORES[call.kind],
+            call.kind,
             DTYPES[dtype],
             call.query_levels,
             call.num_queries,
@@ -72,7 +72,7 @@ def jobs_of(config: AutotuneConfig, model: DetectorConfig) -> list[Job]:
     for call, dtype in product(attention_calls(model, config.image_size), dict.fromkeys(config.dtypes)):
         calls[workload(call, dtype)] += call.count
     passes = dict.fromkeys(config.passes)
-    jobs = [Job(found, run, number) for (found, number), run in product(calls.items(), passes)]
+    jobs = [Job(found, pass_name, number) for (found, number), pass_name in product(calls.items(), passes)]
     return sorted(jobs, key=lambda job: job.rank)
 
 
@@ -108,7 +108,7 @@ def measure_all(jobs: list[Job], config: AutotuneConfig, gpu: Gpu) -> Iterator[s
         keep = partial(_keep, gpu.name, folder)
         campaign = Campaign(gpu.device, gpu.timer, keep, tuned(gpu.name, folder), deadline, ahead)
         bar = stack.enter_context(tqdm(unit=" launches", disable=None))
-        for outcome in campaign.run(jobs):
+        for outcome in campaign.tune_all(jobs):
             if isinstance(outcome, Untuned):
                 tqdm.write(f"{_describe(outcome.job)}: {outcome.reason}")
                 continue
@@ -131,7 +131,7 @@ def compile_ahead(jobs: list[Job], config: AutotuneConfig, deadline: float, stac
         return None
     target = driver.active.get_current_target()
     compilers = stack.enter_context(Compilers(target, workers, config.compile_s))
-    return Ahead(compilers, [(job.workload, job.run) for job in jobs], deadline)
+    return Ahead(compilers, jobs, deadline)
 
 
 def _keep(gpu: str, folder: Path | None, found: Tuned) -> None:
@@ -141,7 +141,7 @@ def _keep(gpu: str, folder: Path | None, found: Tuned) -> None:
 def _describe(job: Job) -> str:
     work = job.workload
     dtype = str(work.dtype).removeprefix("torch.")
-    return f"{job.run} {work.score} {dtype} B {work.batch} Q {work.queries} S {work.tokens}"
+    return f"{job.pass_name} {work.score} {dtype} B {work.batch} Q {work.queries} S {work.tokens}"
 
 
 def _table(results: dict[Job, Tuned]) -> str:
@@ -165,9 +165,8 @@ def compile_all(jobs: list[Job], target: str) -> Iterator[str]:
     parse_target(target)
     for job in jobs:
         yield f"\n{_describe(job)} on {target}"
-        shape = Shape.of(job.run, job.workload.inputs("meta"))
-        for launch in tqdm(candidates(shape), unit=" launches", leave=False, disable=None):
-            for found in resources(job.workload, job.run, launch, target):
-                remark = "spills" if found.spilled else "rule" if launch == rule(shape) else ""
+        for launch in tqdm(candidates(job.shape), unit=" launches", leave=False, disable=None):
+            for found in resources(job, launch, target):
+                remark = "spills" if found.spilled else "rule" if launch == rule(job.shape) else ""
                 registers = f"{found.registers:4} registers {found.spilled:5} bytes spilled"
                 yield f"  {_short(launch):60}{registers}  {remark}"

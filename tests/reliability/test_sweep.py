@@ -11,9 +11,9 @@ import pytest
 from fault_helpers import Script
 from hydra._internal.utils import get_args_parser
 
-from litedetr.cli.errors import _left_for_sweep
 from litedetr.cli.overrides import parse_overrides
-from litedetr.cli.sweep import ERROR_FILE, SweepError, asks_for_sweep, jobs_of, sweep
+from litedetr.cli.sweep import SweepError, asks_for_sweep, jobs_of, sweep
+from litedetr.faults.messages import ERROR_FILE, left_for_sweep
 from litedetr.faults.signals import Interrupted
 from litedetr.settings import ConfigError
 
@@ -104,7 +104,7 @@ def test_what_a_job_says_of_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     def left(raise_it: BaseException, cause: Exception | None = None) -> str:
         raise_it.__context__ = cause
-        with pytest.raises(type(raise_it)), _left_for_sweep():
+        with pytest.raises(type(raise_it)), left_for_sweep():
             raise raise_it
         return (tmp_path / "error").read_text(encoding="utf-8")
 

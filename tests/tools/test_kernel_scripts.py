@@ -8,6 +8,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from engine_helpers import MODEL
 
 from litedetr.kernels.bench import tuning
 from litedetr.kernels.fused.launch import Launch, rule
+from litedetr.kernels.inputs import Score
+from litedetr.models.detector_config import AttentionKind
 from litedetr.tools import autotune
 from litedetr.tools.autotune import AutotuneConfig, Gpu, compile_ahead, jobs_of, measure_all
 
@@ -30,7 +33,8 @@ def run(script, *overrides):
 def test_benchmark_prints_and_writes_checked_rows(tmp_path):
     result = run(
         "benchmark.py", "rows=[kernels]", "image_size=[64,96]", "rounds=1", "device=cpu", "threads=1",
-        "kernels.heads=2", "kernels.channels=8", "kernels.scores=[shared,logits]", "kernels.peers=[reference,unfused]",
+        "kernels.heads=2", "kernels.channels=8", "kernels.scores=[key_aware_shared,deformable]",
+        "kernels.peers=[reference,unfused]",
         f"output={tmp_path}",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -75,6 +79,10 @@ def settings(tmp_path: Path, **changed) -> AutotuneConfig:
     return AutotuneConfig(**{"image_size": (64, 64), "batch_size": 1} | usual | rest | changed)
 
 
+def test_the_kernels_name_attentions_as_the_detector_does():
+    assert set(get_args(Score)) == set(get_args(AttentionKind))
+
+
 def test_autotune_begins_with_the_most_valuable(tmp_path: Path):
     """bf16, then the backward passes of what has the most samples."""
     jobs = jobs_of(settings(tmp_path), MODEL)
@@ -82,7 +90,7 @@ def test_autotune_begins_with_the_most_valuable(tmp_path: Path):
     assert [job.workload.dtype for job in jobs] == [torch.bfloat16] * (len(jobs) // 2) + [torch.float32] * (
         len(jobs) // 2
     )
-    assert jobs[0].run == "backward"
+    assert jobs[0].pass_name == "backward"
     assert {job.calls for job in jobs} == {1, 2}  # of encoder and decoder layers
     assert len(set(jobs)) == len(jobs)
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from litedetr.engine.distributed import choose_device
-from litedetr.kernels.bench.measure import side_by_side
+from litedetr.kernels.bench.side_by_side import side_by_side
 from litedetr.kernels.bench.timing import Step, Timing
 from litedetr.tools.benchmark.benchmark_config import BenchmarkConfig
 from litedetr.tools.benchmark.own_process import time_in_own_process

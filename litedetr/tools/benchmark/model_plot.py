@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from litedetr.tools.benchmark.model_rows import ModelRow
-from litedetr.tools.plots.style import lettering, save, shown
+from litedetr.tools.plots.style import display_name, fonts_for, save
 
 PANEL_INCHES, DPI = (6.5, 5), 130
 COLOURS = ("#1d3557", "#c1121f", "#2a9d8f", "#e07a1f", "#4361ee", "#b5179e", "#6c757d")
@@ -21,7 +21,7 @@ def draw_models(rows: Sequence[ModelRow], machine: str, path: Path) -> Path:
     The dashed line is in proportion to the first detector. Left of it, more time than FLOPs was saved; right of it,
     less.
     """
-    with lettering(row.name for row in rows):
+    with fonts_for(row.name for row in rows):
         return save(_figure(rows, machine), path)
 
 
@@ -50,7 +50,7 @@ def _flops_panel(axes: Axes, rows: Sequence[ModelRow]) -> None:
         if not row.gflops:  # a peer that nobody counted: its time alone
             axes.axvline(row.milliseconds, color=COLOURS[-1], linewidth=1.2, linestyle=":")
             place = (row.milliseconds, highest * 0.03)
-            axes.annotate(shown(row.name), place, rotation=90, fontsize=8, ha="right", va="bottom")
+            axes.annotate(display_name(row.name), place, rotation=90, fontsize=8, ha="right", va="bottom")
     axes.set_ylim(0, highest)
     axes.set_ylabel("GFLOPs (multiply-adds)")
 
@@ -66,7 +66,7 @@ def _ap_panel(axes: Axes, rows: Sequence[ModelRow]) -> None:
 def _points(axes: Axes, rows: Sequence[ModelRow], known: Sequence[ModelRow], field: str) -> None:
     for row in known:
         colour = COLOURS[rows.index(row) % len(COLOURS)]
-        axes.scatter(row.milliseconds, getattr(row, field), s=60, color=colour, zorder=2, label=shown(row.name))
+        axes.scatter(row.milliseconds, getattr(row, field), s=60, color=colour, zorder=2, label=display_name(row.name))
     axes.set_xlim(0, max(row.milliseconds for row in rows) * 1.1)
     axes.set_xlabel(f"milliseconds, {'training step' if rows[0].run == 'training' else 'forward pass'}")
     axes.legend(loc="upper left", fontsize=8)

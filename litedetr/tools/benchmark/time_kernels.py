@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
-from litedetr.kernels.bench.benchmark import HEADER, Row, Run, choose_workloads, line, measure
-from litedetr.kernels.bench.measure import Ceilings
+from litedetr.kernels.bench.ceilings import Ceilings
+from litedetr.kernels.bench.comparison import HEADER, Comparison, Row, choose_workloads, line, measure
 from litedetr.models import level_shapes
 from litedetr.paths import user_path
 from litedetr.tools.benchmark.benchmark_config import BenchmarkConfig
@@ -26,7 +26,7 @@ def time_kernels(config: BenchmarkConfig, machine: Machine, _: Compose) -> Itera
     sizes = {name: getattr(kernels, name) for name in ("heads", "channels", "points")}
     sizes |= {"shapes": level_shapes(NUM_LEVELS, config.image_size), "batch": kernels.batch_size}
     chosen = (tuple(getattr(torch, name) for name in dtypes), kernels.scores, kernels.queries, kernels.regimes)
-    how = Run(device, kernels.passes, kernels.peers, machine.rounds)
+    how = Comparison(device, kernels.passes, kernels.peers, machine.rounds)
     rows = []
     for found in measure(choose_workloads(*chosen, **sizes), how, ceilings):
         if isinstance(found, Row):

@@ -10,13 +10,12 @@ import torch
 from litedetr.engine.checkpoint import checkpoint_file, load_detector, load_progress
 from litedetr.engine.detect import Forward
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.inference_model import for_inference
-from litedetr.engine.optim import build_optimizer
+from litedetr.engine.inference_model import inference_copy
+from litedetr.engine.optim import WeightUpdate
 from litedetr.engine.precision import autocast
 from litedetr.engine.run_config import beside_model, detector_config
 from litedetr.engine.schedule_config import ScheduleConfig
 from litedetr.engine.train_step import TrainStep
-from litedetr.faults.signals import StopRequest
 from litedetr.kernels.bench.timing import Step
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models import Detector, DetectorConfig, build_detector
@@ -79,7 +78,7 @@ def of_checkpoint(path: str, conditions: Conditions) -> TimedDetector:
 def _timed(name: str, model: Detector, conditions: Conditions, ap: float | None, ap_source: str) -> TimedDetector:
     cost = count(model.config, conditions.batch.image_size, model.num_classes).total
     detecting, images = (
-        for_inference(model, conditions.device, conditions.batch.precision),
+        inference_copy(model, conditions.device, conditions.batch.precision),
         conditions.batch.images(conditions.device),
     )
 
@@ -95,19 +94,14 @@ def _timed(name: str, model: Detector, conditions: Conditions, ap: float | None,
 
 def _training_step(model: Detector, conditions: Conditions) -> Step:
     """Forward and backward pass, losses, clipping and AdamW, as scripts/train.py does them."""
-    schedule = ScheduleConfig()
     model = model.to_device(conditions.device).train()
     step = TrainStep(
         model=model,
         criterion=Criterion(LossConfig()),
-        optimizer=build_optimizer(model, schedule),
-        scaler=torch.amp.GradScaler(conditions.device.type, enabled=conditions.batch.precision == "fp16"),
+        update=WeightUpdate.build(model, ScheduleConfig(), conditions.batch.precision),
         precision=conditions.batch.precision,
-        clip_norm=schedule.clip_norm,
         seed=0,
         ranks=Ranks(conditions.device),
-        stop=StopRequest(),
     )
     batch = (conditions.batch.images(conditions.device), conditions.batch.targets(conditions.device, model.num_classes))
-
     return partial(step, 0, [batch])

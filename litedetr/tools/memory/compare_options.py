@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from litedetr.engine.run_config import Device, beside_model, detector_config
-from litedetr.kernels.bench.measure import side_by_side
+from litedetr.kernels.bench.side_by_side import side_by_side
 from litedetr.settings import NotNegative, Text, settings
 from litedetr.tools.memory.sample_step import Memory, SampleStep, StepConfig
 from litedetr.tools.tables import text_table

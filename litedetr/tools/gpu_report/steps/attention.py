@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from litedetr.kernels.bench.benchmark import Row as Measured
-from litedetr.kernels.bench.benchmark import Run, choose_workloads, measure
-from litedetr.kernels.bench.measure import Ceilings
+from litedetr.kernels.bench.ceilings import Ceilings
+from litedetr.kernels.bench.comparison import Comparison, choose_workloads, measure
+from litedetr.kernels.bench.comparison import Row as Measured
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.functional import Backend
 from litedetr.tools.gpu_report.plan import Context, Row, Tell
@@ -32,7 +32,7 @@ class Part:
 
 
 FAST = ("unfused", "deformops", "deformops_fp32")
-SCORES = ("shared", "logits", "own")
+SCORES = ("key_aware_shared", "deformable", "key_aware")
 HALF, SINGLE = (torch.bfloat16,), (torch.float32,)
 # most valuable first; the compiled reference late, as it takes longest to compile
 PARTS = (
@@ -52,7 +52,7 @@ def measure_step(context: Context, tell: Tell) -> None:
     ceilings = Ceilings.of(device)
     with Attempts(tell) as attempt:
         for part, (label, workload) in _workloads(context):
-            how = Run(device, PASSES, part.peers, 1 if context.rehearse else MILLISECONDS, BACKEND)
+            how = Comparison(device, PASSES, part.peers, 1 if context.rehearse else MILLISECONDS, BACKEND)
             with attempt(f"{workload.score} {label} {workload.regime} {workload.dtype}"):
                 for found in measure([(label, workload)], how, ceilings):
                     tell(_row(found))

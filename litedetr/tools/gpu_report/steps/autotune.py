@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.bench.tuning import Tuned, save, tune
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.fused.launch import Shape, read_entries
@@ -39,7 +40,7 @@ def measure_step(context: Context, tell: Tell) -> None:
 
 def _row(shape: Shape, entry: Mapping[str, Any]) -> dict[str, Any]:
     before, after = entry["rule_milliseconds"], entry["milliseconds"]
-    what = {name: getattr(shape, name) for name in ("run", "score", "dtype", "queries")}
+    what = {"run": shape.pass_name} | {name: getattr(shape, name) for name in ("score", "dtype", "queries")}
     chosen = ", ".join(f"{name} {value}" for name, value in entry["launch"].items() if value is not None)
     return {"kind": "launches"} | what | {"rule_ms": before, "ms": after, "ratio": before / after, "launch": chosen}
 
@@ -48,8 +49,8 @@ def _rehearse(folder: Path, device: torch.device) -> None:
     """A few candidates of one small call, timed by the clock."""
     end = time.monotonic() + REHEARSED_SECONDS
     sizes = TINY | {"shapes": TINY["shapes"][2:]}
-    workload = Workload("shared", torch.float32, (0, 1), **sizes)
-    for found in tune(workload, "forward", device, _clock, over=lambda: time.monotonic() > end):
+    workload = Workload("key_aware_shared", torch.float32, (0, 1), **sizes)
+    for found in tune(Job(workload, "forward"), device, _clock, over=lambda: time.monotonic() > end):
         if isinstance(found, Tuned):
             save([found], "rehearsal", folder)
 

@@ -12,7 +12,7 @@ import torch
 
 from litedetr.engine.gpu_settings import GpuSettings
 from litedetr.engine.run_config import Precision, detector_config
-from litedetr.kernels.bench.measure import side_by_side
+from litedetr.kernels.bench.side_by_side import side_by_side
 from litedetr.tools.benchmark.peers import peer
 from litedetr.tools.benchmark.timed_detectors import Conditions, TimedDetector, of_config
 from litedetr.tools.gpu_report.plan import Context, Row, Tell

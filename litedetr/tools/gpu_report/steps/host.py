@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from litedetr.kernels.bench.measure import forward_step, side_by_side, training_step
+from litedetr.kernels.bench.side_by_side import forward_step, side_by_side, training_step
 from litedetr.kernels.bench.workloads import PYRAMID_800x1333, Workload
 from litedetr.kernels.functional import attend
 from litedetr.kernels.inputs import Inputs

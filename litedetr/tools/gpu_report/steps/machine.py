@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from litedetr.kernels.bench.measure import Ceilings
+from litedetr.kernels.bench.ceilings import Ceilings
 from litedetr.tools.gpu_report.plan import Context, Row, Tell
 
 PACKAGES = ("torch", "triton", "numpy", "deformops", "transformers", "hydra-core", "pycocotools")

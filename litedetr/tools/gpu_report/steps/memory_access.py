@@ -6,8 +6,8 @@ from itertools import chain
 
 import torch
 
-from litedetr.kernels.bench.measure import side_by_side
-from litedetr.kernels.bench.probes import TINY, Probe, Sizes, atomics, gathers
+from litedetr.kernels.bench.memory_probes import TINY, Probe, Sizes, atomics, gathers
+from litedetr.kernels.bench.side_by_side import side_by_side
 from litedetr.tools.gpu_report.plan import Context, Row, Tell
 from litedetr.tools.gpu_report.steps.attempts import Attempts
 

@@ -9,12 +9,12 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from litedetr.engine.run_config import detector_config
-from litedetr.kernels.bench.measure import side_by_side
+from litedetr.kernels.bench.side_by_side import side_by_side
 from litedetr.tools.benchmark.timed_detectors import of_config
 from litedetr.tools.gpu_report.plan import Context, Row, Tell
 from litedetr.tools.gpu_report.steps.detectors import REHEARSED, SYSTEMS, Plan
-from litedetr.tools.stand_in import STAND_IN, StandInDevice
-from litedetr.tools.waits import Wait, count_waits
+from litedetr.tools.host_syncs import HostSync, count_host_syncs
+from litedetr.tools.simulated_device import SIMULATED, SimulatedDevice
 
 LARGEST = 15
 WARM_UP = 3
@@ -48,12 +48,12 @@ def measure_step(context: Context, tell: Tell) -> None:
 
 def _waits(
     make: Callable[[torch.device], Callable[[], object]], step: Callable[[], object], device: torch.device
-) -> list[Wait]:
-    """Waits of `step`. A CPU is never waited for: there, of a step made on a device that stands in for a GPU."""
+) -> list[HostSync]:
+    """Waits of `step`. A CPU is never waited for: there the step is made on a simulated device."""
     if device.type != "cpu":
-        return count_waits(step, device)
-    with StandInDevice():
-        return count_waits(make(STAND_IN), STAND_IN)
+        return count_host_syncs(step, device)
+    with SimulatedDevice():
+        return count_host_syncs(make(SIMULATED), SIMULATED)
 
 
 def largest(step: Callable[[], object], device: torch.device) -> list[Row]:
