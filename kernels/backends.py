@@ -10,12 +10,9 @@ from litedetr.kernels.inputs import Gradients, Inputs, Saved, full_precision
 
 
 class Backend(Protocol):
-    """What computes an attention. `deterministic` asks for the same bits on every run.
+    """What computes an attention. `deterministic` asks for the same bits every time."""
 
-    reads_results: whether the backward pass reads what the forward pass gave. If not, `Saved.log_sum_exp` is empty.
-    """
-
-    reads_results: bool
+    reads_results: bool  # whether the backward pass reads the forward pass's; if not, `Saved.log_sum_exp` is empty
 
     def forward(self, inputs: Inputs, deterministic: bool) -> Saved:
         """Output and what else the backward pass needs."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 MOST_KEPT = 1024  # of each kind
@@ -34,6 +36,17 @@ def constants_held() -> Iterator[list[object]]:
         yield holder
     finally:
         _holders[:] = [other for other in _holders if other is not holder]
+
+
+def constant(numbers: tuple[object, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A kept tensor of (nested) numbers, which must not be changed."""
+    return in_use(_kept(numbers, dtype, device))
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _kept(numbers: tuple[object, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with lasting(device):
+        return torch.tensor(numbers, dtype=dtype, device=device)
 
 
 @contextmanager

@@ -34,7 +34,22 @@ def eager_attention(name: str, backend: Backend, operator: BackwardOperator) -> 
 
     operator: the backward pass for gradients that are not plain, as within create_graph=True, vmap or a counter.
     """
+    node = type(name, (_node(backend, operator),), {})  # grad_fn and errors show the name
+    record = super(Function, node).apply  # without what Function.apply does for torch.func
 
+    @torch._disable_dynamo
+    def attend(inputs: Inputs, deterministic: bool) -> Tensor:
+        tensors = inputs.tensors
+        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
+            return record(inputs, deterministic, *tensors)
+        # views below autograd are none to it: the result may be overwritten in place
+        with torch._C._AutoDispatchBelowADInplaceOrView():
+            return backends.forward(backend, inputs, deterministic).out.flatten(2)
+
+    return attend
+
+
+def _node(backend: Backend, operator: BackwardOperator) -> type[Function]:
     # After a graph break torch.compile compiles the rest of a function, and must take this call as one opaque step.
     @torch._disable_dynamo
     def differentiate(*arguments: object) -> Sequence[Tensor | None]:
@@ -57,31 +72,12 @@ def eager_attention(name: str, backend: Backend, operator: BackwardOperator) -> 
             query, key, value, logits, reference, offsets, valid_sizes = tensors
             points = SamplingPoints(reference, offsets, ctx.shapes, valid_sizes, ctx.query_shapes)
             inputs = Inputs(query, key, value, logits, points)
+            saved = None if out is None else Saved(out, log_sum_exp)
             wanted = ctx.needs_input_grad[-len(inputs.tensors) :]
-            arguments = (
-                inputs,
-                None if out is None else Saved(out, log_sum_exp),
-                grad_out.view(*offsets.shape[:3], value.shape[3]),
-                ctx.deterministic,
-                wanted[4],
-            )
-            if torch.is_grad_enabled() or is_watched() or not are_plain(grad_out, out, *tensors):
-                grads = operator(*arguments)
-            else:
-                grads = differentiate(*arguments)
-            kept = [grad if is_wanted else None for grad, is_wanted in zip(grads, wanted, strict=True)]
-            return None, None, *kept
+            by_operator = torch.is_grad_enabled() or is_watched() or not are_plain(grad_out, out, *tensors)
+            compute = operator if by_operator else differentiate
+            grad_out = grad_out.view(*offsets.shape[:3], value.shape[3])
+            grads = compute(inputs, saved, grad_out, ctx.deterministic, wanted[4])
+            return None, None, *(grad if want else None for grad, want in zip(grads, wanted, strict=True))
 
-    node = type(name, (Attention,), {})  # grad_fn and errors show the name
-    record = super(Function, node).apply  # without what Function.apply does for torch.func
-
-    @torch._disable_dynamo
-    def attend(inputs: Inputs, deterministic: bool) -> Tensor:
-        tensors = inputs.tensors
-        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
-            return record(inputs, deterministic, *tensors)
-        # views below autograd are none to it: the result may be overwritten in place
-        with torch._C._AutoDispatchBelowADInplaceOrView():
-            return backends.forward(backend, inputs, deterministic).out.flatten(2)
-
-    return attend
+    return Attention

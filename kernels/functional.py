@@ -1,4 +1,4 @@
-"""The seam: one call for each attention, whatever computes it.
+"""Both attentions: one call for each, whatever computes it.
 
 backend "reference" is plain PyTorch (kernels/reference.py), which also differentiates twice and in forward mode, and
 exports; the others have first derivatives in reverse mode and raise RuntimeError for more. "triton" takes the
@@ -37,7 +37,7 @@ def deformable_attention(
     """Multi-scale deformable attention (Deformable DETR, Eq. 3).
 
     value: (B, S, M, D). logits: (B, Q, M, L * P), before the softmax. Returns (B, Q, M * D).
-    deterministic: whether gradients have the same bits on every run; None follows
+    deterministic: whether gradients have the same bits every time; None follows
     torch.use_deterministic_algorithms. Under autocast, value and logits are taken in its dtype.
     Raises ValueError if shapes, layouts, dtypes, devices or the backend do not fit, TypeError for a non-tensor.
     """

@@ -12,28 +12,25 @@ from torch import Tensor
 
 from litedetr.kernels.points import SamplingPoints
 
-Score = Literal["logits", "shared", "own"]
+Score = Literal["deformable", "key_aware_shared", "key_aware"]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """query (B, Q, M, D) and, unless keys are the values, key (B, S, M, D); or logits (B, Q, M, L * P).
+    """The arguments of one call."""
 
-    value: (B, S, M, D).
-    """
-
-    query: Tensor | None
-    key: Tensor | None
-    value: Tensor
-    logits: Tensor | None
+    query: Tensor | None  # (B, Q, M, D), of key-aware attention
+    key: Tensor | None  # (B, S, M, D); None: the values are the keys, or the logits are given
+    value: Tensor  # (B, S, M, D)
+    logits: Tensor | None  # (B, Q, M, L * P), of deformable attention
     points: SamplingPoints
 
     @property
     def score(self) -> Score:
-        """Where attention weights come from: given logits, keys shared with values, or own keys."""
+        """Where attention weights come from; the names are those of the detector's settings."""
         if self.logits is not None:
-            return "logits"
-        return "shared" if self.key is None else "own"
+            return "deformable"
+        return "key_aware_shared" if self.key is None else "key_aware"
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
@@ -59,13 +56,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Saved:
-    """What the forward pass leaves to the backward pass.
+    """What the forward pass leaves to the backward pass."""
 
-    out: (B, Q, M, D) in the dtype of the values. log_sum_exp: (B, Q, M) of the scores, in fp32 or fp64; or empty.
-    """
-
-    out: Tensor
-    log_sum_exp: Tensor
+    out: Tensor  # (B, Q, M, D) in the dtype of the values
+    log_sum_exp: Tensor  # (B, Q, M) of the scores, in fp32 or fp64; or empty
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.masked import MaskedTensor
 from torch.nn.parameter import UninitializedTensorMixin
 
-from litedetr.kernels.constants import MOST_KEPT, in_use, lasting
+from litedetr.kernels.constants import constant
 from litedetr.kernels.plain import are_plain, is_watched
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -24,26 +23,19 @@ MOST_SIDE = 2**24  # pixels of a level's side; single precision counts no furthe
 class SamplingPoints:
     """Sampling locations as reference plus offset, kept apart so that neither is ever rounded as a sum.
 
-    reference: (B, Q, L, 2) points (x, y), or (B, Q, L, 4) boxes (cx, cy, w, h); relative to each level's (W_l, H_l).
-    offsets: (B, Q, M, L, P, 2), (x, y). With points: in pixels of the level. With boxes: P = one half of the box,
-        that is, a location is centre + offset / P * size / 2 (Deformable DETR, appendix A.4).
-    shapes: ((H_0, W_0), ...), Python ints, symbols while exporting; S is the sum of their products.
-    valid_sizes: (B, L, 2) integers, the (height, width) of each level that is not padding; None: all of it.
-        A sample outside, be it of the level or of its valid part, reads zero. Padding of another form than DETR's
-        rectangle has the same effect if value and key are zero there (masked_fill).
-    query_shapes: if the queries are the cells of feature maps in raster order, their (H, W); a hint for speed alone.
-
-    Any number is a location. Infinity lies outside, like all that is far away. What is no number, and a sample of an
-    infinite box without offset is none, makes the output of its query head no number, and with it gradients of that
-    head's own query, logits and points; as a sample it reads no token, and gives none a gradient. valid_sizes may be
-    any integers too: what is more than the level is the level, and what is less than nothing is nothing.
+    Any location is accepted. An infinite one lies outside. A NaN location (including inf * 0, in an infinite box)
+    makes that head's output NaN, and the gradients of its query, logits and points; it reads no token and sends no
+    gradient. A sample outside of its level or of the level's valid part reads zero. Padding of another form than
+    DETR's rectangle has the same effect if value and key are zero there (masked_fill).
     """
 
-    reference: Tensor
+    reference: Tensor  # (B, Q, L, 2) points (x, y) or (B, Q, L, 4) boxes (cx, cy, w, h), relative to (W_l, H_l)
+    # (B, Q, M, L, P, 2), (x, y). With points: in pixels of the level. With boxes: P is one half of the box, that is, a
+    # location is centre + offset / P * size / 2 (Deformable DETR, appendix A.4)
     offsets: Tensor
-    shapes: tuple[tuple[int, int], ...]
-    valid_sizes: Tensor | None = None
-    query_shapes: tuple[tuple[int, int], ...] | None = None
+    shapes: tuple[tuple[int, int], ...]  # (H_l, W_l), Python ints, symbols while exporting; S: sum of their products
+    valid_sizes: Tensor | None = None  # (B, L, 2) integers, (height, width) that is not padding, clamped to the level
+    query_shapes: tuple[tuple[int, int], ...] | None = None  # (H, W) if queries are cells in raster order: only a hint
 
     @property
     def num_tokens(self) -> int:
@@ -157,13 +149,7 @@ def as_tensor(numbers: Sequence[int], like: Tensor) -> Tensor:
         return torch.stack([like.new_full((), number) for number in numbers])
     if is_watched() or not are_plain(like):
         return torch.tensor(numbers, dtype=like.dtype, device=like.device)  # new_tensor takes no negated view
-    return in_use(_constant(tuple(numbers), like.dtype, like.device)).clone()  # which the caller may change
-
-
-@lru_cache(maxsize=MOST_KEPT)
-def _constant(numbers: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    with lasting(device):
-        return torch.tensor(numbers, dtype=dtype, device=device)
+    return constant(tuple(numbers), like.dtype, like.device).clone()  # which the caller may change
 
 
 def level_starts(shapes: tuple[tuple[int, int], ...]) -> list[int]:

@@ -83,7 +83,7 @@ def bilinear_corners(points: SamplingPoints) -> tuple[Tensor, Tensor]:
     """The four pixels around each location, (B, Q, M, L, P, 4) each.
 
     Rows of the table (1 + B * S * M, D), the first where a corner lies outside the valid part, and bilinear weights.
-    The first is zero, so that nothing outside is read, and drops the gradient of what is no number.
+    The first is zero, so that nothing outside is read, and drops the gradient of NaN.
     """
     location = points.pixel_locations()
     limit = points.valid_limits(location)[:, None, None, :, None]  # (1 or B, 1, 1, L, 1, 2)

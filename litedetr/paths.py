@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from litedetr.settings import ConfigError
 
-CLONE = Path(__file__).resolve().parents[1]  # holds conf/ and scripts/, which are not installed with the package
+PACKAGE = Path(__file__).resolve().parent
+# holds conf/ and scripts/, which are not installed with the package: then it is that of the script that runs
+CLONE = PACKAGE.parent if (PACKAGE.parent / "conf").is_dir() else Path(sys.argv[0]).resolve().parent.parent
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:
     """The path that a setting or an argument means: `~` and `~name` at its beginning are the homes of users.
 
-    ConfigError where there is no such user. A file whose name begins with ~ is written ./~name; of that the path comes
+    ConfigError if there is no such user. A file whose name begins with ~ is written ./~name; of that the path comes
     back absolute, so that a second call changes nothing. Letters that the locale lacks (LC_ALL=C) are looked for in
     UTF-8.
     """

@@ -39,7 +39,7 @@ def pack(predictions: Predictions, max_detections: int = 300) -> Tensor:
 
 
 def unpack(packed: Tensor, original_sizes: Sequence[tuple[int, int]]) -> list[Detections]:
-    """The detections of each image, on the CPU, from what `pack` made: the one wait for the device of a batch."""
+    """The detections of each image, on the CPU, from what `pack` made: the only wait for the device in a batch."""
     found = []
     for pairs, (height, width) in zip(packed.cpu(), original_sizes, strict=True):
         scores, labels, boxes = pairs[:, 0], pairs[:, 1].long(), pairs[:, 2:]

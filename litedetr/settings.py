@@ -27,7 +27,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticCustomError, to_jsonable_python
+from pydantic_core import PydanticCustomError, PydanticKnownError, to_jsonable_python
 from typing_extensions import dataclass_transform
 
 from litedetr.renamed_settings import RENAMED
@@ -68,12 +68,12 @@ def _as_integer(value: Any) -> Any:
     return int(value) if isinstance(value, Integral) and value is not True else value
 
 
-def _as_number(value: Any) -> Any:
+def _as_number(value: Any) -> float:
     """Real numbers as floats, YAML's false, no and off as 0, and 1e-4 and the like, which YAML 1.1 reads as text."""
     if isinstance(value, (Real, str)) and value is not True:
         with suppress(ValueError, OverflowError):
             return float(value)
-    return value
+    raise PydanticKnownError("float_type")  # pydantic itself would take a tensor
 
 
 def _as_text(value: Any) -> Any:
@@ -89,7 +89,7 @@ def _none_if_off(value: Any) -> Any:
 Flag = StrictBool
 Text = Annotated[str, Strict(), Field(pattern=r"\S"), BeforeValidator(_as_text)]  # not empty; paths are taken too
 Integer = Annotated[int, Strict(), Field(ge=-MOST_INTEGER, le=MOST_INTEGER), BeforeValidator(_as_integer)]
-Number = Annotated[float, Strict(), Field(allow_inf_nan=False), BeforeValidator(_as_number)]  # finite
+Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_as_number)]  # finite
 Maybe = Annotated[T | None, BeforeValidator(_none_if_off)]
 Some = Annotated[tuple[T, ...], Field(min_length=1)]
 Count = Annotated[Integer, Field(ge=1)]

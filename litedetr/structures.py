@@ -8,7 +8,7 @@ Levels run from high resolution to low: index 0 has stride 8 (S4 in the paper), 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,17 +19,13 @@ from litedetr.pixels import inside, normalised
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images of different sizes, zero-padded at the right and bottom to one size.
+    """Images of different sizes, zero-padded at the right and bottom to one size."""
 
-    pixels: (B, 3, H, W), zero on padding: uint8, RGB as images are stored, which is how they travel to the device; or
-        floats, normalised. The detector normalises bytes as it begins.
-    sizes: (B, 2) int64, the (height, width) of every image without padding.
-    padded: whether any image is smaller than (H, W); known on the host, so nothing waits for the device.
-    """
-
+    # (B, 3, H, W), zero on padding: uint8 RGB, as images are stored and travel to the device, or normalised floats. The
+    # detector normalises bytes as it begins.
     pixels: Tensor
-    sizes: Tensor
-    padded: bool
+    sizes: Tensor  # (B, 2) int64, the (height, width) of every image without padding
+    padded: bool  # whether any image is smaller than (H, W); known on the host, so nothing waits for the device
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != torch.uint8 and not self.pixels.is_floating_point():
@@ -90,18 +86,12 @@ def _zeros(shape: tuple[int, ...], like: Tensor, shared: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class Target:
-    """The objects of one image.
+    """The objects of one image."""
 
-    labels: (N,) int64, contiguous class indices in [0, K).
-    boxes: (N, 4) float, (cx, cy, w, h) relative to the image (without padding), in [0, 1].
-    image_id: the id that the annotation file gives the image.
-    original_size: (height, width) of the image before any transform; detections are reported in its pixels.
-    """
-
-    labels: Tensor
-    boxes: Tensor
-    image_id: int
-    original_size: tuple[int, int]
+    labels: Tensor  # (N,) int64, contiguous class indices in [0, K)
+    boxes: Tensor  # (N, 4) float, (cx, cy, w, h) relative to the image (without padding), in [0, 1]
+    image_id: int  # in the annotation file
+    original_size: tuple[int, int]  # (height, width) before any transform; detections are reported in its pixels
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -109,11 +99,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Share:
-    """Which images of a whole batch of `total` these are: those from `first` on. seed: of the whole batch's noise."""
+    """Which images of a whole batch these are."""
 
-    first: int
-    total: int
-    seed: int
+    first: int  # index of the first of them
+    total: int  # images of the whole batch
+    seed: int  # of the whole batch's noise
 
 
 @dataclass(frozen=True)
@@ -176,9 +166,7 @@ class TargetBatch:
         return tuple(Target(*part, *others) for part, others in zip(parts, rest, strict=True))
 
     def padded(self, num_slots: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Labels (B, num_slots), boxes (B, num_slots, 4) and which slots hold an object (B, num_slots); the others are
-        zero.
-        """
+        """Labels (B, num_slots), boxes (B, num_slots, 4), which slots hold an object (B, num_slots); others: zero."""
         shape = (len(self), num_slots)
         labels = self.labels.new_zeros(shape).index_put(self.slots, self.labels)
         boxes = self.boxes.new_zeros(*shape, 4).index_put(self.slots, self.boxes)
@@ -203,21 +191,14 @@ class TargetBatch:
 
 @dataclass(frozen=True)
 class FeaturePyramid:
-    """Tokens of all levels, flattened and concatenated from high resolution to low.
+    """Tokens of all levels, flattened and concatenated from high resolution to low."""
 
-    tokens, position: (B, S, C); position holds the image position and the level embedding.
-    valid_sizes: (B, L, 2) int64, the unpadded (height, width) of each level; None where nothing is padded.
-    valid_ratios: (B, L, 2), valid (width, height) over the level's (W_l, H_l).
-    padding_mask: (B, S) bool, True on padding; None where nothing is padded.
-    shapes: ((H_0, W_0), ...), Python ints; symbols while the detector is exported.
-    """
-
-    tokens: Tensor
-    position: Tensor
-    valid_sizes: Tensor | None
-    valid_ratios: Tensor
-    padding_mask: Tensor | None
-    shapes: tuple[tuple[int, int], ...]
+    tokens: Tensor  # (B, S, C)
+    position: Tensor  # (B, S, C), image position and level embedding
+    valid_sizes: Tensor | None  # (B, L, 2) int64, unpadded (height, width) of each level; None if nothing is padded
+    valid_ratios: Tensor  # (B, L, 2), valid (width, height) over the level's (W_l, H_l)
+    padding_mask: Tensor | None  # (B, S) bool, True on padding; None if nothing is padded
+    shapes: tuple[tuple[int, int], ...]  # ((H_0, W_0), ...), Python ints; symbols while the detector is exported
 
     @property
     def level_sizes(self) -> list[int]:
@@ -228,7 +209,7 @@ class FeaturePyramid:
         return replace(self, tokens=tokens)
 
     def from_level(self, first: int) -> FeaturePyramid:
-        """The pyramid of the levels [first, L) alone."""
+        """The pyramid of only the levels [first, L)."""
         start = sum(self.level_sizes[:first])
         return FeaturePyramid(
             tokens=self.tokens[:, start:],
@@ -242,16 +223,12 @@ class FeaturePyramid:
 
 @dataclass(frozen=True)
 class Queries:
-    """Decoder input: content (B, Q, C) and reference boxes (B, Q, 4), cxcywh in logit space.
+    """Decoder input."""
 
-    valid: (B, Q) bool, False for queries that fell on padding because the image has fewer tokens; None: all valid.
-    position: (B, Q, C) query position of all layers; None: each layer embeds its reference boxes.
-    """
-
-    content: Tensor
-    reference_logit: Tensor
-    valid: Tensor | None = None
-    position: Tensor | None = None
+    content: Tensor  # (B, Q, C)
+    reference_logit: Tensor  # (B, Q, 4), reference boxes, cxcywh in logit space
+    valid: Tensor | None = None  # (B, Q) bool, False on padding, if an image has fewer tokens than Q; None: all valid
+    position: Tensor | None = None  # (B, Q, C), of all layers; None: each layer embeds its reference boxes
 
     def split(self, num_first: int) -> tuple[Queries, Queries]:
         """The first `num_first` queries, and the rest."""
@@ -263,17 +240,12 @@ class Queries:
 
 @dataclass(frozen=True)
 class Predictions:
-    """class_logits (B, Q, K) and boxes (B, Q, 4), cxcywh relative to the image.
+    """What the queries predict."""
 
-    foreground: class 0 means an object of any class (Deformable DETR's proposals).
-    valid: (B, Q) bool, False for queries that fell on padding: they say nothing and are matched to nothing; None: all
-    valid.
-    """
-
-    class_logits: Tensor
-    boxes: Tensor
-    foreground: bool = False
-    valid: Tensor | None = None
+    class_logits: Tensor  # (B, Q, K)
+    boxes: Tensor  # (B, Q, 4), cxcywh relative to the image
+    foreground: bool = False  # class 0 means an object of any class (Deformable DETR's proposals)
+    valid: Tensor | None = None  # (B, Q) bool, False on padding: matched to nothing, no detection; None: all valid
 
     def split(self, num_first: int) -> tuple[Predictions, Predictions]:
         """The predictions of the first `num_first` queries, and of the rest."""
@@ -286,16 +258,11 @@ class Predictions:
 
 @dataclass(frozen=True)
 class DenoisingQueries:
-    """Noised ground truth that the decoder learns to restore, num_groups x (positives, negatives) an image.
+    """Noised ground truth that the decoder learns to restore. Slots: [group, positive | negative, object]."""
 
-    queries: content (B, G * 2 * N_max, C) and their noised reference boxes; slots beyond an image's N are padding.
-    valid: (B, G * 2 * N_max) bool, False on padding slots.
-    num_groups: G. Slots are ordered [group, positive | negative, object].
-    """
-
-    queries: Queries
-    valid: Tensor
-    num_groups: int
+    queries: Queries  # content (B, G * 2 * N_max, C) and noised reference boxes; slots beyond an image's N are padding
+    valid: Tensor  # (B, G * 2 * N_max) bool, False on padding slots
+    num_groups: int  # G, each with the positives and the negatives of all objects
 
     def __len__(self) -> int:
         return self.valid.shape[1]
@@ -303,15 +270,15 @@ class DenoisingQueries:
 
 @dataclass(frozen=True)
 class DenoisingOutput:
-    """What the decoder made of the denoising queries: one Predictions a layer, and their number of groups."""
+    """What the decoder made of the denoising queries."""
 
-    layers: tuple[Predictions, ...]
+    layers: tuple[Predictions, ...]  # one for each layer
     num_groups: int
 
 
 @dataclass(frozen=True)
 class OneToManyQueries:
-    """Queries of training alone, matched to every object `num_repeats` times (H-DETR)."""
+    """Queries for training only, matched to every object `num_repeats` times (H-DETR)."""
 
     queries: Queries
     num_repeats: int
@@ -322,23 +289,20 @@ class OneToManyQueries:
 
 @dataclass(frozen=True)
 class OneToManyOutput:
-    """What the decoder made of the one-to-many queries: one Predictions a layer."""
+    """What the decoder made of the one-to-many queries."""
 
-    layers: tuple[Predictions, ...]
+    layers: tuple[Predictions, ...]  # one for each layer
     num_repeats: int
 
 
 @dataclass(frozen=True)
 class DetectorOutput:
-    """layers: predictions of every decoder layer, the last one the detector's answer.
+    """All that the detector returns."""
 
-    proposals: predictions of the query selection. denoising, one_to_many: in training only.
-    """
-
-    layers: tuple[Predictions, ...]
-    proposals: Predictions | None = None
-    denoising: DenoisingOutput | None = None
-    one_to_many: OneToManyOutput | None = None
+    layers: tuple[Predictions, ...]  # of every decoder layer, the last one the detector's answer
+    proposals: Predictions | None = None  # of the query selection
+    denoising: DenoisingOutput | None = None  # in training only
+    one_to_many: OneToManyOutput | None = None  # in training only
 
     @property
     def predictions(self) -> Predictions:
@@ -350,11 +314,11 @@ class DetectorOutput:
 
 @dataclass(frozen=True)
 class Detections:
-    """Detections of one image, best first: scores (N,), labels (N,) int64, boxes (N, 4) xyxy in original pixels."""
+    """Detections of one image, best first."""
 
-    scores: Tensor
-    labels: Tensor
-    boxes: Tensor
+    scores: Tensor  # (N,)
+    labels: Tensor  # (N,) int64
+    boxes: Tensor  # (N, 4) xyxy in original pixels
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -372,6 +336,12 @@ class Detections:
         limits = self.boxes.new_tensor(size[::-1] * 2)
         boxes = self.boxes.clamp(min=0).minimum(limits)
         return replace(self, boxes=boxes)._where((boxes[:, 2:] > boxes[:, :2]).all(1))
+
+    def rows(self) -> Iterator[tuple[tuple[float, float, float, float], int, float]]:
+        """((x, y, width, height), label, score) of each detection, as Python's numbers."""
+        columns = (self.boxes.tolist(), self.labels.tolist(), self.scores.tolist())
+        for (x1, y1, x2, y2), label, score in zip(*columns, strict=True):
+            yield (x1, y1, x2 - x1, y2 - y1), label, score
 
     def _where(self, index: Tensor | slice) -> Detections:
         return Detections(self.scores[index], self.labels[index], self.boxes[index])

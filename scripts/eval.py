@@ -8,10 +8,10 @@ from omegaconf import DictConfig
 
 from litedetr.cli.compose import as_mapping, overridden
 from litedetr.cli.script import script
-from litedetr.engine.checkpoint_evaluation import EvalConfig, evaluate_checkpoint
 from litedetr.engine.coco_metrics import class_table, summary_table
 from litedetr.engine.distributed import use_all_cores
-from litedetr.engine.evaluator import write_detections
+from litedetr.engine.evaluate_checkpoint import EvalConfig, evaluate_checkpoint
+from litedetr.engine.evaluation_loop import write_detections
 from litedetr.faults.files import require_writable
 from litedetr.paths import user_path
 from litedetr.settings import from_mapping

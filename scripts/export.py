@@ -11,7 +11,8 @@ from litedetr.cli.compose import as_mapping
 from litedetr.cli.script import script
 from litedetr.engine.distributed import use_all_cores
 from litedetr.settings import from_mapping
-from litedetr.tools.export import ExportConfig, export_checkpoint
+from litedetr.tools.export.export_checkpoint import export_checkpoint
+from litedetr.tools.export.export_config import ExportConfig
 
 
 @script("export")

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from litedetr.cli.compose import as_mapping
 from litedetr.cli.script import script
 from litedetr.engine.distributed import use_all_cores
-from litedetr.inference.batch_prediction import PredictConfig, Unreadable, open_prediction, predict_files
+from litedetr.inference.predict_files import PredictConfig, Unreadable, open_prediction, predict_files
 from litedetr.settings import from_mapping
 
 FAILED = 2

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from litedetr.cli.checkpoint_settings import advice_on_other_model
 from litedetr.cli.compose import run_config, text_of
-from litedetr.cli.fitting import fitting_settings_told
 from litedetr.cli.script import script
+from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.distributed import join_ranks, use_all_cores, use_deterministic_algorithms
 from litedetr.engine.run_folder import agree_on_run_folder
-from litedetr.engine.trainer import Trainer
 from litedetr.faults.files import replacing
 
 RUNS = Path("runs")
@@ -28,8 +28,8 @@ def main(cfg: DictConfig) -> None:
         use_deterministic_algorithms()
     with join_ranks(config.trainer.device) as ranks:
         folder = agree_on_run_folder(RUNS, text_of(cfg, "run"), config, ranks)
-        with fitting_settings_told():
-            trainer = Trainer(config, folder, ranks)
+        with advice_on_other_model():
+            trainer = build_trainer(config, folder, ranks)
         if ranks.is_main:
             with replacing(folder.path / "config.yaml") as file:
                 file.write(OmegaConf.to_yaml(cfg, resolve=True).encode())

@@ -13,7 +13,10 @@ from litedetr.cli.compose import as_mapping
 from litedetr.cli.script import script
 from litedetr.engine.distributed import use_all_cores
 from litedetr.settings import from_mapping, require
-from litedetr.tools.plots import AttentionPlot, ScorePlot, TrainingPlot, draw_attention, draw_scores, draw_training
+from litedetr.tools.plots.draw_attention import draw_attention
+from litedetr.tools.plots.draw_scores import draw_scores
+from litedetr.tools.plots.draw_training import draw_training
+from litedetr.tools.plots.plot_config import AttentionPlot, ScorePlot, TrainingPlot
 
 DRAWINGS = {
     "attention": (AttentionPlot, draw_attention),

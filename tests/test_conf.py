@@ -13,12 +13,12 @@ from omegaconf import OmegaConf
 
 from litedetr.cli.help import offer_help
 from litedetr.data import DataConfig, TransformConfig
-from litedetr.engine.checkpoint_evaluation import EvalConfig
+from litedetr.engine.evaluate_checkpoint import EvalConfig
 from litedetr.engine.run_config import RunConfig, beside_model
-from litedetr.inference.batch_prediction import PredictConfig
+from litedetr.inference.predict_files import PredictConfig
 from litedetr.models import build_detector
 from litedetr.settings import ConfigError, from_mapping, to_mapping
-from litedetr.tools.export import ExportConfig
+from litedetr.tools.export.export_config import ExportConfig
 from litedetr.tools.feeding import FeedingConfig
 from litedetr.tools.plots.plot_config import AttentionPlot, ScorePlot, TrainingPlot
 

@@ -8,10 +8,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from litedetr.data import DataConfig, ShapesConfig, build_datasets
+from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.distributed import Ranks, use_all_cores
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import RunFolder
-from litedetr.engine.trainer import Trainer
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -52,5 +52,5 @@ def test_overfits_eight_images(tmp_path, model):
         ),
         trainer=replace(config.trainer, device="cpu", evaluate_every=None, num_pictures=0),
     )
-    scores = Trainer(config, RunFolder(tmp_path / "run", None, "overfit"), Ranks(torch.device("cpu"))).run()
+    scores = build_trainer(config, RunFolder(tmp_path / "run", None, "overfit"), Ranks(torch.device("cpu"))).run()
     assert scores.ap > 0.9

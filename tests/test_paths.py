@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from litedetr.engine.checkpoint_evaluation import EvalConfig
-from litedetr.inference.batch_prediction import PredictConfig
+from litedetr.engine.evaluate_checkpoint import EvalConfig
+from litedetr.inference.predict_files import PredictConfig
 from litedetr.paths import user_path
 from litedetr.settings import ConfigError
-from litedetr.tools.export import ExportConfig
+from litedetr.tools.export.export_config import ExportConfig
 
 ROOT = Path(__file__).parent.parent
 OWNER = ROOT / "litedetr" / "paths.py"

@@ -91,6 +91,7 @@ def test_false_switches_off_what_can_be_off():
         ({"count": True}, "top.count: expected an integer, got True"),
         ({"count": None}, "top.count: expected an integer, got None"),
         ({"count": 1, "rate": "fast"}, "top.rate: expected a number, got 'fast'"),
+        ({"count": 1, "rate": np.array(0.5)}, r"top.rate: expected a number, got array\(0.5\)"),
         ({"count": 1, "name": 5}, """top.name: expected text, got 5: in quotes it is text: 'top.name="5"'"""),
         ({"count": 1, "names": []}, "top.names: expected a list of at least 1, got "),
         ({"count": 1, "names": "ab"}, "top.names: expected a list, got 'ab'"),

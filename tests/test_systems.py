@@ -13,10 +13,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.optim import build_optimizer
+from litedetr.engine.optim import WeightUpdate
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.train_step import TrainStep
-from litedetr.faults.signals import StopRequest
 from litedetr.losses import Criterion
 from litedetr.models import build_detector
 from litedetr.postprocess import postprocess
@@ -81,17 +80,13 @@ def test_a_system_trains_for_a_step_and_evaluates(command):
     config = tiny_config(command)
     torch.manual_seed(0)
     model = build_detector(config.model, num_classes=3).train()
-    optimizer = build_optimizer(model, config.schedule)
     step = TrainStep(
         model=model,
         criterion=Criterion(config.loss),
-        optimizer=optimizer,
-        scaler=torch.amp.GradScaler("cpu", enabled=False),
+        update=WeightUpdate.build(model, config.schedule, "fp32"),
         precision="fp32",
-        clip_norm=config.schedule.clip_norm,
         seed=0,
         ranks=Ranks(torch.device("cpu")),
-        stop=StopRequest(),
     )
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     images, targets = some_images()

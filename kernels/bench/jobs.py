@@ -1,18 +1,11 @@
-"""Tunes many calls within a time limit, the most valuable first. The best launch so far is always kept."""
+"""What is tuned or compiled: a pass over a workload."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from triton.errors import TritonError
 
-from litedetr.kernels.bench.ahead import Ahead
-from litedetr.kernels.bench.timing import NotCapturedError
-from litedetr.kernels.bench.tuning import AnyLaunch, Timer, Trial, Tuned, tune
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.fused.launch import Pass, Shape
 
@@ -22,18 +15,23 @@ WEIGHT = {"forward": 1, "backward": 3, "segments": 3}  # time of a pass, roughly
 
 @dataclass(frozen=True)
 class Job:
-    """A pass over a workload. calls: of one forward pass of the model."""
+    """A pass over a workload."""
 
     workload: Workload
-    run: Pass
-    calls: int = 1
+    pass_name: Pass
+    calls: int = 1  # in one forward pass of the model
+
+    @property
+    def shape(self) -> Shape:
+        """What its launch depends on."""
+        return Shape.of(self.pass_name, self.workload.inputs("meta"))
 
     @property
     def rank(self) -> tuple[int, int]:
         """The smallest is the most valuable: by precision, then by the number of samples in a training step."""
         work = self.workload
         samples = work.batch * work.queries * work.heads * len(work.shapes) * work.points * work.channels
-        return DTYPES.index(work.dtype), -WEIGHT[self.run] * self.calls * samples
+        return DTYPES.index(work.dtype), -WEIGHT[self.pass_name] * self.calls * samples
 
 
 @dataclass(frozen=True)
@@ -42,41 +40,3 @@ class Untuned:
 
     job: Job
     reason: str
-
-
-@dataclass(frozen=True)
-class Campaign:
-    """How jobs are tuned."""
-
-    device: torch.device
-    time: Timer
-    keep: Callable[[Tuned], object]  # is handed every result as soon as it is the best so far
-    known: Mapping[Shape, AnyLaunch] = field(default_factory=dict)  # of an earlier run
-    deadline: float = math.inf  # of time.monotonic
-    ahead: Ahead | None = None  # of the same jobs in the same order
-
-    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Trial | Tuned] | Untuned]:
-        """Tune jobs in the given order. A job that fails yields an Untuned, and the next one is tuned."""
-        for number, job in enumerate(jobs):
-            if self._is_over():
-                yield Untuned(job, "the time was up")
-                continue
-            try:
-                yield from self._tune(number, job)
-            except (RuntimeError, TritonError, NotCapturedError) as error:
-                yield Untuned(job, str(error).strip().split("\n")[0])
-
-    def _tune(self, number: int, job: Job) -> Iterator[tuple[Job, Trial | Tuned] | Untuned]:
-        shape = Shape.of(job.run, job.workload.inputs("meta"))
-        prepare = (lambda launches: self.ahead.prepare(number, launches)) if self.ahead else (lambda launches: {})
-        known, tried = self.known.get(shape), 0
-        for found in tune(job.workload, job.run, self.device, self.time, prepare, known, self._is_over):
-            if isinstance(found, Tuned):
-                self.keep(found)
-            tried += isinstance(found, Trial)
-            yield job, found
-        if self._is_over():
-            yield Untuned(job, f"the time was up after {tried} launches")
-
-    def _is_over(self) -> bool:
-        return time.monotonic() >= self.deadline

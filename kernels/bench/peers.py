@@ -14,23 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from litedetr.kernels import reference
-from litedetr.kernels.constants import MOST_KEPT, in_use, lasting
+from litedetr.kernels.constants import constant
 from litedetr.kernels.inputs import Inputs
 from litedetr.kernels.points import level_starts
 
 Attend = Callable[[Inputs], Tensor]
 MOST_COMPILED = 256  # programs: one for each kind and shape of call, with and without gradient
-
-
-def _constant(numbers: tuple[object, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A tensor of (nested) numbers, kept: a copy to the device on each call makes the host wait for it."""
-    return in_use(_kept(numbers, device, dtype))
-
-
-@lru_cache(maxsize=MOST_KEPT)
-def _kept(numbers: tuple[object, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    with lasting(device):
-        return torch.tensor(numbers, device=device, dtype=dtype)
 
 
 def unfused(inputs: Inputs) -> Tensor:
@@ -52,7 +41,7 @@ def _normalised(inputs: Inputs) -> Tensor:
     """(B, Q, M, L, P, 2) in [0, 1]."""
     location = inputs.points.pixel_locations()
     sides = tuple((w, h) for h, w in inputs.points.shapes)
-    size = _constant(sides, location.device, location.dtype).view(-1, 1, 2)
+    size = constant(sides, location.dtype, location.device).view(-1, 1, 2)
     return (location + 0.5) / size
 
 
@@ -89,8 +78,8 @@ def _deformops(inputs: Inputs, **options: object) -> Tensor:
     from deformops.registry import msda
 
     points, value = inputs.points, inputs.value
-    shapes = _constant(tuple(map(tuple, points.shapes)), value.device, torch.int64)
-    starts = _constant(tuple(level_starts(points.shapes)), value.device, torch.int64)
+    shapes = constant(tuple(map(tuple, points.shapes)), torch.int64, value.device)
+    starts = constant(tuple(level_starts(points.shapes)), torch.int64, value.device)
     weights = inputs.logits.unflatten(-1, points.offsets.shape[3:5])
     return msda(value, shapes, starts, _normalised(inputs).to(value.dtype), weights, method="softmax", **options)
 

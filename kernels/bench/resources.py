@@ -5,79 +5,63 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import triton
-from torch import Tensor
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.runtime.driver import driver
 
-from litedetr.kernels.bench.workloads import Workload
+from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.fused.backend import backward, forward
 from litedetr.kernels.fused.call import Grid, Launcher
 from litedetr.kernels.fused.launch import Launch, Pass, Segments, Shape, rule
-from litedetr.kernels.fused.limits import MOST_INT32
 from litedetr.kernels.fused.segments import segment_kernel
 
-TYPES = {
-    torch.float16: "fp16",
-    torch.bfloat16: "bf16",
-    torch.float32: "fp32",
-    torch.float64: "fp64",
-    torch.int32: "i32",
-    torch.int64: "i64",
-}
-TRITON = tuple(map(int, triton.__version__.split(".")[:2]))
-ALIGNED = [["tt.divisibility", 16]]
-OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion", "maxnreg")
+OPTIONS = ("num_stages", "maxnreg")  # None: as Triton likes
 
 
 @dataclass(frozen=True)
 class Resources:
-    """registers: of one thread. spilled: bytes of local memory of one thread, 0 if all fits in registers."""
+    """What one thread of a kernel needs."""
 
     kernel: str
     registers: int
-    spilled: int
+    spilled: int  # bytes of local memory, 0 if all fits in registers
 
 
-def resources(
-    workload: Workload, run: Pass, launch: Launch | Segments, target: str, deterministic: bool = False
-) -> list[Resources]:
-    """Of every kernel that a pass over a workload launches. target: `sm_90`, `gfx942` and the like."""
+def resources(job: Job, launch: Launch | Segments, target: str, deterministic: bool = False) -> list[Resources]:
+    """Of every kernel that a job launches. target: `sm_90`, `gfx942` and the like."""
     compiler = Compiler(parse_target(target))
-    walk(workload, run, launch, compiler, deterministic)
-    return compiler.results
+    with compiling_for(compiler.target):
+        walk(job, launch, compiler, deterministic)
+    return compiler.resources
 
 
-def walk(
-    workload: Workload, run: Pass, launch: Launch | Segments, launcher: Launcher, deterministic: bool = False
-) -> None:
-    """Hand every kernel of a pass to `launcher` with arguments that have no memory.
+def walk(job: Job, launch: Launch | Segments, launcher: Launcher, deterministic: bool = False) -> None:
+    """Hand every kernel of a job to `launcher` with arguments that have no memory.
 
     Of the pass `segments` only its own kernel.
     """
-    inputs = workload.inputs("meta")
-    saved = forward(inputs, launch if run == "forward" else rule(Shape.of("forward", inputs)), _only(run, launcher))
-    if run == "backward":
+    inputs = job.workload.inputs("meta")
+    only = partial(_launch_own, job.pass_name, launcher)
+    saved = forward(inputs, launch if job.pass_name == "forward" else rule(Shape.of("forward", inputs)), only)
+    if job.pass_name == "backward":
         backward(inputs, saved, torch.empty_like(saved.out), launch, deterministic, False, launcher)
-    elif run == "segments":
+    elif job.pass_name == "segments":
         blocks = rule(Shape.of("backward", inputs))
-        backward(inputs, saved, torch.empty_like(saved.out), blocks, True, False, _only(run, launcher), launch)
+        backward(inputs, saved, torch.empty_like(saved.out), blocks, True, False, only, launch)
 
 
-def _only(run: Pass, launcher: Launcher) -> Launcher:
+def _launch_own(pass_name: Pass, launcher: Launcher, kernel, *arguments: object, **constants: object) -> None:
     """Leaves out the kernels that belong to other passes."""
-
-    def launch(kernel, *arguments: object, **constants: object) -> None:
-        if run == "forward" or (run == "segments" and kernel is segment_kernel):
-            launcher(kernel, *arguments, **constants)
-
-    return launch
+    if pass_name == "forward" or (pass_name == "segments" and kernel is segment_kernel):
+        launcher(kernel, *arguments, **constants)
 
 
 def parse_target(name: str) -> GPUTarget:
@@ -89,58 +73,50 @@ def parse_target(name: str) -> GPUTarget:
     raise ValueError(f"target: expected sm_<number> or gfx<number>, got {name!r}")
 
 
+@contextmanager
+def compiling_for(target: GPUTarget) -> Iterator[None]:
+    """Triton compiles for a GPU that need not be here."""
+    driver.set_active(Target(target))
+    try:
+        yield
+    finally:
+        if torch.cuda.is_available():  # else there is no other driver
+            driver.reset_active()
+
+
 @dataclass(frozen=True)
-class Compiler:
-    """A launcher (kernels/fused/call.py) that compiles for `target` and reads what the assembler says."""
+class Target:
+    """The part of Triton's driver that compiling needs."""
 
     target: GPUTarget
-    results: list[Resources] = field(default_factory=list)
+
+    def get_current_device(self) -> GPUTarget:
+        return self.target  # by which a kernel remembers its programs
+
+    def get_current_stream(self, device: GPUTarget) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A launcher (kernels/fused/call.py) that only compiles, as a launch would. Needs `compiling_for`."""
+
+    target: GPUTarget
+    programs: list[tuple[Any, Mapping[str, Any]]] = field(default_factory=list)  # kernels, and what Triton made of them
 
     def __call__(self, kernel, grid: Grid, *arguments: object, **constants: object) -> None:
-        options = given_options({name: constants.pop(name, None) for name in OPTIONS}, self.target)
-        values = dict(zip(kernel.arg_names, arguments, strict=False)) | constants
-        signature = {name: _type(values[name], name in constants) for name in kernel.arg_names}
-        compiled = triton.compile(_source(kernel, signature, values), target=self.target, options=options)
-        self.results.append(resources_of(kernel, compiled.asm, self.target))
+        absent = ["maxnreg"] if self.target.backend != "cuda" else []
+        absent += [name for name in OPTIONS if constants.get(name) is None]  # which Triton chooses
+        given = {name: value for name, value in constants.items() if name not in absent}
+        self.programs.append((kernel, kernel.warmup(*arguments, grid=grid, **given).asm))
 
-
-def given_options(options: dict[str, object], target: GPUTarget) -> dict[str, object]:
-    """Without those that Triton chooses or the target does not know."""
-    unknown = () if target.backend == "cuda" else ("maxnreg",)
-    return {name: value for name, value in options.items() if value is not None and name not in unknown}
-
-
-def resources_of(kernel, asm: Mapping[str, Any], target: GPUTarget) -> Resources:
-    """asm: what Triton compiled."""
-    read = _of_nvidia if target.backend == "cuda" else _of_amd
-    return Resources(kernel.fn.__name__, *read(asm))
-
-
-def _source(kernel, signature: dict[str, str], values: dict[str, object]) -> ASTSource:
-    """A kernel whose constants and multiples of 16 are known; Triton 3.2 takes them in a form of its own."""
-    names = [name for name in signature if signature[name] == "constexpr"]
-    aligned = [i for i, name in enumerate(signature) if _is_aligned(values[name], signature[name])]
-    if TRITON < (3, 3):
-        attributes = triton.backends.compiler.AttrsDescriptor.from_hints(dict.fromkeys(aligned, 16))
-        typed = {name: kind for name, kind in signature.items() if kind != "constexpr"}
-        return ASTSource(kernel, typed, {name: values[name] for name in names}, attributes)
-    fixed = {(kernel.arg_names.index(name),): values[name] for name in names}
-    return ASTSource(kernel, signature, fixed, {(i,): ALIGNED for i in aligned})
-
-
-def _type(value: object, is_constant: bool) -> str:
-    """As Triton would type the argument of a launch."""
-    if isinstance(value, Tensor):
-        return "*" + TYPES[value.dtype]
-    if is_constant or value is None or value == 1:
-        return "constexpr"
-    return "i32" if value <= MOST_INT32 else "i64"
-
-
-def _is_aligned(value: object, kind: str) -> bool:
-    if kind == "constexpr":
-        return False
-    return isinstance(value, Tensor) or value % 16 == 0
+    @property
+    def resources(self) -> list[Resources]:
+        read = _of_nvidia if self.target.backend == "cuda" else _of_amd
+        return [Resources(kernel.fn.__name__, *read(asm)) for kernel, asm in self.programs]
 
 
 def _of_nvidia(asm: dict) -> tuple[int, int]:

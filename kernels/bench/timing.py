@@ -24,7 +24,7 @@ class NotCapturedError(Exception):
 
 
 class Gpu(Protocol):
-    """What timing needs of a GPU; kernels/bench/replay.py has the real one."""
+    """What timing needs of a GPU; kernels/bench/cuda_gpu.py has the real one."""
 
     def now(self) -> float:
         """The host's clock in seconds."""
@@ -120,7 +120,7 @@ def _replayed(gpu: Gpu, step: Step, calls: int, milliseconds: float) -> float:
 def _per_call(gpu: Gpu, step: Step, calls: int, milliseconds: float) -> float:
     """Median over rounds of so many calls, of one call."""
     body = _times(step, calls)
-    once = statistics.median(gpu.elapsed(body, ESTIMATES))
+    once = _estimate(gpu, body)
     rounds = min(max(round(milliseconds / max(once, 1e-3)), FEWEST_ROUNDS), MOST_ROUNDS)
     return statistics.median(gpu.elapsed(body, rounds)) / calls
 

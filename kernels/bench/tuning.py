@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,9 +14,9 @@ from torch import Tensor
 from triton.errors import TritonError
 
 from litedetr.kernels.bench.accuracy import TOLERANCE, by_name, reference_results, worst_error
-from litedetr.kernels.bench.replay import CudaGpu
+from litedetr.kernels.bench.cuda_gpu import CudaGpu
+from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.bench.timing import warm_milliseconds
-from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.fused import backend, launch
 from litedetr.kernels.fused.launch import Launch, Pass, Segments, Shape, rule
 from litedetr.kernels.inputs import Inputs, Saved
@@ -64,7 +64,7 @@ def candidates(shape: Shape) -> list[AnyLaunch]:
     """Launches with a plausible number of elements for each thread; the rule's is the first, then its other stages."""
     found = [rule(shape)]
     found += [replace(found[0], num_stages=stages) for stages in STAGES]
-    found += _of_segments(shape) if shape.run == "segments" else _of_queries(shape)
+    found += _of_segments(shape) if shape.pass_name == "segments" else _of_queries(shape)
     return list(dict.fromkeys(found))
 
 
@@ -103,8 +103,7 @@ def variants(fastest: Sequence[AnyLaunch], stages: int | None, has_grid: bool) -
 
 
 def tune(
-    workload: Workload,
-    run: Pass,
+    job: Job,
     device: torch.device,
     time: Timer,
     prepare: Prepare = lambda launches: {},
@@ -113,60 +112,65 @@ def tune(
 ) -> Iterator[Trial | Tuned]:
     """Yields every trial, and behind each that is the fastest so far a Tuned: the last one is the result.
 
-    prepare: is given launches before they are tried. known: the best of an earlier run; it is tried right behind the
+    prepare: is given launches before they are tried. known: the best one before; it is tried right behind the
     rule's, and no result comes before it. over: whether to try no more. Raises RuntimeError if not even the rule's
     launch is right.
     """
-    inputs = workload.inputs(device)
-    shape = Shape.of(run, inputs)
+    shape, workload = job.shape, job.workload
+    search = Search(shape, Check.of(job, device), time, prepare, over)
     first = list(dict.fromkeys([rule(shape), *([known] if known else []), *candidates(shape)]))
-    leaders = first.index(known) + 1 if known else 1
-    check = Check.of(inputs, run)
-    trials: list[Trial] = []
-    told: Trial | None = None
-
-    def attempt(launches: Sequence[AnyLaunch]) -> Iterator[Trial | Tuned]:
-        nonlocal told
-        reasons = prepare(launches) if launches else {}
-        for item in launches:
-            if trials and over():
-                return
-            trial = Trial(item, UNKNOWN, None, reasons[item]) if item in reasons else check.trial(item, time)
-            trials.append(trial)
-            yield trial
-            if trials[0].milliseconds is None:
-                raise RuntimeError(f"{shape}: the rule's launch {trials[0].launch} {_failure(trials[0])}")
-            best = min(_right(trials), key=_time)
-            if len(trials) >= leaders and best is not told:
-                told = best
-                yield Tuned(shape, best, trials[0])
-
-    yield from attempt(first)
+    yield from search.attempt(first, fewest=first.index(known) + 1 if known else 1)
     if over():
         return
-    fastest = sorted(_right(trials), key=_time)
-    staged = [trial for trial in fastest if _is_staged_rule(trial.launch, shape) and _time(trial) < _time(trials[0])]
-    finalists = list(dict.fromkeys(replace(trial.launch, num_stages=None) for trial in fastest))[:FINALISTS]
-    has_grid = run != "segments" and workload.query_shapes is not None and workload.regime == "grid"
-    stages = staged[0].launch.num_stages if staged else None
-    tried = {trial.launch for trial in trials}
-    yield from attempt([item for item in variants(finalists, stages, has_grid) if item not in tried])
+    finalists = list(dict.fromkeys(replace(trial.launch, num_stages=None) for trial in search.fastest))[:FINALISTS]
+    has_grid = job.pass_name != "segments" and workload.query_shapes is not None and workload.regime == "grid"
+    yield from search.attempt(variants(finalists, search.stages, has_grid))
 
 
-def _right(trials: Iterable[Trial]) -> list[Trial]:
-    return [trial for trial in trials if trial.milliseconds is not None]
+@dataclass
+class Search:
+    """The launches of a shape that were tried so far."""
 
+    shape: Shape
+    check: Check
+    time: Timer
+    prepare: Prepare
+    over: Callable[[], bool]
+    trials: list[Trial] = field(default_factory=list)  # the rule's first
+    best: Trial | None = None  # of the last result
 
-def _time(trial: Trial) -> float:
-    return trial.milliseconds
+    def attempt(self, launches: Iterable[AnyLaunch], fewest: int = 1) -> Iterator[Trial | Tuned]:
+        """Try launches that were not tried yet. fewest: trials before the first result."""
+        tried = {trial.launch for trial in self.trials}
+        launches = [item for item in launches if item not in tried]
+        reasons = self.prepare(launches) if launches else {}
+        for item in launches:
+            if self.trials and self.over():
+                return
+            skipped = Trial(item, UNKNOWN, None, reasons[item]) if item in reasons else None
+            self.trials.append(skipped or self.check.trial(item, self.time))
+            yield self.trials[-1]
+            by_rule = self.trials[0]
+            if by_rule.milliseconds is None:
+                failure = f"does not run: {by_rule.reason}" if by_rule.reason else f"errs by {by_rule.error:.1e}"
+                raise RuntimeError(f"{self.shape}: the rule's launch {by_rule.launch} {failure}")
+            fastest = self.fastest[0]
+            if len(self.trials) >= fewest and fastest is not self.best:
+                self.best = fastest
+                yield Tuned(self.shape, fastest, by_rule)
 
+    @property
+    def fastest(self) -> list[Trial]:
+        """The trials that were right, in the order of their times."""
+        right = [trial for trial in self.trials if trial.milliseconds is not None]
+        return sorted(right, key=lambda trial: trial.milliseconds)
 
-def _failure(trial: Trial) -> str:
-    return f"does not run: {trial.reason}" if trial.reason else f"errs by {trial.error:.1e}"
-
-
-def _is_staged_rule(item: AnyLaunch, shape: Shape) -> bool:
-    return item.num_stages is not None and replace(item, num_stages=None) == rule(shape)
+    @property
+    def stages(self) -> int | None:
+        """The number of stages with which the rule's launch was fastest; None: its own."""
+        staged = {replace(rule(self.shape), num_stages=stages): stages for stages in STAGES}
+        faster = (trial for trial in self.fastest if trial.milliseconds < self.trials[0].milliseconds)
+        return next((staged[trial.launch] for trial in faster if trial.launch in staged), None)
 
 
 @dataclass(frozen=True)
@@ -174,21 +178,22 @@ class Check:
     """A pass with what it should give."""
 
     inputs: Inputs
-    run: Pass
+    pass_name: Pass
     saved: Saved
     grad_out: Tensor
     expected: dict[str, Tensor]
 
     @classmethod
-    def of(cls, inputs: Inputs, run: Pass) -> Check:
+    def of(cls, job: Job, device: torch.device) -> Check:
+        inputs = job.workload.inputs(device)
         saved = backend.forward(inputs, rule(Shape.of("forward", inputs)))
         grad_out = torch.randn_like(saved.out)
         expected = reference_results(inputs, grad_out)
-        if run == "forward":
+        if job.pass_name == "forward":
             expected = {"out": expected["out"]}
         else:
             del expected["out"]
-        return cls(inputs, run, saved, grad_out, expected)
+        return cls(inputs, job.pass_name, saved, grad_out, expected)
 
     def trial(self, item: AnyLaunch, time: Timer) -> Trial:
         """Too little shared memory, or what Triton does not compile, is a reason; other exceptions are raised."""
@@ -200,9 +205,9 @@ class Check:
         return Trial(item, error, time(lambda: self._results(item)) if right else None)
 
     def _results(self, item: AnyLaunch) -> dict[str, Tensor]:
-        if self.run == "forward":
+        if self.pass_name == "forward":
             return {"out": backend.forward(self.inputs, item).out}
-        if self.run == "backward":
+        if self.pass_name == "backward":
             return by_name(backend.backward(self.inputs, self.saved, self.grad_out, item, False, False).tensors)
         blocks = rule(Shape.of("backward", self.inputs))
         grads = backend.backward(self.inputs, self.saved, self.grad_out, blocks, True, False, segments=item)

@@ -21,18 +21,13 @@ OFFSET_NOISE = 2.0  # standard deviation in pixels, on top of the initial ring
 
 @dataclass(frozen=True)
 class Workload:
-    """One call. Its tensors are random; its sizes are those of a detector.
-
-    query_levels: queries are the cells of the levels [first, last), as in an encoder; None: `num_queries` boxes, as in
-    a decoder. regime: `grid` has cells as references in raster order, so that neighbours share pixels; `random`
-    scatters them.
-    """
+    """One call. Its tensors are random; its sizes are those of a detector."""
 
     score: Score
     dtype: torch.dtype
-    query_levels: tuple[int, int] | None
-    num_queries: int = 900
-    regime: Regime = "grid"
+    query_levels: tuple[int, int] | None  # queries are the cells of the levels [first, last), as in an encoder; or None
+    num_queries: int = 900  # boxes, as in a decoder, if query_levels is None
+    regime: Regime = "grid"  # grid: references are cells in raster order, and neighbours share pixels; random: anywhere
     shapes: Shapes = PYRAMID_800x1333
     batch: int = 1
     heads: int = 8
@@ -71,10 +66,10 @@ class Workload:
             query_shapes=self.query_shapes if self.regime == "grid" else None,
         )
         return Inputs(
-            query=None if self.score == "logits" else normal(*query_size, self.channels),
-            key=normal(*table_size) if self.score == "own" else None,
+            query=None if self.score == "deformable" else normal(*query_size, self.channels),
+            key=normal(*table_size) if self.score == "key_aware" else None,
             value=normal(*table_size),
-            logits=normal(*query_size, len(self.shapes) * self.points) if self.score == "logits" else None,
+            logits=normal(*query_size, len(self.shapes) * self.points) if self.score == "deformable" else None,
             points=points,
         )
 

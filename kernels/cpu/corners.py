@@ -12,15 +12,14 @@ from litedetr.kernels.cpu.table import BORDER, Grid
 
 @dataclass(frozen=True)
 class Corners:
-    """The samples of a chunk: rows (N, K, 4) of its images' tables and the fractions fx, fy (N, K) between them.
+    """The samples of a chunk. For those outside of a level all four rows are zero, and so are samples and slopes.
 
-    Outside of a level, the rows are zero and so are all that is made of them, slopes as well. What is no number lies
-    outside, with no number as its fractions.
+    A NaN location lies outside, with NaN as its fractions.
     """
 
-    rows: Tensor
-    fx: Tensor
-    fy: Tensor
+    rows: Tensor  # (N, K, 4), rows of the images' tables
+    fx: Tensor  # (N, K), fraction of the way from the left to the right ones
+    fy: Tensor  # (N, K), from the upper to the lower ones
 
     @classmethod
     def of(cls, reference: Tensor, offsets: Tensor, grid: Grid, limit: Tensor, images: int) -> Corners:

@@ -20,18 +20,14 @@ Chunk = tuple[slice, slice]  # whole images, or some queries of one: an index in
 
 @dataclass(frozen=True)
 class Rows:
-    """The inputs in full precision: bags exist in no other.
+    """The inputs in full precision: bags exist in no other."""
 
-    query (B, Q, M, D), logits (B, Q, M, K), reference (B, Q, L, 2 | 4), offsets (B, Q, M, L, P, 2); key and value as
-    tables (B, rows, D), key None where values are the keys.
-    """
-
-    query: Tensor | None
-    key: Tensor | None
-    value: Tensor
-    logits: Tensor | None
-    reference: Tensor
-    offsets: Tensor
+    query: Tensor | None  # (B, Q, M, D)
+    key: Tensor | None  # (B, rows, D), as a table; None if the values are the keys
+    value: Tensor  # (B, rows, D), as a table
+    logits: Tensor | None  # (B, Q, M, K)
+    reference: Tensor  # (B, Q, L, 2 | 4)
+    offsets: Tensor  # (B, Q, M, L, P, 2)
     grid: Grid
 
     @classmethod

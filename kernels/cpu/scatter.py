@@ -11,14 +11,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Scatter:
-    """The corners of a chunk in ascending order of their table row.
+    """The corners of a chunk in ascending order of their table row."""
 
-    order: the corners, counted through; source: their query heads; start: (rows + 1), where each row's run begins.
-    """
-
-    order: Tensor
-    source: Tensor
-    start: Tensor
+    order: Tensor  # (N * K * 4,), the corners
+    source: Tensor  # (N * K * 4,), their query heads
+    start: Tensor  # (rows + 1,), where the corners of each row begin
 
     @classmethod
     def of(cls, corners: Tensor, num_rows: int) -> Scatter:

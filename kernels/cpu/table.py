@@ -102,17 +102,13 @@ class Grid:
     """What turns the locations in one image into rows of its table.
 
     Every constant is repeated for the P points: inner loops of L * P numbers vectorise, broadcasts over P do not.
-
-    size: (L, P, 2) float (width, height) of the levels. limit: (B or 1, L, P, 2) float, valid (width, height).
-    origin: (M, L, P), row of the pixel (0, 0). pitch: (L, P), rows from one image row to the next.
-    rows: of an image's table.
     """
 
-    size: Tensor
-    limit: Tensor
-    origin: Tensor
-    pitch: Tensor
-    rows: int
+    size: Tensor  # (L, P, 2) float, (width, height) of the levels
+    limit: Tensor  # (B or 1, L, P, 2) float, valid (width, height)
+    origin: Tensor  # (M, L, P), row of the pixel (0, 0)
+    pitch: Tensor  # (L, P), rows from one image row to the next
+    rows: int  # of an image's table
 
     @classmethod
     def of(cls, points: SamplingPoints, heads: int, dtype: torch.dtype) -> Grid:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
 from litedetr.kernels.fused.backward import backward_kernel
-from litedetr.kernels.fused.call import Call, Launcher, contiguous, run
+from litedetr.kernels.fused.call import Call, Launcher, contiguous, launch_kernel
 from litedetr.kernels.fused.forward import forward_kernel
 from litedetr.kernels.fused.launch import Launch, Segments, Shape, choose
 from litedetr.kernels.fused.limits import MOST_INT32
@@ -32,7 +33,7 @@ class FusedBackend:
         return backward(inputs, saved, grad_out, launch, deterministic, reference_grad)
 
 
-def forward(inputs: Inputs, launch: Launch, launcher: Launcher = run) -> Saved:
+def forward(inputs: Inputs, launch: Launch, launcher: Launcher = launch_kernel) -> Saved:
     """Output and log-sum-exp."""
     call = Call.of(inputs, launch, launcher)
     value, (batch, queries, heads) = inputs.value, inputs.points.offsets.shape[:3]
@@ -49,7 +50,7 @@ def backward(
     launch: Launch,
     deterministic: bool,
     reference_grad: bool,
-    launcher: Launcher = run,
+    launcher: Launcher = launch_kernel,
     segments: Segments | None = None,
 ) -> Gradients:
     """All gradients, that of the reference only if wanted.
@@ -60,7 +61,7 @@ def backward(
     call = Call.of(inputs, launch, launcher)
     cells = call.plan.cells
     no_cell = inputs.value.shape[0] * inputs.value.shape[2] * cells
-    samples = Samples.empty(call, no_cell) if deterministic else Samples(None, None, None, None)
+    samples = Samples.empty(call, no_cell) if deterministic else Samples()
     grads = _buffers(call, deterministic, reference_grad)
     call.over_queries(
         backward_kernel,
@@ -68,7 +69,7 @@ def backward(
         saved.log_sum_exp,
         grad_out,
         *grads.tensors,
-        *samples.tensors,
+        *samples,
         cells,
         no_cell,
         SCATTER=not deterministic,
@@ -104,34 +105,20 @@ def _buffers(call: Call, deterministic: bool, reference_grad: bool) -> Gradients
     )
 
 
-@dataclass(frozen=True)
-class Samples:
-    """What pixels need of the samples around them, in place of atomics; None with atomics.
+class Samples(NamedTuple):
+    """What pixels need of the samples around them, in place of atomics; None with atomics."""
 
-    p, d_score: (B, Q, M, L, P), attention weight and gradient of the score. fraction: (B, Q, M, L, P, 2), position
-    between the pixels. cell: (B, Q, M, L, P), which four pixels.
-    """
-
-    p: Tensor | None
-    d_score: Tensor | None
-    fraction: Tensor | None
-    cell: Tensor | None
+    p: Tensor | None = None  # (B, Q, M, L, P), attention weight
+    d_score: Tensor | None = None  # (B, Q, M, L, P), gradient of the score
+    fraction: Tensor | None = None  # (B, Q, M, L, P, 2), position between the pixels
+    cell: Tensor | None = None  # (B, Q, M, L, P), which four pixels
 
     @classmethod
     def empty(cls, call: Call, no_cell: int) -> Samples:
         offsets = call.inputs.points.offsets
-        integer = torch.int32 if no_cell <= MOST_INT32 else torch.int64
         p = offsets.new_empty(offsets.shape[:-1], dtype=call.real)
-        return cls(
-            p,
-            torch.empty_like(p),
-            offsets.new_empty(offsets.shape, dtype=call.real),
-            torch.empty_like(p, dtype=integer),
-        )
-
-    @property
-    def tensors(self) -> tuple[Tensor | None, ...]:
-        return self.p, self.d_score, self.fraction, self.cell
+        cell = torch.empty_like(p, dtype=torch.int32 if no_cell <= MOST_INT32 else torch.int64)
+        return cls(p, torch.empty_like(p), offsets.new_empty(offsets.shape, dtype=call.real), cell)
 
 
 def add_up(

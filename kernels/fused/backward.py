@@ -90,7 +90,7 @@ def store_coefficients(
     cell = cells_before + first_cell + (row + 1) * (width + 1) + column + 1
     tl.store(cell_ptr + slot, tl.where(touches, cell, no_cell), exists)
     tl.store(p_ptr + slot, p, exists)
-    if SCORE != "logits":
+    if SCORE != "deformable":
         tl.store(d_score_ptr + slot, d_score, exists)
     tl.store(fraction_ptr + slot * 2, fraction_x, exists)
     tl.store(fraction_ptr + slot * 2 + 1, fraction_y, exists)
@@ -142,7 +142,7 @@ def backward_kernel(
     delta = tl.sum(d_out * tl.load(out_ptr + element, mask, 0.0).to(REAL), 1)
     log_sum_exp = tl.load(log_sum_exp_ptr + index, exists, 0.0)
     q = d_out
-    if SCORE != "logits":
+    if SCORE != "deformable":
         q = tl.load(query_ptr + element, mask, 0.0).to(REAL) * SCALE
         d_query = tl.zeros((BLOCK_QUERIES * BLOCK_POINTS, BLOCK_CHANNELS), REAL)
 
@@ -158,15 +158,15 @@ def backward_kernel(
         k, out_dot, out_x, out_y, score, score_x, score_y = read_sample(
             value_ptr + table, d_out, q, row, column, fraction_x, fraction_y,
             first_token, valid_height, valid_width, width, exists, channel,
-            True, SCORE == "shared", HEADS, CHANNELS, INDEX, REAL,
+            True, SCORE == "key_aware_shared", HEADS, CHANNELS, INDEX, REAL,
         )  # fmt: skip
-        if SCORE == "own":
+        if SCORE == "key_aware":
             k, _, _, _, score, score_x, score_y = read_sample(
                 key_ptr + table, d_out, q, row, column, fraction_x, fraction_y,
                 first_token, valid_height, valid_width, width, exists, channel,
                 False, True, HEADS, CHANNELS, INDEX, REAL,
             )  # fmt: skip
-        if SCORE == "logits":
+        if SCORE == "deformable":
             score = tl.load(logits_ptr + slot, exists, 0.0).to(REAL)
         p = tl.where(exists, tl.exp(score - log_sum_exp), 0.0)
         d_score = p * (out_dot - delta)
@@ -178,20 +178,20 @@ def backward_kernel(
                 grad_reference_ptr, block_index, in_block, level, d_x, d_y, offset_x, offset_y, width, height,
                 LEVELS, POINTS, BOXES, BLOCK_QUERIES, BLOCK_POINTS,
             )  # fmt: skip
-        if SCORE == "logits":
+        if SCORE == "deformable":
             tl.store(grad_logits_ptr + slot, d_score, exists)
         else:
             d_query += d_score[:, None] * k
         if SCATTER:
             d_value = p[:, None] * d_out
-            if SCORE == "shared":
+            if SCORE == "key_aware_shared":
                 d_value += d_score[:, None] * q
             scatter(
                 grad_value_ptr + table, d_value, row, column, fraction_x, fraction_y,
                 first_token, valid_height, valid_width, width, exists, channel,
                 HEADS, CHANNELS, INDEX,
             )  # fmt: skip
-            if SCORE == "own":
+            if SCORE == "key_aware":
                 scatter(
                     grad_key_ptr + table, d_score[:, None] * q, row, column, fraction_x, fraction_y,
                     first_token, valid_height, valid_width, width, exists, channel, HEADS, CHANNELS, INDEX,
@@ -203,7 +203,7 @@ def backward_kernel(
                 first_cell, cells_before, no_cell, valid_height, valid_width, width, exists, SCORE,
             )  # fmt: skip
 
-    if SCORE != "logits":
+    if SCORE != "deformable":
         d_query = tl.sum(tl.reshape(d_query * SCALE, (BLOCK_QUERIES, BLOCK_POINTS, BLOCK_CHANNELS)), 1)
         mask = tile_mask(in_block, channel, CHANNELS)
         tl.store(grad_query_ptr + block_index[:, None] * CHANNELS + channel[None, :], d_query, mask)

@@ -25,7 +25,7 @@ Grid = tuple[int, int, int]
 Launcher = Callable[..., None]  # (kernel, grid, *arguments, **constants and options)
 
 
-def run(kernel, grid: Grid, *arguments: object, **constants: object) -> None:
+def launch_kernel(kernel, grid: Grid, *arguments: object, **constants: object) -> None:
     """Launch a kernel on the device of its first tensor; nothing where the grid is empty."""
     if 0 in grid:
         return

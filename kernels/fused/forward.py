@@ -37,7 +37,7 @@ def forward_kernel(
     channel = tl.arange(0, BLOCK_CHANNELS)
     table = image * num_tokens * (HEADS * CHANNELS) + head * CHANNELS
 
-    if SCORE != "logits":
+    if SCORE != "deformable":
         mask = tile_mask(exists, channel, CHANNELS)
         q = tl.load(query_ptr + index[:, None] * CHANNELS + channel[None, :], mask, 0.0).to(REAL) * SCALE
     peak = tl.full((BLOCK_QUERIES * BLOCK_POINTS,), LOWEST, REAL)
@@ -57,9 +57,9 @@ def forward_kernel(
             first_token, valid_height, valid_width, width, exists, channel,
             HEADS, CHANNELS, INDEX, REAL,
         )  # fmt: skip
-        if SCORE == "logits":
+        if SCORE == "deformable":
             score = tl.load(logits_ptr + (index * LEVELS + level) * POINTS + point, exists, 0.0).to(REAL)
-        elif SCORE == "shared":
+        elif SCORE == "key_aware_shared":
             score = tl.sum(q * v, 1)
         else:
             k = sample(

@@ -28,23 +28,18 @@ THREADS_PER_WARP = 32
 MOST_WARPS = 16
 # Half precision: left alone, the assembler spills two or three predicates here to fit one more program on a
 # multiprocessor (sm_90, sm_100 and sm_80, in this order).
-TIGHT_REGISTERS = {("backward", "logits"): 128, ("forward", "own"): 128, ("backward", "own"): 144}
+TIGHT_REGISTERS = {("backward", "deformable"): 128, ("forward", "key_aware"): 128, ("backward", "key_aware"): 144}
 
 
 @dataclass(frozen=True)
 class Launch:
-    """block_queries: queries a program takes. num_warps: that share them.
+    """How the kernels over blocks of queries are launched."""
 
-    tile_height: rows of the query grid that a block spans, 1 for raster order; a block is tile_height x
-    block_queries / tile_height. max_registers: of a thread, on NVIDIA GPUs; None leaves it to the assembler.
-    num_stages: of a pipelined loop; None leaves it to Triton.
-    """
-
-    block_queries: int
-    num_warps: int
-    tile_height: int = 1
-    max_registers: int | None = None
-    num_stages: int | None = None
+    block_queries: int  # queries a program takes
+    num_warps: int  # that share them
+    tile_height: int = 1  # rows of the query grid that a block spans; 1: raster order
+    max_registers: int | None = None  # of a thread, on NVIDIA GPUs; None: as the assembler likes
+    num_stages: int | None = None  # of a pipelined loop; None: as Triton likes
 
     def __post_init__(self) -> None:
         _require_powers_of_two(self, "block_queries", "num_warps", "tile_height")
@@ -62,14 +57,11 @@ class Launch:
 
 @dataclass(frozen=True)
 class Segments:
-    """How kernels/fused/segments.py is cut: pixels a program takes, samples of a cell that each reads at a time.
+    """How the kernel of kernels/fused/segments.py is launched."""
 
-    The rest as in Launch.
-    """
-
-    tokens: int
-    samples: int
-    num_warps: int
+    tokens: int  # pixels a program takes
+    samples: int  # of a cell, that each pixel reads at a time
+    num_warps: int  # this and the rest as in Launch
     max_registers: int | None = None
     num_stages: int | None = None
 
@@ -94,31 +86,33 @@ SEGMENTS = Segments(tokens=4, samples=8, num_warps=4)
 SEGMENT_REGISTERS = 56  # in half precision the assembler else spills to fit one more program (sm_80, sm_100)
 KINDS = {"forward": Launch, "backward": Launch, "segments": Segments}
 HALVES = ("bfloat16", "float16")
+# names and values in files that earlier versions wrote, and what they are now
+FORMER = {"run": "pass_name", "logits": "deformable", "shared": "key_aware_shared", "own": "key_aware"}
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a launch depends on. queries: B * Q rounded up to a power of two."""
+    """What a launch depends on."""
 
-    run: Pass
+    pass_name: Pass
     score: Score
     dtype: str
     heads: int
     channels: int
     levels: int
     points: int
-    queries: int
+    queries: int  # B * Q rounded up to a power of two
 
     @classmethod
-    def of(cls, run: Pass, inputs: Inputs) -> Shape:
-        return shape_of(run, Sizes.of(inputs))
+    def of(cls, pass_name: Pass, inputs: Inputs) -> Shape:
+        return shape_of(pass_name, Sizes.of(inputs))
 
 
 @lru_cache(maxsize=MOST_KEPT)
-def shape_of(run: Pass, sizes: Sizes) -> Shape:
+def shape_of(pass_name: Pass, sizes: Sizes) -> Shape:
     dtype = str(sizes.dtype).removeprefix("torch.")
     queries = power_of_two(max(sizes.batch * sizes.queries, 1))
-    return Shape(run, sizes.score, dtype, sizes.heads, sizes.channels, sizes.levels, sizes.points, queries)
+    return Shape(pass_name, sizes.score, dtype, sizes.heads, sizes.channels, sizes.levels, sizes.points, queries)
 
 
 def choose(shape: Shape, device: torch.device) -> Launch | Segments:
@@ -136,7 +130,7 @@ def gpu_name(index: int) -> str:
 
 def rule(shape: Shape) -> Launch | Segments:
     """The launch of a shape that was not measured."""
-    if shape.run == "segments":
+    if shape.pass_name == "segments":
         return replace(SEGMENTS, max_registers=SEGMENT_REGISTERS if shape.dtype in HALVES else None)
     return rule_of_queries(shape)
 
@@ -145,12 +139,12 @@ def rule(shape: Shape) -> Launch | Segments:
 def rule_of_queries(shape: Shape) -> Launch:
     """Blocks of four warps, more where one query alone would be too much for them."""
     per_query = power_of_two(shape.points) * power_of_two(shape.channels)
-    most = ELEMENTS_PER_THREAD[shape.run] * THREADS_PER_WARP
+    most = ELEMENTS_PER_THREAD[shape.pass_name] * THREADS_PER_WARP
     if shape.dtype == "float64":
         most //= 2
     warps = min(max(4, per_query // most), MOST_WARPS)
     block = max(1, min(warps * most // per_query, power_of_two(shape.queries)))
-    registers = TIGHT_REGISTERS.get((shape.run, shape.score)) if shape.dtype in HALVES else None
+    registers = TIGHT_REGISTERS.get((shape.pass_name, shape.score)) if shape.dtype in HALVES else None
     return Launch(block, warps, max_registers=registers)
 
 
@@ -158,7 +152,7 @@ def rule_of_queries(shape: Shape) -> Launch:
 def tuned(gpu: str, folder: Path | None = None) -> dict[Shape, Launch | Segments]:
     """The launches measured on a GPU with the Triton version installed here. folder: of the file; None: TUNED."""
     entries = read_entries((folder or TUNED) / file_name(gpu))
-    return {shape: KINDS[shape.run](**entry["launch"]) for shape, entry in entries.items()}
+    return {shape: KINDS[shape.pass_name](**entry["launch"]) for shape, entry in entries.items()}
 
 
 def read_entries(path: Path) -> dict[Shape, dict[str, Any]]:
@@ -168,7 +162,12 @@ def read_entries(path: Path) -> dict[Shape, dict[str, Any]]:
     content = json.loads(path.read_text(encoding="utf-8"))
     if content["triton"] != triton.__version__:
         return {}
-    return {Shape(**entry["shape"]): entry for entry in content["entries"]}
+    return {_shape_of_entry(entry): entry for entry in content["entries"]}
+
+
+def _shape_of_entry(entry: dict[str, Any]) -> Shape:
+    """Also of files that earlier versions wrote."""
+    return Shape(**{FORMER.get(name, name): FORMER.get(value, value) for name, value in entry["shape"].items()})
 
 
 def file_name(gpu: str) -> str:

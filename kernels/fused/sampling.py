@@ -79,8 +79,8 @@ def sampling_location(
 def cell_of(position, size):
     """The pixel before a position along one axis (int32), and the fraction of the way to the next.
 
-    Far outside becomes just outside, since infinity has no fraction. What is no number keeps no number as its
-    fraction, but gets a pixel outside.
+    Far outside becomes just outside, since infinity has no fraction. NaN keeps NaN as its fraction, but
+    gets a pixel outside.
     """
     held = tl.minimum(position, size + 1.0, propagate_nan=tl.PropagateNan.ALL)
     held = tl.maximum(held, -2.0, propagate_nan=tl.PropagateNan.ALL)

@@ -70,10 +70,10 @@ def segment_kernel(
                 mask = tile_mask(exists, channel, CHANNELS)
                 p = tl.load(p_ptr + slot, exists, 0.0)
                 d_value += (weight * p)[:, None] * tl.load(grad_out_ptr + vector, mask, 0.0).to(REAL)
-                if SCORE != "logits":
+                if SCORE != "deformable":
                     d_score = tl.load(d_score_ptr + slot, exists, 0.0)
                     from_score = (weight * d_score * SCALE)[:, None] * tl.load(query_ptr + vector, mask, 0.0).to(REAL)
-                    if SCORE == "shared":
+                    if SCORE == "key_aware_shared":
                         d_value += from_score
                     else:
                         d_key += from_score
@@ -86,7 +86,7 @@ def segment_kernel(
     tl.store(
         grad_value_ptr + pixel, tl.sum(tl.reshape(d_value, (BLOCK_TOKENS, BLOCK_SAMPLES, BLOCK_CHANNELS)), 1), mask
     )
-    if SCORE == "own":
+    if SCORE == "key_aware":
         tl.store(
             grad_key_ptr + pixel, tl.sum(tl.reshape(d_key, (BLOCK_TOKENS, BLOCK_SAMPLES, BLOCK_CHANNELS)), 1), mask
         )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from litedetr.data.categories import Categories
-from litedetr.data.coco import CocoDetection
+from litedetr.data.coco_dataset import CocoDetection
 from litedetr.data.data_config import DataConfig
-from litedetr.data.layout import Split, SplitFiles, find_in_layouts, find_split
-from litedetr.data.shapes import shapes_root
+from litedetr.data.dataset_layout import Split, SplitFiles, find_in_layouts, find_split
+from litedetr.data.shapes_dataset import shapes_root
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class DatasetPair:
         return self.train.categories
 
     @property
-    def remarks(self) -> list[str]:
+    def notes(self) -> list[str]:
         """What the user should know of both, one line each."""
-        return [*self.train.remarks, *self.val.remarks]
+        return [*self.train.notes, *self.val.notes]
 
 
 def build_datasets(config: DataConfig, seed: int) -> DatasetPair:

@@ -76,7 +76,7 @@ class DataConfig:
 
     name: Literal["shapes", "coco"]  # drawn on first use, or any set with COCO JSON files
     transforms: TransformConfig
-    root: Maybe[Text] = None  # folder of a coco set, in one of the layouts of `litedetr.data.layout`
+    root: Maybe[Text] = None  # folder of a coco set, in one of the layouts of `litedetr.data.dataset_layout`
     train_images: Maybe[Text] = None  # explicit folders and JSON files, relative to `root` if it is given
     train_annotations: Maybe[Text] = None
     val_images: Maybe[Text] = None

@@ -2,4 +2,4 @@
 
 
 class DataError(ValueError):
-    """A file of the data set is missing or wrong; the message names the file, and the id where there is one."""
+    """A file of the data set is missing or wrong; the message names the file, and the id if there is one."""

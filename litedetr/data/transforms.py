@@ -6,26 +6,27 @@ The random ones draw from the generator that they are handed and from nothing el
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from litedetr.data.clock import Clock, untimed
 from litedetr.data.data_config import TransformConfig
-from litedetr.data.images import resized
+from litedetr.data.read_images import resized
+from litedetr.data.stopwatch import Clock
 
 LONGEST_BEFORE_CROP = 8192  # pixels; DETR knows no limit, and makes 600x1,200,000 pixels of a strip of 1x2000
 
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """image: (3, h, w) uint8 RGB. Its objects: boxes (N, 4) float32 xyxy in pixels, labels (N,) int64."""
+    """An image and its objects."""
 
-    image: Tensor
-    boxes: Tensor
-    labels: Tensor
+    image: Tensor  # (3, h, w) uint8 RGB
+    boxes: Tensor  # (N, 4) float32 xyxy in pixels
+    labels: Tensor  # (N,) int64
 
     @property
     def size(self) -> tuple[int, int]:
@@ -35,24 +36,18 @@ class LabelledImage:
 
 
 def augment(
-    item: LabelledImage, config: TransformConfig, rng: np.random.Generator, clock: Clock = untimed
+    item: LabelledImage, config: TransformConfig, rng: np.random.Generator, clock: Clock = nullcontext
 ) -> LabelledImage:
     """Random flip, random crop, random scale. clock: gets the steps `augment` and `resize`."""
     with clock("augment"):
-        item = _flip_and_crop(item, config, rng)
+        if rng.random() < config.flip:
+            item = flip(item)
+        if config.crop and rng.random() < config.crop_probability:
+            item = resize(item, _choose(config.crop_resize_sides, rng), LONGEST_BEFORE_CROP)
+            item = _random_crop(item, config.crop_range, rng)
     with clock("resize"):
         side = _choose(config.train_sides, rng) if config.train_sides else min(item.size)
         return resize(item, side, config.max_side)
-
-
-def _flip_and_crop(item: LabelledImage, config: TransformConfig, rng: np.random.Generator) -> LabelledImage:
-    """Before a crop the image is resized."""
-    if rng.random() < config.flip:
-        item = flip(item)
-    if config.crop and rng.random() < config.crop_probability:
-        item = resize(item, _choose(config.crop_resize_sides, rng), LONGEST_BEFORE_CROP)
-        item = _random_crop(item, config.crop_range, rng)
-    return item
 
 
 def for_evaluation(item: LabelledImage, config: TransformConfig) -> LabelledImage:
@@ -79,9 +74,9 @@ def _resized(item: LabelledImage, new: tuple[int, int]) -> LabelledImage:
 
 
 def resized_size(size: tuple[int, int], side: int, max_side: int | None = None) -> tuple[int, int]:
-    """(width, height) with the shortest side `side`, less where the longest would exceed `max_side`.
+    """(width, height) with the shortest side `side`, less if the longest would exceed `max_side`.
 
-    Rounds as DETR does, but for very long images, which rounding there takes a few pixels beyond the cap.
+    Rounds as DETR does, except for very long images: DETR's rounding takes them a few pixels beyond the cap.
     """
     shortest, longest = min(size), max(size)
     if max_side is not None and longest / shortest * side > max_side:

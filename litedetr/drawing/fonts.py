@@ -60,14 +60,16 @@ def _font_with(letters: frozenset[str]) -> tuple[str, str] | None:
     upright = [font for font in installed if font.style == "normal"]
     for font in sorted(upright, key=lambda font: (abs(font.weight - 400), font.name, font.fname)):
         if wanted <= _letters(font.fname):
-            _tell(f"they are drawn in {font.name}")
+            _warn_once(f"they are drawn in {font.name}")
             return font.name, font.fname
-    _tell("no installed font has all of them: they are written as escapes such as \\u732b. Noto fonts would have them")
+    _warn_once(
+        "no installed font has all of them: they are written as escapes such as \\u732b. Noto fonts would have them"
+    )
     return None
 
 
 @cache
-def _tell(what: str) -> None:
+def _warn_once(what: str) -> None:
     """Once."""
     _log.warning("pictures: names have letters that %s lacks; %s", USUAL, what)
 

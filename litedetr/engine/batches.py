@@ -14,12 +14,12 @@ from litedetr.settings import require
 
 @dataclass(frozen=True)
 class LoaderSettings:
-    """batch_size: images of one micro-batch of one rank. prefetch: as Loader's."""
+    """How a rank loads its images."""
 
-    batch_size: int
+    batch_size: int  # images of one micro-batch of one rank
     num_workers: int
     seed: int
-    prefetch: int | None = None
+    prefetch: int | None = None  # as Loader's
 
 
 def loader_settings(config: RunConfig, ranks: Ranks) -> LoaderSettings:
@@ -41,14 +41,13 @@ class StepBatches:
         advice = _fitting(len(dataset), ranks.world_size, grad_accum_steps)
         expected = f"at most the number of training images ({len(dataset)})"
         require(self.steps_per_epoch > 0, "schedule.batch_size", expected, batch_size, advice)
-        self.sampler = _sampler(dataset, settings, ranks, training=True)
-        self.loader = _loader(dataset, self.sampler, settings, ranks)
+        self.loader = _loader(dataset, settings, ranks, training=True)
 
     def from_step(self, step: int) -> Iterator[list[MicroBatch]]:
         """Endless, one list an optimiser step, beginning with step number `step`."""
         epoch, first = divmod(step, self.steps_per_epoch)
         while True:
-            self.sampler.set_position(epoch, first * self.grad_accum_steps)
+            self.loader.sampler.set_position(epoch, first * self.grad_accum_steps)
             batches = iter(self.loader)
             for _ in range(first, self.steps_per_epoch):
                 yield [next(batches) for _ in range(self.grad_accum_steps)]
@@ -66,16 +65,11 @@ def _fitting(num_images: int, world_size: int, grad_accum_steps: int) -> str:
 
 def evaluation_batches(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks) -> Loader:
     """Batches that hold every image once over all ranks."""
-    return _loader(dataset, _sampler(dataset, settings, ranks, training=False), settings, ranks)
+    return _loader(dataset, settings, ranks, training=False)
 
 
-def _loader(dataset: CocoDetection, sampler: EpochSampler, settings: LoaderSettings, ranks: Ranks) -> Loader:
-    pin = ranks.device.type == "cuda"
-    return Loader(dataset, sampler, settings.num_workers, prefetch=settings.prefetch, pin=pin)
-
-
-def _sampler(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks, training: bool) -> EpochSampler:
-    return EpochSampler(
+def _loader(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks, training: bool) -> Loader:
+    sampler = EpochSampler(
         num_items=len(dataset),
         batch_size=settings.batch_size,
         seed=settings.seed,
@@ -84,3 +78,5 @@ def _sampler(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks, tra
         shuffle=training,
         drop_last=training,
     )
+    pin = ranks.device.type == "cuda"
+    return Loader(dataset, sampler, settings.num_workers, prefetch=settings.prefetch, pin=pin)

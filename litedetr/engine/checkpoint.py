@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -58,8 +59,18 @@ class Progress:
     """Where a run stands."""
 
     step: Integer = 0  # optimiser steps done
-    evaluated_step: Integer = 0  # the last step that was evaluated
+    evaluated_step: Maybe[Integer] = 0  # the last step that was evaluated; None: evaluate these weights once more
     best_score: Maybe[Number] = None  # best validation AP so far; None: none yet, or undefined for want of objects
+
+    def is_best(self, score: float) -> bool:
+        """Whether weights of AP `score` are the best so far. The latest count as the best if AP is undefined (NaN)."""
+        return self.best_score is None or math.isnan(score) or score > self.best_score
+
+    def includes(self, kind: str, step: int) -> bool:
+        """Whether a record of metrics.jsonl, `kind` train or evaluation, was written up to here."""
+        if kind == "train":
+            return step <= self.step
+        return step < self.step if self.evaluated_step is None else step <= self.evaluated_step
 
 
 @dataclass(frozen=True)

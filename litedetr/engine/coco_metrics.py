@@ -14,7 +14,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from litedetr.data import Categories
+from litedetr.data import Categories, indexed_coco
 
 # One detection: raw ids, box as (x, y, width, height) in pixels of the original image.
 DETECTION = np.dtype([("image_id", "i8"), ("category_id", "i8"), ("bbox", "f8", 4), ("score", "f8")])
@@ -27,20 +27,20 @@ HEADING = "COCO box scores, 0 to 1 (what they are: docs/results.md#ap-and-ar)"
 
 @dataclass(frozen=True)
 class ClassScore:
-    """AP and AP50 of one class in [0, 1], NaN where the set has no object of it."""
+    """The scores of one class."""
 
     name: str
-    ap: float
+    ap: float  # in [0, 1], NaN if the set has no object of the class
     ap50: float
     num_objects: int
 
 
 @dataclass(frozen=True)
 class Scores:
-    """summary: COCO's twelve numbers by the names of SUMMARY, NaN where no object counts. classes: in label order."""
+    """COCO's scores of a set of detections."""
 
-    summary: dict[str, float]
-    classes: tuple[ClassScore, ...]
+    summary: dict[str, float]  # the twelve numbers by the names of SUMMARY, NaN if no object counts
+    classes: tuple[ClassScore, ...]  # in label order
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Scores:
@@ -79,8 +79,9 @@ def coco_scores(ground_truth: COCO, detections: np.ndarray, categories: Categori
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    summary = {name: _defined(value) for name, value in zip(SUMMARY, evaluation.stats, strict=True)}
-    # (thresholds, recalls, classes, areas, limits): all areas, 100 detections; -1 where there is no object.
+    stats = np.where(evaluation.stats < 0, math.nan, evaluation.stats)
+    summary = dict(zip(SUMMARY, stats.tolist(), strict=True))
+    # (thresholds, recalls, classes, areas, limits): all areas, 100 detections; -1 if there is no object.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     objects = Counter(a["category_id"] for a in ground_truth.dataset["annotations"] if not a["iscrowd"])
     classes = [
@@ -92,27 +93,15 @@ def coco_scores(ground_truth: COCO, detections: np.ndarray, categories: Categori
 
 def _as_coco(ground_truth: COCO, detections: np.ndarray) -> COCO:
     """As COCO.loadRes, which fails on an empty list."""
-    result = COCO()
-    result.dataset = {
-        "images": ground_truth.dataset["images"],
-        "categories": ground_truth.dataset["categories"],
-        "annotations": [
-            entry | {"id": number, "area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0}
-            for number, entry in enumerate(detections_as_json(detections), start=1)
-        ],
-    }
-    result.createIndex()
-    return result
+    entries = detections_as_json(detections)
+    annotations = (entry | {"area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0} for entry in entries)
+    return indexed_coco(ground_truth.dataset["images"], ground_truth.dataset["categories"], annotations)
 
 
 def detections_as_json(detections: np.ndarray) -> list[dict[str, object]]:
     """COCO's result format."""
     columns = (detections[name].tolist() for name in DETECTION.names)
     return [dict(zip(DETECTION.names, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def _defined(value: float) -> float:
-    return math.nan if value < 0 else float(value)
 
 
 def _mean(precision: np.ndarray) -> float:

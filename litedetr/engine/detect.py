@@ -1,4 +1,4 @@
-"""From a batch of images to detections."""
+"""Detect in a batch of images: the detector's forward pass, then its best detections."""
 
 from __future__ import annotations
 

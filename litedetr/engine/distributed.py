@@ -15,14 +15,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from litedetr.engine.run_config import Device
+from litedetr.faults.ranks import lost_ranks_named
 from litedetr.settings import require
 
 T = TypeVar("T")
 SWEEP_JOB = "LITEDETR_SWEEP_JOB"  # names the number of the job that a process is of
-
-
-class LostRanksError(RuntimeError):
-    """Another process of the run ended, or cannot be reached, while this one needed it."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +91,12 @@ def choose_device(device: Device | str | int | torch.device) -> torch.device:
 
 
 def _as_device(device: object) -> torch.device | None:
-    """None where torch knows nothing of the kind; a number is a GPU's, even where torch has other accelerators."""
-    if isinstance(device, torch.device):
-        return device
-    if isinstance(device, int) and not isinstance(device, bool):
-        return torch.device("cuda", device) if device >= 0 else None
+    """None if torch knows no such device. A number is a GPU's, even if torch has other accelerators."""
+    if isinstance(device, bool):
+        return None
     try:
-        return torch.device(device) if isinstance(device, str) else None
-    except RuntimeError:  # text of another form
+        return torch.device(f"cuda:{device}" if isinstance(device, int) else device)
+    except (RuntimeError, TypeError):  # text of another form, another type
         return None
 
 
@@ -127,7 +122,7 @@ def join_ranks(device: Device) -> Iterator[Ranks]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", **_meeting_place())
     ranks = Ranks(own_device, dist.get_rank(), world_size)
     # Only after success: a rank that failed must not wait here for the others.
-    with name_lost_ranks():
+    with lost_ranks_named():
         yield ranks
         ranks.gather_numbers(0)  # a rank that leaves early can cut off what another one has not read yet
     dist.destroy_process_group()
@@ -142,22 +137,6 @@ def _meeting_place() -> dict[str, Any]:
         return {}
     store, rank, world_size = next(dist.rendezvous("env://"))
     return {"store": dist.PrefixStore(f"job_{job}", store), "rank": rank, "world_size": world_size}
-
-
-@contextmanager
-def name_lost_ranks() -> Iterator[None]:
-    """Turns what a collective raises where a rank is gone into LostRanksError."""
-    try:
-        yield
-    except RuntimeError as error:
-        # gloo's errors have no type of their own; they begin with the place in its sources.
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
-            raise
-        what = str(error).split("] ", 1)[-1].split(". ")[0].splitlines()[0]
-        raise LostRanksError(
-            f"another process of this run ended or cannot be reached ({what}): its own message says why, or the "
-            "launcher's report. Training goes on from the last checkpoint with resume=auto"
-        ) from error
 
 
 def use_all_cores() -> None:

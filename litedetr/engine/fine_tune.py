@@ -24,12 +24,12 @@ NUM_SHOWN = 3
 class Initialisation:
     """taken: how many tensors came from the checkpoint. left: names of the model's that kept their initial values.
 
-    remarks: what else the user should know, a line each.
+    notes: what else the user should know, a line each.
     """
 
     taken: int
     left: tuple[str, ...]
-    remarks: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def initialise_from(model: Detector, categories: Categories, path: Path | str) -> Initialisation:
@@ -58,10 +58,10 @@ def initialise_from(model: Detector, categories: Categories, path: Path | str) -
     fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
     model.load_state_dict(fitting, strict=False)
     left = tuple(name for name in own if name not in fitting)
-    remarks = [f"another model setting than there: {line}" for line in changed]
+    notes = [f"another model setting than there: {line}" for line in changed]
     if len(known) == len(categories) and known != categories:
-        remarks.append("as many classes as there, but others: the class heads start as those of the other classes")
-    return Initialisation(len(fitting), left, tuple(remarks))
+        notes.append("as many classes as there, but others: the class heads start as those of the other classes")
+    return Initialisation(len(fitting), left, tuple(notes))
 
 
 def _misfits(weights: dict[str, Tensor], own: dict[str, Tensor], free: re.Pattern[str]) -> str:

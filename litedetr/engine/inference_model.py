@@ -1,4 +1,4 @@
-"""A detector that only detects: what does not change from image to image is done once."""
+"""A copy of a detector for inference only: what does not change from image to image is done once."""
 
 from __future__ import annotations
 
@@ -13,22 +13,16 @@ from litedetr.models import Detector, fold_frozen_norms
 from litedetr.models.linear import Linear
 
 
-def for_inference(model: Detector, device: torch.device, precision: Precision) -> Detector:
+def inference_copy(model: Detector, device: torch.device, precision: Precision) -> Detector:
     """A copy of `model` on `device` in evaluation mode, whose detections under `precision` keep their bits on a CPU.
 
     `model` itself stays as it is. The copy has frozen norms in their convolutions, weights in the dtype and layout that
     they are used in, and no gradients. Its weights are its own, so nothing that happens to `model` afterwards reaches
-    it, and a state dict of the one does not load into the other where the backbone has frozen norms.
+    it, and a state dict of the one does not load into the other if the backbone has frozen norms.
     """
     own = copy.deepcopy(model).eval().requires_grad_(False)
     fold_frozen_norms(own)
-    lower_products(own, precision)
-    return own.to_device(device)
-
-
-def lower_products(model: nn.Module, precision: Precision) -> None:
-    """Round the weights of our linear layers and of convolutions to `precision`, as autocast does on every call."""
-    dtype = DTYPES[precision]
-    for module in model.modules():
+    for module in own.modules():  # round weights once, as autocast does on every call
         if isinstance(module, (Linear, nn.Conv2d)) and module.weight.dtype == torch.float32:
-            module.to(dtype)
+            module.to(DTYPES[precision])
+    return own.to_device(device)

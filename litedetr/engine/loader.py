@@ -1,27 +1,20 @@
-"""Loader processes: how they read a data set, and what is said when one of them fails."""
+"""Loader processes: how they read a data set."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
 from litedetr.data import DataError, collate
+from litedetr.faults.loader_processes import LoaderError
 from litedetr.faults.signals import leave_signals_to_parent
 from litedetr.structures import ImageBatch, TargetBatch
 
 MicroBatch = tuple[ImageBatch, TargetBatch]
 PATIENCE = 10.0  # seconds; the thread that pins batches looks every 5 whether it shall end
-_LOADING = re.compile("DataLoader worker|[Pp]in memory thread")  # who failed, in PyTorch's words
-_EXCEPTION = re.compile(r"[\w.]*(Error|Exception)\b")  # how the line begins that ends a traceback
-
-
-class LoaderError(RuntimeError):
-    """A loader process ended or failed; the message says how, and what to do."""
 
 
 class Loader:
@@ -41,6 +34,7 @@ class Loader:
         prefetch: int | None = None,
         pin: bool = False,
     ) -> None:
+        self.sampler = sampler
         self._batches = DataLoader(
             _DataErrorsAsValues(dataset),
             batch_sampler=sampler,
@@ -56,7 +50,7 @@ class Loader:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Python itself would end them, where an exception kept them alive, by a signal that they ignore, and wait."""
+        """At exit Python would send SIGTERM, which these processes ignore, and then hang; so they are ended here."""
         processes, self._batches._iterator = self._batches._iterator, None
         if processes is None:
             return
@@ -74,7 +68,7 @@ class Loader:
                     raise batch
                 yield batch
         except (ConnectionError, EOFError, FileNotFoundError) as error:  # images are handed over through sockets
-            raise _failure("it ended while it handed over images") from error
+            raise LoaderError.because("it ended while it handed over images") from error
 
 
 def _end_pinning(processes: Any) -> None:
@@ -107,34 +101,3 @@ class _DataErrorsAsValues(Dataset):
 def _collate_or_error(collate_fn: Callable[[Sequence[Any]], Any], samples: Sequence[Any]) -> Any:
     errors = [sample for sample in samples if isinstance(sample, DataError)]
     return errors[0] if errors else collate_fn(samples)
-
-
-@contextmanager
-def loader_failures_named() -> Iterator[None]:
-    """LoaderError where a loader process fails. Around everything that runs beside it, not its batches alone: the
-    signal of its end reaches this process anywhere.
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        text = str(error).strip()
-        if isinstance(error, LoaderError) or not _LOADING.search(text):
-            raise
-        raise _failure(_reason(text)) from error
-
-
-def _reason(text: str) -> str:
-    """Of an error in a loader process, or in the thread that pins batches, PyTorch gives the traceback. Of it, the line
-    that says what was wrong: the last, but of an error of CUDA, which has more of them.
-    """
-    if not text.startswith("Caught"):
-        return text.split(". ")[0].rstrip(".")
-    lines = text.splitlines()
-    return next((line for line in reversed(lines) if _EXCEPTION.match(line)), lines[-1])
-
-
-def _failure(reason: str) -> LoaderError:
-    return LoaderError(
-        f"a process that loads images failed ({reason}). Where it was out of memory (the system's log tells) or of "
-        "shared memory (/dev/shm), fewer data.num_workers help; 0 needs none"
-    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from litedetr.engine.run_config import Precision
 from litedetr.engine.schedule_config import ScheduleConfig
 
 
@@ -42,6 +44,22 @@ def build_optimizer(model: nn.Module, config: ScheduleConfig) -> AdamW:
     return AdamW(groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
 
 
+@dataclass(frozen=True)
+class WeightUpdate:
+    """How gradients become new weights."""
+
+    optimizer: AdamW
+    scaler: torch.amp.GradScaler  # of the fp16 loss; disabled for other precisions
+    clip_norm: float | None  # largest gradient norm; None does not clip
+
+    @classmethod
+    def build(cls, model: nn.Module, config: ScheduleConfig, precision: Precision) -> WeightUpdate:
+        """For `model` on the device where it is now."""
+        device = next(model.parameters()).device
+        scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        return cls(build_optimizer(model, config), scaler, config.clip_norm)
+
+
 def set_learning_rate(optimizer: Optimizer, factor: float) -> None:
     """Give every group `factor` times its peak rate."""
     for group in optimizer.param_groups:
@@ -62,5 +80,5 @@ def load_optimizer_state(model: nn.Module, optimizer: Optimizer, state: dict[str
 
 
 def gradient_norm(model: nn.Module, clip_norm: float | None) -> torch.Tensor:
-    """The norm of all gradients, which are then scaled down to `clip_norm` where they exceed it."""
+    """The norm of all gradients, which are then scaled down to `clip_norm` if they exceed it."""
     return nn.utils.clip_grad_norm_(model.parameters(), float("inf") if clip_norm is None else clip_norm)

@@ -1,4 +1,4 @@
-"""Mixed precision: where it begins and where it ends."""
+"""Mixed precision: names and dtypes, autocast, and back to at least fp32."""
 
 from __future__ import annotations
 

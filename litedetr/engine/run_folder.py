@@ -65,6 +65,16 @@ class RunFolder:
         """There once the run has been complete; of which step it tells, and it stays until there are newer ones."""
         return self.path / "results.json"
 
+    def how_to_resume(self) -> str:
+        """What is told if the run fails."""
+        if not self.last.exists():
+            return "Nothing was saved yet"
+        return f"The last checkpoint is intact: resume={self.path} continues from it"
+
+    def left_after(self, step: int) -> str:
+        """What is told if the run is asked to stop."""
+        return f"left after step {step}, saved in {self.last}; resume={self.path} continues"
+
 
 def agree_on_run_folder(root: Path, name: str | None, config: RunConfig, ranks: Ranks) -> RunFolder:
     """The main rank's choice, where all ranks would continue the same: which machine has the main rank may change from

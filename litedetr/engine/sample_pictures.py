@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
 
-from litedetr.drawing.boxes import LabelledBox, colour_of, draw_boxes
+from litedetr.drawing.draw_boxes import LabelledBox, colour_of, draw_boxes
 
 MIN_SCORE = 0.3
 HEADING, GAP = 16, 6
@@ -23,7 +23,11 @@ def sample_picture(image: Image.Image, image_id: int, detections: np.ndarray, gr
     found = [_box(ground_truth, row["category_id"], row["bbox"], f" {row['score']:.2f}") for row in mine[::-1]]
     annotations = ground_truth.loadAnns(ground_truth.getAnnIds(imgIds=[image_id]))
     truth = [_box(ground_truth, a["category_id"], a["bbox"], " (crowd)" if a["iscrowd"] else "") for a in annotations]
-    return _side_by_side(_panel(image, _heading(of_image["score"]), found), _panel(image, "ground truth", truth))
+    left, right = _panel(image, _heading(of_image["score"]), found), _panel(image, "ground truth", truth)
+    both = Image.new("RGB", (left.width + right.width + GAP, left.height), "white")
+    both.paste(left, (0, 0))
+    both.paste(right, (left.width + GAP, 0))
+    return both
 
 
 def _heading(scores: np.ndarray) -> str:
@@ -46,10 +50,3 @@ def _panel(image: Image.Image, heading: str, boxes: Iterable[LabelledBox]) -> Im
     panel.paste(drawn, (0, HEADING))
     ImageDraw.Draw(panel).text((3, 2), heading, fill="black")
     return panel
-
-
-def _side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
-    both = Image.new("RGB", (left.width + right.width + GAP, left.height), "white")
-    both.paste(left, (0, 0))
-    both.paste(right, (left.width + GAP, 0))
-    return both

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from litedetr.data import Categories
 from litedetr.engine.checkpoint import Checkpoint, CheckpointError, Progress, checkpoint_file, load_weights
 from litedetr.engine.ema import ModelAverage
 from litedetr.engine.fine_tune import initialise_from
-from litedetr.engine.optim import build_optimizer, load_optimizer_state, optimizer_state
+from litedetr.engine.optim import WeightUpdate, load_optimizer_state, optimizer_state
 from litedetr.engine.resume import checkpoint_to_continue
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import changed_settings
@@ -22,16 +22,15 @@ from litedetr.settings import from_mapping, require, to_mapping
 
 @dataclass
 class TrainingState:
-    """average: None without averaging. progress: moves on with every step."""
+    """Weights, moments and averages, and how far the run has come."""
 
     config: RunConfig
     categories: Categories
     steps_per_epoch: int
     model: Detector
-    optimizer: torch.optim.AdamW
-    scaler: torch.amp.GradScaler
-    average: ModelAverage | None
-    progress: Progress
+    update: WeightUpdate
+    average: ModelAverage | None  # None without averaging
+    progress: Progress = field(default_factory=Progress)  # moves on with every step
 
     @classmethod
     def initial(
@@ -40,20 +39,20 @@ class TrainingState:
         """A state on `device` with random weights from config.seed; `begin` or `restore` completes it."""
         torch.manual_seed(config.seed)
         model = build_detector(config.model, len(categories.ids)).to_device(device).train()
-        optimizer = build_optimizer(model, config.schedule)
-        scaler = torch.amp.GradScaler(device.type, enabled=config.trainer.precision == "fp16")
+        update = WeightUpdate.build(model, config.schedule, config.trainer.precision)
         decay = config.schedule.ema_decay
         average = None if decay is None else ModelAverage(model, decay)
-        return cls(config, categories, steps_per_epoch, model, optimizer, scaler, average, Progress())
+        return cls(config, categories, steps_per_epoch, model, update, average)
 
     @property
     def evaluated_model(self) -> nn.Module:
         return self.model if self.average is None else self.average.model
 
-    @property
-    def num_parameters(self) -> int:
-        """Trained ones."""
-        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+    def finish_step(self) -> None:
+        """After an optimiser step: the average follows the weights, and progress moves on."""
+        if self.average is not None:
+            self.average.update(self.model, self.progress.step)
+        self.progress = replace(self.progress, step=self.progress.step + 1)
 
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(
@@ -61,8 +60,8 @@ class TrainingState:
             categories=to_mapping(self.categories),
             model=self.model.state_dict(),
             ema=None if self.average is None else self.average.model.state_dict(),
-            optimizer=optimizer_state(self.model, self.optimizer),
-            scaler=self.scaler.state_dict(),
+            optimizer=optimizer_state(self.model, self.update.optimizer),
+            scaler=self.update.scaler.state_dict(),
             progress=self.progress,
             steps_per_epoch=self.steps_per_epoch,
         )
@@ -73,11 +72,11 @@ class TrainingState:
         changed = changed_settings(checkpoint, self.config)
         self._check_fits(checkpoint, path)
         load_weights(self.model, checkpoint.model, path)
-        load_optimizer_state(self.model, self.optimizer, checkpoint.optimizer)
+        load_optimizer_state(self.model, self.update.optimizer, checkpoint.optimizer)
         if self.average is not None:
             load_weights(self.average.model, checkpoint.weights, path)
-        if checkpoint.scaler and self.scaler.is_enabled():
-            self.scaler.load_state_dict(checkpoint.scaler)
+        if checkpoint.scaler and self.update.scaler.is_enabled():
+            self.update.scaler.load_state_dict(checkpoint.scaler)
         self.progress = checkpoint.progress
         return changed
 
@@ -101,7 +100,7 @@ class TrainingState:
             start = initialise_from(self.model, self.categories, init_from)
             left = ", ".join(start.left) or "none"
             taken = f"{start.taken} tensors from {checkpoint_file(init_from)}"
-            notes += [f"{taken}; left at their initial values: {left}", *start.remarks]
+            notes += [f"{taken}; left at their initial values: {left}", *start.notes]
         if self.average is not None:
             self.average.model.load_state_dict(self.model.state_dict())
         return notes

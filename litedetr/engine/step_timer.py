@@ -12,15 +12,15 @@ ENOUGH = 20  # steps to judge by
 
 
 @dataclass(frozen=True)
-class Lap:
-    """Some steps and their seconds. waited: those of them in which the next images were not there yet."""
+class StepTimes:
+    """How long some steps took."""
 
     steps: int = 0
     seconds: float = 0.0
-    waited: float = 0.0
+    waited: float = 0.0  # the seconds among them in which the next images were not there yet
 
-    def __add__(self, other: Lap) -> Lap:
-        return Lap(self.steps + other.steps, self.seconds + other.seconds, self.waited + other.waited)
+    def __add__(self, other: StepTimes) -> StepTimes:
+        return StepTimes(self.steps + other.steps, self.seconds + other.seconds, self.waited + other.waited)
 
     @property
     def data_share(self) -> float:
@@ -28,30 +28,30 @@ class Lap:
         return self.waited / self.seconds if self.seconds else 0.0
 
 
-class Pace:
-    """A clock of laps. What passes before a `restart` belongs to none: an evaluation, say.
+class StepTimer:
+    """Times steps. What passes before a `restart`, such as an evaluation, is not counted.
 
     On a GPU a step is over when its loss is known on the host, so waiting is not mistaken for computing.
     """
 
     def __init__(self) -> None:
-        self.steady = Lap()  # all laps but the first, in which loader processes start and no file is cached
+        self.steady = StepTimes()  # without those taken first: loader processes start, no file is cached
         self._is_first, self._is_told = True, False
         self.restart()
 
     def restart(self) -> None:
-        self._start, self._now = time.perf_counter(), Lap()
+        self._start, self._now = time.perf_counter(), StepTimes()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """A step begins, and within this it waits for its images."""
         start = time.perf_counter()
         yield
-        self._now += Lap(steps=1, waited=time.perf_counter() - start)
+        self._now += StepTimes(steps=1, waited=time.perf_counter() - start)
 
-    def lap(self) -> Lap:
-        """Since the last lap or restart."""
-        found = self._now + Lap(seconds=time.perf_counter() - self._start)
+    def take(self) -> StepTimes:
+        """Of the steps since the last `take` or `restart`."""
+        found = self._now + StepTimes(seconds=time.perf_counter() - self._start)
         if not self._is_first:
             self.steady += found
         self._is_first = False

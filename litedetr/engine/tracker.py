@@ -16,7 +16,7 @@ from tqdm import tqdm
 from litedetr.engine.checkpoint import Progress
 from litedetr.engine.coco_metrics import SUMMARY, Scores, json_numbers
 from litedetr.engine.run_folder import RunFolder
-from litedetr.faults.files import StorageError, replacing, writing
+from litedetr.faults.files import StorageError, remove_leftovers, replacing, writing
 
 
 class SilentTracker:
@@ -52,6 +52,8 @@ class Tracker(SilentTracker):
     def __init__(self, folder: RunFolder, progress: Progress, total_steps: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # here, for those who train nothing
 
+        folder.path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder.path)
         self._folder, self._progress = folder, progress
         self._has_earlier_lines = folder.metrics.exists()
         with writing(folder.tensorboard):
@@ -139,4 +141,4 @@ def _is_before(line: str, progress: Progress) -> bool:
         record = json.loads(line)
     except json.JSONDecodeError:
         return False
-    return record["step"] <= (progress.step if record["kind"] == "train" else progress.evaluated_step)
+    return progress.includes(record["kind"], record["step"])

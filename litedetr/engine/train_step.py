@@ -1,23 +1,23 @@
-"""One optimiser step: micro-batches in, updated weights out."""
+"""The optimiser step, and what it needs of all ranks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.loader import MicroBatch
-from litedetr.engine.optim import gradient_norm
+from litedetr.engine.optim import WeightUpdate, gradient_norm
 from litedetr.engine.precision import autocast
 from litedetr.engine.run_config import Precision
+from litedetr.faults.errors import UserError
 from litedetr.faults.signals import StopRequest
 from litedetr.losses import Criterion, Losses
 from litedetr.structures import ImageBatch, Share, TargetBatch
@@ -27,78 +27,50 @@ from litedetr.transfers import to_host
 LEAST_SCALE = 2.0**-10
 
 
-class NonFiniteError(ArithmeticError):
-    """The loss or the gradient is infinite or not a number; nothing was updated with it."""
+class NonFiniteError(UserError):
+    """The loss or the gradient is infinite or NaN; nothing was updated with it."""
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """loss: of the whole batch, over all ranks. grad_norm: before clipping. parts: this rank's share of each part.
+    """The numbers of an optimiser step."""
 
-    stop_signal: a signal that any rank received by the end of the step, 0 for none.
-    """
-
-    loss: float
-    grad_norm: float
-    parts: dict[str, Tensor]
-    stop_signal: int
-
-    def read_parts(self) -> dict[str, float]:
-        """`parts` on the host. Waits for the device, so call it only if they are wanted."""
-        return read_parts(self.parts)
+    loss: float  # of the whole batch, over all ranks
+    grad_norm: float  # before clipping
+    parts: dict[str, Tensor]  # this rank's share of each part of the loss, on the device
+    stop_signal: int  # a signal that any rank received by the end of the step, 0 for none
 
 
 @dataclass(frozen=True)
 class TrainStep:
-    """model: the detector, or DDP around it. scaler: disabled unless `precision` is fp16.
+    """An optimiser step: micro-batches in, updated weights out."""
 
-    stop: this rank's stop request, which the results tell all ranks.
-    """
-
-    model: nn.Module
+    model: nn.Module  # the detector, or DDP around it
     criterion: Criterion
-    optimizer: Optimizer
-    scaler: torch.amp.GradScaler
+    update: WeightUpdate
     precision: Precision
-    clip_norm: float | None
     seed: int
     ranks: Ranks
-    stop: StopRequest
+    stop: StopRequest = field(default_factory=StopRequest)  # this rank's, which the results tell all ranks
 
     def __call__(self, step: int, batches: Sequence[MicroBatch]) -> StepResult:
         """Update the model by the gradient of all `batches` of all ranks, exactly that of one large batch.
 
-        Raises NonFiniteError on all ranks, before the update.
+        step: from 0. batches: this rank's micro-batches. Raises NonFiniteError on all ranks, before the update.
         """
         # What a step draws depends on nothing that came before it, so a resumed run draws the same. Denoising draws the
         # same on any number of ranks too; dropout, which PyTorch's global generator decides, does not.
         torch.manual_seed(step_seed(self.seed, step, 1 + self.ranks.rank))
-        self.optimizer.zero_grad(set_to_none=True)
-        targets = as_shares([targets for _, targets in batches], self.ranks, step_seed(self.seed, step, 0))
-        loss, parts = self._accumulate(step, [(images, own) for (images, _), own in zip(batches, targets, strict=True)])
-        own_loss, grad_norm, scale = self._gradient(loss)
-        shared = self.ranks.gather_numbers(own_loss, self.stop.signum)
-        total, stop_signal = sum(row[0] for row in shared), int(max(row[1] for row in shared))
-        if not math.isfinite(total):
-            raise self._failure(f"the loss is {total}", step, parts)
-        # With fp16 an overflow is normal: the scaler skips the step and lowers its scale. But not for ever.
-        overflow_explains = self.scaler.is_enabled() and scale > LEAST_SCALE
-        if not math.isfinite(grad_norm) and not overflow_explains:
-            raise self._failure(f"the gradient's norm is {grad_norm}", step, parts)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return StepResult(total, grad_norm, parts, stop_signal)
-
-    def _accumulate(self, step: int, batches: Sequence[MicroBatch]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Leave the gradient of all `batches` in the parameters. Returns their loss and its parts, on the device."""
-        loss, parts = 0.0, {}
-        for number, batch in enumerate(batches, start=1):
+        self.update.optimizer.zero_grad(set_to_none=True)
+        shares = as_shares([targets for _, targets in batches], self.ranks, step_seed(self.seed, step, 0))
+        loss, parts = 0.0, {}  # on the device
+        for number, batch in enumerate(zip((images for images, _ in batches), shares, strict=True), start=1):
             images, targets = (x.to(self.ranks.device, non_blocking=True) for x in batch)
             with self._synchronised(last=number == len(batches)):
                 losses = self._backward(step, images, targets)
             loss = loss + losses.total.detach()
             parts = {name: parts[name] + value if parts else value for name, value in losses.parts.items()}
-        return loss, parts
+        return self._finish(step, loss, parts)
 
     def _synchronised(self, last: bool) -> AbstractContextManager[object]:
         """Ranks exchange gradients once, after the last micro-batch."""
@@ -107,6 +79,7 @@ class TrainStep:
         return nullcontext()
 
     def _backward(self, step: int, images: ImageBatch, targets: TargetBatch) -> Losses:
+        """Add the gradient of a micro-batch to the parameters'."""
         with autocast(self.ranks.device, self.precision):
             output = self.model(images, targets)
         # Before the loss, whose matching cannot be done with NaN; all ranks must learn it, or some would wait forever.
@@ -116,17 +89,33 @@ class TrainStep:
             raise self._failure(f"predictions are not finite ({where})", step, {})
         losses = self.criterion(output, targets, readout)
         # The normaliser is that of all ranks and DDP averages over them: their number makes it a sum again.
-        self.scaler.scale(losses.total * self.ranks.world_size).backward()
+        self.update.scaler.scale(losses.total * self.ranks.world_size).backward()
         return losses
+
+    def _finish(self, step: int, loss: Tensor, parts: dict[str, Tensor]) -> StepResult:
+        """Update the weights by the gradient in the parameters. loss, parts: this rank's."""
+        own_loss, grad_norm, scale = self._gradient(loss)
+        shared = self.ranks.gather_numbers(own_loss, self.stop.signum)
+        total, stop_signal = sum(row[0] for row in shared), int(max(row[1] for row in shared))
+        if not math.isfinite(total):
+            raise self._failure(f"the loss is {total}", step, parts)
+        # With fp16 an overflow is normal: the scaler skips the step and lowers its scale. But not for ever.
+        overflow_explains = self.update.scaler.is_enabled() and scale > LEAST_SCALE
+        if not math.isfinite(grad_norm) and not overflow_explains:
+            raise self._failure(f"the gradient's norm is {grad_norm}", step, parts)
+        self.update.scaler.step(self.update.optimizer)
+        self.update.scaler.update()
+        return StepResult(total, grad_norm, parts, stop_signal)
 
     def _gradient(self, loss: Tensor) -> tuple[float, float, float]:
         """Unscale and clip the gradient. Returns the loss, the norm before clipping and the scaler's scale.
 
         The host needs all three before it may update, and waits for the device once.
         """
-        self.scaler.unscale_(self.optimizer)
-        norm = gradient_norm(self.model, self.clip_norm)
-        scale = self.scaler.scale(torch.ones_like(loss))  # `get_scale` would wait by itself
+        scaler = self.update.scaler
+        scaler.unscale_(self.update.optimizer)
+        norm = gradient_norm(self.model, self.update.clip_norm)
+        scale = scaler.scale(torch.ones_like(loss))  # `get_scale` would wait by itself
         return tuple(map(float, to_host(loss, norm, scale)))
 
     def _failure(self, what: str, step: int, parts: dict[str, Tensor]) -> NonFiniteError:
@@ -140,14 +129,14 @@ class TrainStep:
 
 
 def read_parts(parts: dict[str, Tensor]) -> dict[str, float]:
-    """Parts of the loss on the host, in one copy."""
+    """Parts of the loss on the host, in one copy. Waits for the device, so call it only if they are wanted."""
     values = to_host(torch.stack(list(parts.values())))[0].tolist() if parts else []
     return dict(zip(parts, values, strict=True))
 
 
 def as_shares(batches: Sequence[TargetBatch], ranks: Ranks, seed: int) -> list[TargetBatch]:
-    """Give all micro-batches of all ranks the normaliser and the largest object count of the whole batch, and their
-    place in it.
+    """A rank's micro-batches with the normaliser and the largest object count of the whole batch, and their place in
+    it. The whole batch is that of all micro-batches of all ranks.
     """
     counts = [count for batch in batches for count in batch.counts]
     shared = ranks.gather_numbers(sum(counts), max(counts, default=0), *map(len, batches))

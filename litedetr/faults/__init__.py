@@ -1,1 +1,1 @@
-"""What can go wrong outside the code: disks, signals, worker processes, and what a user reads of it."""
+"""What can go wrong outside the code: disks, signals, worker processes, lost ranks; and what a user reads of it."""

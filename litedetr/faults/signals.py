@@ -10,10 +10,10 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP"
 
 
 class Interrupted(Exception):
-    """Training was asked to stop and left with its state saved. signum: the signal."""
+    """A signal asked to stop, and the work was left with its state saved. what: told after the name of the signal."""
 
-    def __init__(self, signum: int, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, signum: int, what: str) -> None:
+        super().__init__(f"{signal.Signals(signum).name}: {what}")
         self.signum = signum
 
 

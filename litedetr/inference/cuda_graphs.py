@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from litedetr.engine.detect import Forward
-from litedetr.kernels.bench.replay import no_collection
+from litedetr.kernels.bench.cuda_gpu import no_collection
 from litedetr.kernels.constants import constants_held
 from litedetr.settings import Flag, as_type, require
 from litedetr.structures import ImageBatch
@@ -94,11 +94,11 @@ def _waiting_raises() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Graph:
-    """images: the batch that `replay` reads. constants: what else it reads and nothing else may keep."""
+    """A recorded graph for one shape of batch."""
 
-    images: ImageBatch
+    images: ImageBatch  # the batch that `replay` reads
     replay: Replay
-    constants: list[object]
+    constants: list[object]  # what else it reads, kept alive here
 
     def __call__(self, images: ImageBatch) -> Tensor:
         for name, value in _tensors(images).items():

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litedetr.data import Categories, ImageFiles
-from litedetr.drawing.boxes import draw_boxes, labelled
+from litedetr.drawing.draw_boxes import draw_boxes, labelled_boxes
 from litedetr.faults.files import replacing, writing
-from litedetr.inference.prediction_folder import FILE, Results
+from litedetr.inference.output_folder import FILE, Results
 from litedetr.settings import require
-from litedetr.structures import Detections
 
 if TYPE_CHECKING:
-    from litedetr.inference.batch_prediction import Prediction
+    from litedetr.inference.predict_files import Prediction
 
 LOSSLESS_OR_JPEG = (".png", ".jpg", ".jpeg")  # suffixes that a picture keeps
 JPEG_LIMIT = 65500  # pixels of a side
@@ -25,8 +24,8 @@ class PredictionWriter:
     """Writes pictures as they come, and at the end predictions.json: a data set in COCO's form whose annotations have
     a score, fit to be looked at, corrected or trained on.
 
-    source: what tells it from another one, see `prediction_folder.origin`; empty: unknown. A folder that holds results
-    of the same source has the new ones afterwards; pictures that were drawn before and not again are removed then.
+    source: of `output_folder.absolute_source`; empty: unknown. In a folder with results of the same source the new ones
+    replace them; pictures that were drawn before and not again are removed then.
     """
 
     def __init__(
@@ -35,13 +34,8 @@ class PredictionWriter:
         same = folder.resolve() == files.folder.resolve()
         require(not same, "output", "another folder than the images', which would be overwritten", str(folder))
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.files, self.categories, self.pictures, self.source = (
-            folder,
-            files,
-            categories,
-            pictures,
-            source,
-        )
+        self.folder, self.files, self.categories, self.pictures = folder, files, categories, pictures
+        self.source = source
         self.counts: Counter[str] = Counter()
         self._ids = {path: number for number, path in enumerate(files.paths, start=1)}
         self._images: list[dict[str, Any]] = []
@@ -60,13 +54,15 @@ class PredictionWriter:
         name, size = self.files.name(prediction.path), prediction.image.size
         image_id = self._ids[prediction.path]
         self._images.append({"id": image_id, "file_name": name, "width": size[0], "height": size[1]})
-        self._annotations += self._entries(image_id, prediction.detections)
-        self.counts.update(self.categories.names[label] for label in prediction.detections.labels.tolist())
+        for (x, y, width, height), label, score in prediction.detections.rows():
+            self.counts[self.categories.names[label]] += 1
+            box = {"bbox": [x, y, width, height], "area": width * height, "iscrowd": 0, "score": score}
+            self._annotations.append({"image_id": image_id, "category_id": self.categories.ids[label]} | box)
         if self.pictures:
             self._draw(prediction, name)
 
     def close(self, complete: bool = True) -> None:
-        """complete: False where the run was interrupted; then earlier pictures stay, and before the first image all."""
+        """complete: False after an interruption; then earlier pictures stay, and before the first image all files."""
         if not complete and not self._images:
             return
         if not complete:
@@ -78,7 +74,7 @@ class PredictionWriter:
                 path.unlink(missing_ok=True)
 
     def _draw(self, prediction: Prediction, name: str) -> None:
-        picture = draw_boxes(prediction.image, labelled(prediction.detections, self.categories))
+        picture = draw_boxes(prediction.image, labelled_boxes(prediction.detections, self.categories))
         target = _picture_name(name, picture.size)
         while target in self._drawn:  # scan.tif beside scan.tif.png
             target = f"{target}.png"
@@ -95,29 +91,14 @@ class PredictionWriter:
             "images": sorted(self._images, key=lambda entry: entry["id"]),
             "annotations": [{"id": number} | entry for number, entry in enumerate(order, start=1)],
             "categories": [
-                {"id": category_id, "name": name}
-                for name, category_id in zip(self.categories.names, self.categories.ids, strict=True)
+                {"id": i, "name": name} for name, i in zip(self.categories.names, self.categories.ids, strict=True)
             ],
         }
         with replacing(self.json) as file:
             file.write(json.dumps(content).encode())
 
-    def _entries(self, image_id: int, detections: Detections) -> list[dict[str, Any]]:
-        found = zip(detections.boxes.tolist(), detections.labels.tolist(), detections.scores.tolist(), strict=True)
-        return [
-            {
-                "image_id": image_id,
-                "category_id": self.categories.ids[label],
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "area": (x2 - x1) * (y2 - y1),
-                "iscrowd": 0,
-                "score": score,
-            }
-            for (x1, y1, x2, y2), label, score in found
-        ]
-
 
 def _picture_name(name: str, size: tuple[int, int]) -> str:
-    """As the image's, but a PNG where its format would lose colours or is too short for it: `scan.tif.png`."""
+    """As the image's, but a PNG if its format would lose colours or takes no such size: `scan.tif.png`."""
     kept = name.lower().endswith(LOSSLESS_OR_JPEG) and max(size) <= JPEG_LIMIT
     return name if kept else f"{name}.png"

@@ -17,11 +17,11 @@ from litedetr.data import Categories, TransformConfig, evaluation_size, resized,
 from litedetr.engine.checkpoint import LoadedDetector, checkpoint_file, load_detector
 from litedetr.engine.detect import Forward
 from litedetr.engine.distributed import choose_device
-from litedetr.engine.inference_model import for_inference
+from litedetr.engine.inference_model import inference_copy
 from litedetr.engine.precision import choose_precision
 from litedetr.engine.run_config import Device, Precision
 from litedetr.inference.cuda_graphs import CudaGraphs, GpuCapture, check_cuda_graphs
-from litedetr.inference.inputs import Picture, as_given, several
+from litedetr.inference.image_inputs import ImageLike, as_image_input, as_iterable
 from litedetr.models import Detector
 from litedetr.postprocess import unpack
 from litedetr.settings import Count, Probability, Text, as_type, require
@@ -48,7 +48,7 @@ class Preparation:
 class Predictor:
     """A detector in evaluation mode with its classes and the image size it was trained to be evaluated at.
 
-    loaded: its model is copied, see `for_inference`.
+    loaded: its model is copied, see `inference_copy`.
     device: where it runs: auto, cpu, cuda or cuda:<n>, as text or a torch.device, or the n of a GPU.
     precision: fp32, or bf16 or fp16 by autocast, as text or a dtype.
     cuda_graphs: record what the GPU does for each shape of batch and replay it; for images of few sizes.
@@ -64,7 +64,7 @@ class Predictor:
         require(isinstance(loaded, LoadedDetector), "loaded", "what load_detector gives", loaded)
         self.device, self.precision = choose_device(device), choose_precision(precision)
         with_graphs = check_cuda_graphs(cuda_graphs, self.device)
-        forward = Forward(for_inference(loaded.model, self.device, self.precision), self.precision)
+        forward = Forward(inference_copy(loaded.model, self.device, self.precision), self.precision)
         self.forward = CudaGraphs(forward, GpuCapture(self.device)) if with_graphs else forward
         self.categories: Categories = loaded.categories
         self.preparation = Preparation(loaded.config.data.transforms)
@@ -97,7 +97,7 @@ class Predictor:
 
     def predict(
         self,
-        images: Picture | Iterable[Picture],
+        images: ImageLike | Iterable[ImageLike],
         threshold: float = 0.3,
         max_detections: int = 100,
         batch_size: int = 8,
@@ -114,15 +114,15 @@ class Predictor:
         Files are decoded batch by batch. A list, a tuple or a batch is looked through first, so that images of one size
         share batches wherever they stand; of anything else, which may make its images as they are asked for, at most
         LOOK_AHEAD batches wait.
-        Raises ValueError where something is no image, ConfigError where an argument cannot work.
+        Raises ValueError if something is no image, ConfigError if an argument cannot work.
         """
         threshold, max_detections, batch_size = check_limits(threshold, max_detections, batch_size)
         is_there = isinstance(images, (list, tuple, np.ndarray, Tensor))
-        pictures = (as_given(image, number) for number, image in enumerate(several(images)))
+        pictures = (as_image_input(image, number) for number, image in enumerate(as_iterable(images)))
         numbered = enumerate(list(pictures) if is_there else pictures)
         most_waiting = math.inf if is_there else LOOK_AHEAD * batch_size
         found: dict[int, Detections] = {}
-        for batch in of_one_key(numbered, lambda pair: self.resized(pair[1].size), batch_size, most_waiting):
+        for batch in batches_by_key(numbered, lambda pair: self.resized(pair[1].size), batch_size, most_waiting):
             prepared = [self.preparation(picture.read()) for _, picture in batch]
             detections = self.detect(prepared, [picture.size for _, picture in batch])
             for (number, _), one in zip(batch, detections, strict=True):
@@ -130,8 +130,8 @@ class Predictor:
         return [found[number] for number in range(len(found))]
 
     def batches(self, sizes: Iterable[tuple[int, int]], batch_size: int) -> list[list[int]]:
-        """Indices of images of (height, width) `sizes`, batched where they are resized to the same size."""
-        batches = of_one_key(enumerate(sizes), lambda pair: self.resized(pair[1]), batch_size)
+        """Indices of images of (height, width) `sizes`, those in a batch are resized to the same size."""
+        batches = batches_by_key(enumerate(sizes), lambda pair: self.resized(pair[1]), batch_size)
         return [[index for index, _ in batch] for batch in batches]
 
     def resized(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -147,7 +147,7 @@ class Predictor:
         return [one.within(size) for one, size in zip(found, sizes, strict=True)]
 
 
-def of_one_key(
+def batches_by_key(
     items: Iterable[T], key: Callable[[T], Hashable], number: int, most_waiting: float = math.inf
 ) -> Iterator[list[T]]:
     """Lists of `number` items of the same key; of fewer at the end, or when `most_waiting` items wait for others."""

@@ -2,5 +2,3 @@
 
 from litedetr.losses.criterion import Criterion, Losses
 from litedetr.losses.loss_config import LossConfig
-
-__all__ = ["Criterion", "LossConfig", "Losses"]

@@ -4,15 +4,3 @@ from litedetr.models.backbones import fold_frozen_norms, load_backbone_weights
 from litedetr.models.calls import AttentionCall, attention_calls, level_shapes
 from litedetr.models.detector import Detector, build_detector
 from litedetr.models.detector_config import Backend, DetectorConfig
-
-__all__ = [
-    "AttentionCall",
-    "Backend",
-    "Detector",
-    "DetectorConfig",
-    "attention_calls",
-    "build_detector",
-    "fold_frozen_norms",
-    "level_shapes",
-    "load_backbone_weights",
-]

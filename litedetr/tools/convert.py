@@ -1,4 +1,4 @@
-"""From a file of the published code to a checkpoint of ours."""
+"""Convert a file of the published code to a checkpoint of ours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from litedetr.paths import user_path
 from litedetr.settings import ConfigError, Flag, Integer, Maybe, Text, require, settings, to_mapping
 from litedetr.weights import load_published, read_published
 
-# Where a published file was trained, it does not say: evaluation must name the data, and its error shows this.
+# A published file does not say on which data it was trained: evaluation must name the data, and its error shows this.
 NO_ROOT = "none: a converted checkpoint knows no data, give data=coco data.root=<folder>"
 # The recipe of DETR, DINO and Lite DETR, as in conf/transforms/detr.yaml.
 TRANSFORMS = TransformConfig()
@@ -35,7 +35,7 @@ class ConvertConfig:
         return user_path(self.out)
 
     def check_files(self) -> None:
-        """ConfigError where reading or writing cannot work."""
+        """ConfigError if reading or writing cannot work."""
         published = user_path(self.published)
         require(published.is_file(), "published", "an existing file", self.published)
         require(not self.target.is_dir(), "out", "a file name, not a folder", self.out)
@@ -47,7 +47,8 @@ class ConvertConfig:
 def convert(config: ConvertConfig) -> str:
     """Write the checkpoint. Returns what it holds and how to go on with it, in words."""
     config.check_files()
-    names = None if config.annotations is None else _class_names(user_path(config.annotations))
+    named = None if config.annotations is None else read_categories(user_path(config.annotations))
+    names = None if named is None else dict(zip(named.ids, named.names, strict=True))
     model = load_published(read_published(config.published), config.num_high_levels)
     run = RunConfig(DataConfig("coco", TRANSFORMS, root=NO_ROOT), model.config)
     checkpoint = Checkpoint(
@@ -63,11 +64,6 @@ def convert(config: ConvertConfig) -> str:
     config.target.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(config.target, checkpoint)
     return _summary(config.out, model.config, model.num_classes)
-
-
-def _class_names(annotations: Path) -> dict[int, str]:
-    categories = read_categories(annotations)
-    return dict(zip(categories.ids, categories.names, strict=True))
 
 
 def _categories(num_classes: int, names: dict[int, str] | None) -> Categories:

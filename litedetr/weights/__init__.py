@@ -3,5 +3,3 @@
 from litedetr.weights.errors import PublishedWeightsError
 from litedetr.weights.files import read_published
 from litedetr.weights.load import load_published
-
-__all__ = ["PublishedWeightsError", "load_published", "read_published"]

@@ -14,7 +14,7 @@ from torch import Tensor
 from litedetr.paths import user_path
 from litedetr.weights.errors import PublishedWeightsError
 
-# Where a state dict lies in a file. Averaged weights come first, as in our own checkpoints.
+# The entries of a file that may hold its state dict. Averaged weights come first, as in our own checkpoints.
 WRAPPERS = ("ema_model", "model")
 MODULE = "module."  # what DistributedDataParallel puts before every name
 
@@ -23,7 +23,7 @@ def read_published(path: Path | str) -> dict[str, Tensor]:
     """The state dict of a file, on the CPU.
 
     Only tensors, plain values and the argparse.Namespace of the training options are read; a file that holds anything
-    else is refused, since reading it could run code. PublishedWeightsError names the file and what is wrong.
+    else is rejected, since reading it could run code. PublishedWeightsError names the file and what is wrong.
     """
     path = user_path(path)
     if not path.is_file():
@@ -45,8 +45,8 @@ def _reason(error: Exception) -> str:
     if foreign is None:
         return f"cannot be read: damaged, or no PyTorch file ({type(error).__name__})"
     return (
-        f"refused: it holds a {foreign[1]}, and reading more than tensors and plain values could run code; where its "
-        "origin is to be trusted, save its state dict alone in a new file"
+        f"rejected: it holds a {foreign[1]}, and reading more than tensors and plain values could run code; if you "
+        "trust its origin, save only its state dict in a new file"
     )
 
 
@@ -57,7 +57,7 @@ def unwrap(content: Any) -> dict[str, Tensor]:
     state: Any = next((content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)), content)
     others = [str(name) for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if others or not state:
-        expected = f"expected tensors by name, alone or under {' or '.join(map(repr, WRAPPERS))}"
+        expected = f"expected tensors by name, bare or under {' or '.join(map(repr, WRAPPERS))}"
         raise PublishedWeightsError(
             f"no state dict: {expected}; no tensors are: {', '.join(others[:5]) or 'no entries'}"
         )

@@ -46,7 +46,7 @@ def read_layout(state: Mapping[str, Tensor], num_high_levels: int | None) -> Lay
     """The layout of a published state dict.
 
     num_high_levels: x of HxLy, which no name or shape shows; None for a full encoder.
-    PublishedWeightsError where a tensor that shows the layout is missing, ConfigError where num_high_levels is wrong.
+    PublishedWeightsError if a tensor that shows the layout is missing, ConfigError if num_high_levels is wrong.
     """
     num_levels, channels = _shape(state, "transformer.level_embed", 2)
     encoder = _encoder(state, num_high_levels, num_levels, channels)
@@ -88,7 +88,7 @@ def _attention(state: Mapping[str, Tensor], num_levels: int) -> AttentionConfig:
 
 
 def _kind(state: Mapping[str, Tensor], layers: str) -> AttentionKind:
-    """Weights of the query alone, keys of their own, or neither: keys that are the values."""
+    """Weights from the query only, keys of their own, or neither: keys that are the values."""
     names = [name for name in state if name.startswith(layers)]
     if any(".attention_weights." in name for name in names):
         return "deformable"
@@ -98,7 +98,8 @@ def _kind(state: Mapping[str, Tensor], layers: str) -> AttentionKind:
 def _encoder(state: Mapping[str, Tensor], num_high_levels: int | None, num_levels: int, channels: int) -> EncoderConfig:
     num_layers = _count(state, ENCODER)
     feedforward = _shape(state, f"{ENCODER}0.linear1.weight", 2)[0]
-    ends = [n for n in range(num_layers) if any(_has(state, f"{ENCODER}{n}.{part}") for part in LOW_LEVEL_PARTS)]
+    low_level = [tuple(f"{ENCODER}{n}.{part}" for part in LOW_LEVEL_PARTS) for n in range(num_layers)]
+    ends = [n for n, parts in enumerate(low_level) if any(name.startswith(parts) for name in state)]
     if not ends:
         full = "null (None): its encoder updates all levels in every layer, no layer has a linear12"
         require(num_high_levels is None, "num_high_levels", full, num_high_levels)
@@ -122,9 +123,8 @@ def _require_high_levels(num_high_levels: int | None, num_levels: int) -> None:
             "and no name or shape shows which of its levels are the high ones; H3L1 has 3, H2L2 has 2"
         )
     fits = type(num_high_levels) is int and 1 <= num_high_levels < num_levels
-    require(
-        fits, "num_high_levels", f"an integer in 1..{num_levels - 1} (there are {num_levels} levels)", num_high_levels
-    )
+    expected = f"an integer in 1..{num_levels - 1} (there are {num_levels} levels)"
+    require(fits, "num_high_levels", expected, num_high_levels)
 
 
 def _block_length(ends: list[int], num_layers: int) -> int:
@@ -145,10 +145,6 @@ def _shape(state: Mapping[str, Tensor], name: str, num_dimensions: int) -> tuple
     if len(shape) != num_dimensions:
         raise PublishedWeightsError(f"wrong shape: {name} {shape}, expected {num_dimensions} dimensions")
     return shape
-
-
-def _has(names: Iterable[str], prefix: str) -> bool:
-    return any(name.startswith(prefix) for name in names)
 
 
 def _count(names: Iterable[str], prefix: str) -> int:

@@ -19,7 +19,7 @@ from litedetr.weights.renames import Rename, Rows, is_unused, rename_table
 def load_published(state_dict: Mapping[str, Any], num_high_levels: int | None) -> Detector:
     """The detector that a state dict of the published Lite-DETR or DINO code belongs to, in evaluation mode.
 
-    state_dict: tensors by name, alone or wrapped as training writes them (`ema_model`, `model`, `module.`).
+    state_dict: tensors by name, bare or wrapped as training writes them (`ema_model`, `model`, `module.`).
     num_high_levels: x of HxLy, which no name or shape shows; None for a full encoder (DINO).
     The detector has encoder.update `joint` or `full` and padding `published`; the class with logit i is the one with
     the raw category id i. PublishedWeightsError lists all names that fit nothing, are missing or have another shape.
@@ -33,11 +33,11 @@ def load_published(state_dict: Mapping[str, Any], num_high_levels: int | None) -
 
 @dataclass(frozen=True)
 class _Source:
-    """The published tensors, equal ones, that a tensor of ours is taken from. shape: of each, as a whole."""
+    """Where a tensor of ours is taken from."""
 
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # of published tensors, equal ones
     rows: Rows | None
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # of each published tensor, as a whole
 
     def take(self, state: Mapping[str, Tensor]) -> Tensor:
         tensor = state[self.names[0]]
@@ -67,7 +67,8 @@ def _check(state: Mapping[str, Tensor], sources: list[_Source]) -> None:
         for name, shape in expected.items()
         if name in state and tuple(state[name].shape) != shape
     ]
-    unequal = [] if missing or misfits else [name for source in sources for name in _unequal(state, source.names)]
+    copies = [] if missing or misfits else [(name, source.names[0]) for source in sources for name in source.names[1:]]
+    unequal = [name for name, first in copies if not torch.equal(state[name], state[first])]
     problems = {
         "names that fit nothing": unknown,
         "missing": missing,
@@ -77,9 +78,3 @@ def _check(state: Mapping[str, Tensor], sources: list[_Source]) -> None:
     found = [f"\n  {what}: {listed(names)}" for what, names in problems.items() if names]
     if found:
         raise PublishedWeightsError(f"not the weights of a published detector of this layout{''.join(found)}")
-
-
-def _unequal(state: Mapping[str, Tensor], names: tuple[str, ...]) -> list[str]:
-    """The copies that differ from the first."""
-    first, *copies = names
-    return [name for name in copies if not torch.equal(state[name], state[first])]

@@ -22,11 +22,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Rename:
-    """Every name `ours` + rest comes from `published` + rest. published: several where a shared module is repeated."""
+    """Every name `ours` + rest comes from `published` + rest."""
 
     ours: str
-    published: tuple[str, ...]
-    rows: Rows | None = None
+    published: tuple[str, ...]  # several if a shared module is repeated
+    rows: Rows | None = None  # None: all of them
 
 
 ONCE = {
@@ -63,7 +63,7 @@ DECODER_LAYER = {
 SHARED_HEADS = {"decoder.head.classes.": "class_embed.", "decoder.head.box.": "bbox_embed."}
 SHARED_HEADS_OF = ("", "transformer.decoder.")
 
-# Attention has a query_proj even where its weights come from the query alone; batch norms count their batches.
+# Attention has a query_proj even if its weights come from the query only; batch norms count their batches.
 UNUSED = re.compile(
     r"backbone\.0\.body\..+\.num_batches_tracked"
     r"|transformer\.(encoder\.layers\.\d+\.self|decoder\.layers\.\d+\.cross)_attn\.query_proj\.(weight|bias)"

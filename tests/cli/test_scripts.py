@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from litedetr.tools.export.formats import torch_can_trace
+from litedetr.tools.export.file_formats import torch_can_trace
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [

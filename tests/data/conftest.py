@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from litedetr.data import CocoDetection, TransformConfig
-from litedetr.data.layout import SplitFiles
+from litedetr.data.dataset_layout import SplitFiles
 
 NATIVE = TransformConfig(train_sides=(), max_side=1333, eval_side=None, flip=0.5, crop=False)
 

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from litedetr.data import Categories, DataConfig, DataError, TransformConfig, build_datasets, build_eval_dataset
-from litedetr.data.layout import SplitFiles
+from litedetr.data.dataset_layout import SplitFiles
 from litedetr.settings import ConfigError, from_mapping
 
 Content = dict[str, Any]

@@ -11,8 +11,8 @@ from PIL import Image
 
 from litedetr import pixels
 from litedetr.data import collate, resized, to_pixels
-from litedetr.data.sampling import Sample
-from litedetr.data.shape_images import draw_scene
+from litedetr.data.draw_shapes import draw_scene
+from litedetr.data.epoch_sampler import Sample
 from litedetr.models import build_detector
 from litedetr.pixels import IMAGENET_MEAN, IMAGENET_STD
 from litedetr.structures import ImageBatch, Target

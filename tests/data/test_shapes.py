@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from litedetr.data import Categories, DataConfig, ShapesConfig, TransformConfig, build_datasets
-from litedetr.data import shapes as shapes_module
-from litedetr.data.shape_images import SHAPES, Outline, _Placed, draw_scene
-from litedetr.data.shapes import shapes_root
+from litedetr.data import shapes_dataset as shapes_module
+from litedetr.data.draw_shapes import SHAPES, Outline, _Placed, draw_scene
+from litedetr.data.shapes_dataset import shapes_root
 from litedetr.settings import ConfigError
 
 
@@ -75,7 +75,7 @@ def test_scenes_span_sizes_classes_and_counts() -> None:
 
 
 def test_no_shape_is_hidden_by_more_than_half() -> None:
-    """Two squares over another, each hiding 40 % of it: the second is refused; so is one that hides 60 % at once."""
+    """Two squares over another, each hiding 40 % of it: the second is rejected; so is one that hides 60 % at once."""
 
     def cover(start: int, end: int) -> np.ndarray:
         coverage = np.zeros((20, 20), dtype=np.float32)
@@ -83,11 +83,10 @@ def test_no_shape_is_hidden_by_more_than_half() -> None:
         return coverage
 
     placed = _Placed(Image.new("RGB", (20, 20)))
-    rng, box = np.random.default_rng(0), np.array([0, 0, 20, 20])
-    placed._add("square", box, Image.new("L", (20, 20), 255), cover(0, 20), 400.0, rng)
+    placed._cover(cover(0, 20), 400.0)
     assert not placed._leaves_enough(cover(0, 12))
     assert placed._leaves_enough(cover(0, 8))
-    placed._add("square", box, Image.new("L", (20, 20), 255), cover(0, 8), 160.0, rng)
+    placed._cover(cover(0, 8), 160.0)
     assert placed._leaves_enough(cover(18, 20))
     assert not placed._leaves_enough(cover(12, 20))
 

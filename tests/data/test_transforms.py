@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from litedetr.data import TransformConfig, images, to_pixels, transforms
+from litedetr.data import TransformConfig, read_images, to_pixels, transforms
 from litedetr.data.transforms import LabelledImage, augment, crop, flip, for_evaluation, resize, resized_size
 
 RED = (255, 0, 0)
@@ -126,7 +126,7 @@ def test_evaluation_is_resized_only() -> None:
 
 @pytest.mark.parametrize("size", [(1, 2000), (2000, 1)])
 def test_a_strip_does_not_burst_the_crop(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes, whole = [], images.resized
+    sizes, whole = [], read_images.resized
     monkeypatch.setattr(transforms, "resized", lambda pixels, new: sizes.append(new) or whole(pixels, new))
     always = replace(DETR, crop_probability=1.0)
     item = augment(labelled(*size, (0, 0, *size)), always, np.random.default_rng(0))

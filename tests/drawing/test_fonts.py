@@ -16,9 +16,12 @@ from matplotlib.text import Text
 from PIL import Image
 
 from litedetr.drawing import fonts
-from litedetr.drawing.boxes import LabelledBox, _font, _Pen, draw_boxes
+from litedetr.drawing.draw_boxes import LabelledBox, _font, _Pen, draw_boxes
 from litedetr.engine.coco_metrics import SUMMARY
-from litedetr.tools.plots import ScorePlot, TrainingPlot, draw_scores, draw_training, style
+from litedetr.tools.plots import style
+from litedetr.tools.plots.draw_scores import draw_scores
+from litedetr.tools.plots.draw_training import draw_training
+from litedetr.tools.plots.plot_config import ScorePlot, TrainingPlot
 
 # Letters outside DejaVu Sans: Chinese, Devanagari.
 CAT, COW = "猫", "गाय"
@@ -50,10 +53,10 @@ def make_font(path: Path, letters: str) -> Path:
 def without_other_fonts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As on a machine with matplotlib's own fonts only; what was told is told anew."""
     monkeypatch.setattr(fontManager, "ttflist", [font for font in fontManager.ttflist if "mpl-data" in font.fname])
-    for function in (fonts._font_with, fonts._tell):
+    for function in (fonts._font_with, fonts._warn_once):
         function.cache_clear()
     yield
-    for function in (fonts._font_with, fonts._tell):
+    for function in (fonts._font_with, fonts._warn_once):
         function.cache_clear()
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 from litedetr.data import DataConfig, ShapesConfig, TransformConfig
+from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.optim import build_optimizer
+from litedetr.engine.optim import WeightUpdate
 from litedetr.engine.run_config import RunConfig, TrainerConfig
 from litedetr.engine.run_folder import RunFolder
 from litedetr.engine.schedule_config import ScheduleConfig
 from litedetr.engine.train_step import TrainStep
 from litedetr.engine.trainer import Trainer
-from litedetr.faults.signals import StopRequest
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models import build_detector
 from litedetr.models.detector_config import (
@@ -65,20 +65,17 @@ def build_step(
     return TrainStep(
         model=model,
         criterion=Criterion(LossConfig()),
-        optimizer=build_optimizer(model, ScheduleConfig()),
-        scaler=torch.amp.GradScaler("cpu", enabled=precision == "fp16"),
+        update=WeightUpdate.build(model, ScheduleConfig(clip_norm=None), precision),
         precision=precision,
-        clip_norm=None,
         seed=0,
         ranks=ranks,
-        stop=StopRequest(),
     )
 
 
 def train(config: RunConfig, folder: Path, ranks: Ranks) -> Trainer:
     """Run to the end, or to stop_after; continue where `folder` holds a checkpoint."""
     last = folder / "last.pt"
-    trainer = Trainer(config, RunFolder(folder, last if last.exists() else None, "test"), ranks)
+    trainer = build_trainer(config, RunFolder(folder, last if last.exists() else None, "test"), ranks)
     trainer.run()
     return trainer
 

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 
 from litedetr.data import Categories
 from litedetr.engine.coco_metrics import DETECTION, class_table, coco_scores, detections_as_json, summary_table
-from litedetr.engine.evaluator import as_rows
+from litedetr.engine.evaluation_loop import as_rows
 from litedetr.structures import Detections, Target
 
 CATEGORIES = Categories(("cat", "dog", "emu"), (5, 17, 900_000_000_000))

@@ -53,7 +53,7 @@ def averaged(path: Path) -> dict[str, torch.Tensor]:
 def test_the_same_classes_take_everything(best: Path):
     model = build_detector(MODEL, 2)
     start = initialise_from(model, CLASSES, best)
-    assert (start.left, start.remarks) == ((), ())
+    assert (start.left, start.notes) == ((), ())
     assert start.taken == len(model.state_dict())
     assert all(torch.equal(model.state_dict()[name], value) for name, value in averaged(best).items())
 
@@ -88,7 +88,7 @@ def test_heads_of_each_layer_count_classes_too(tmp_path: Path):
 def test_as_many_other_classes_are_remarked_upon(best: Path):
     start = initialise_from(build_detector(MODEL, 2), Categories(("hen", "egg"), (1, 2)), best)
     assert start.left == ()
-    assert "the class heads start as those of the other classes" in start.remarks[0]
+    assert "the class heads start as those of the other classes" in start.notes[0]
 
 
 def test_another_model_is_refused_by_tensor_and_setting(best: Path):
@@ -119,7 +119,7 @@ def test_a_refused_checkpoint_changes_nothing(best: Path):
 
 def test_settings_that_no_tensor_shows_are_remarked_upon(best: Path):
     start = initialise_from(build_detector(replace(MODEL, padding="published"), 2), CLASSES, best)
-    assert start.remarks == ("another model setting than there: padding: exact -> published",)
+    assert start.notes == ("another model setting than there: padding: exact -> published",)
 
 
 def test_denoising_may_begin_or_end(best: Path, tmp_path: Path):

@@ -12,11 +12,11 @@ from torch import nn
 
 from litedetr.engine.detect import Forward, detect
 from litedetr.engine.ema import ModelAverage
-from litedetr.engine.inference_model import for_inference
+from litedetr.engine.inference_model import inference_copy
 from litedetr.models import Detector, build_detector
 from litedetr.models.detector_config import BackboneConfig
 from litedetr.structures import ImageBatch
-from litedetr.tools.export import DeployedDetector
+from litedetr.tools.export.deployed_detector import DeployedDetector
 
 CPU = torch.device("cpu")
 FROZEN = replace(MODEL, backbone=BackboneConfig(name="resnet18", norm="frozen", frozen_stages=1, width=16))
@@ -45,25 +45,25 @@ def found(model: nn.Module, precision: str = "fp32") -> torch.Tensor:
 @pytest.mark.parametrize("config", [FROZEN, MODEL], ids=["frozen", "group"])
 def test_it_detects_the_same_bits(config, precision: str):
     model = detector(config).eval()
-    own = for_inference(model, CPU, precision)
+    own = inference_copy(model, CPU, precision)
     expected = found(model, precision)
     assert expected.isfinite().all()
     assert torch.equal(found(own, precision), expected)
 
 
 def test_weights_of_products_are_lowered_and_others_are_not():
-    own = for_inference(detector(), CPU, "bf16")
+    own = inference_copy(detector(), CPU, "bf16")
     assert own.backbone.conv1.weight.dtype == own.backbone.conv1.bias.dtype == torch.bfloat16
     assert own.encoder.blocks[0].low_layer.feedforward.linear1.weight.dtype == torch.bfloat16
     assert own.decoder.norm.weight.dtype == own.neck.level_embedding.dtype == torch.float32
-    assert for_inference(detector(), CPU, "fp32").backbone.conv1.weight.dtype == torch.float32
+    assert inference_copy(detector(), CPU, "fp32").backbone.conv1.weight.dtype == torch.float32
 
 
 def test_the_model_it_was_made_of_stays_as_it_is():
     model = detector().train()
     names, values = list(model.state_dict()), copy.deepcopy(model.state_dict())
     trained = [p.requires_grad for p in model.parameters()]
-    own = for_inference(model, CPU, "bf16")
+    own = inference_copy(model, CPU, "bf16")
     assert model.training
     assert not own.training
     assert list(model.state_dict()) == names
@@ -115,7 +115,7 @@ def test_nothing_folded_is_stale(change):
     """What happens to the model is seen by the model at once and by the next copy, and not by an earlier copy."""
     model = detector().eval()
     found(model)
-    early = for_inference(model, CPU, "fp32")
+    early = inference_copy(model, CPU, "fp32")
     before = found(early)
     change(model)
     assert torch.equal(found(early), before)
@@ -124,7 +124,7 @@ def test_nothing_folded_is_stale(change):
     fresh.load_state_dict(model.state_dict())
     expected = found(fresh)
     assert torch.equal(found(model), expected)
-    assert torch.equal(found(for_inference(model, CPU, "fp32")), expected)
+    assert torch.equal(found(inference_copy(model, CPU, "fp32")), expected)
 
 
 def test_detections_come_in_one_copy():

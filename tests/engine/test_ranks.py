@@ -11,17 +11,18 @@ import torch
 from engine_helpers import metrics, run_config
 from torch import multiprocessing
 
+from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.checkpoint import load_checkpoint
-from litedetr.engine.distributed import LostRanksError, Ranks, join_ranks, name_lost_ranks
+from litedetr.engine.distributed import Ranks, join_ranks
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import RunFolder
-from litedetr.engine.trainer import Trainer
+from litedetr.faults.ranks import LostRanksError, lost_ranks_named
 from litedetr.settings import ConfigError, from_mapping, to_mapping
 
 
 def evaluate_and_train(config: RunConfig, folder: Path, ranks: Ranks) -> None:
     """Keep what the initial weights detect, then train."""
-    trainer = Trainer(config, RunFolder(folder, None, "test"), ranks)
+    trainer = build_trainer(config, RunFolder(folder, None, "test"), ranks)
     evaluation = trainer.evaluator(trainer.state.evaluated_model)
     assert (evaluation is not None) == ranks.is_main
     if evaluation is not None:
@@ -93,14 +94,14 @@ def test_only_one_rank_writes(runs: tuple[Path, Path]):
 def test_a_lost_rank_is_named(text: str, told: str):
     with (
         pytest.raises(LostRanksError, match=r"^another process of this run ended .*resume=auto$") as error,
-        name_lost_ranks(),
+        lost_ranks_named(),
     ):
         raise RuntimeError(text)
     assert told in str(error.value)
 
 
 def test_other_errors_stay_what_they_are():
-    with pytest.raises(RuntimeError, match="out of memory") as error, name_lost_ranks():
+    with pytest.raises(RuntimeError, match="out of memory") as error, lost_ranks_named():
         raise RuntimeError("[enforce fail] out of memory")
     assert type(error.value) is RuntimeError
 

@@ -9,8 +9,8 @@ from engine_helpers import metrics, run_config, train
 
 from litedetr.cli.overrides import parse_overrides
 from litedetr.engine.checkpoint import load_checkpoint, load_detector
-from litedetr.engine.checkpoint_evaluation import EvalConfig, evaluate_checkpoint
 from litedetr.engine.distributed import Ranks
+from litedetr.engine.evaluate_checkpoint import EvalConfig, evaluate_checkpoint
 from litedetr.engine.run_config import RunConfig
 from litedetr.renamed_settings import RENAMED
 from litedetr.settings import ConfigError, from_mapping, to_mapping

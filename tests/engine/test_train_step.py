@@ -183,9 +183,9 @@ def test_an_infinite_gradient_stops_in_full_precision_and_is_skipped_by_the_fp16
     half = build_step(one_rank, precision="fp16")
     next(half.model.parameters()).register_hook(hook)
     before = {name: value.clone() for name, value in half.model.state_dict().items()}
-    scale = half.scaler.get_scale()
+    scale = half.update.scaler.get_scale()
     assert not math.isfinite(half(0, [batch]).grad_norm)
-    assert half.scaler.get_scale() == scale / 2
+    assert half.update.scaler.get_scale() == scale / 2
     assert all(torch.equal(value, before[name]) for name, value in half.model.state_dict().items())
 
 
@@ -193,7 +193,7 @@ def test_fp16_does_not_leave_out_steps_for_ever(samples, one_rank: Ranks):
     batch = batch_of(samples[:2], torch.float32)
     half = build_step(one_rank, precision="fp16")
     next(half.model.parameters()).register_hook(lambda grad: torch.full_like(grad, math.nan))
-    half.scaler.load_state_dict(half.scaler.state_dict() | {"scale": 2.0**-9})
+    half.update.scaler.load_state_dict(half.update.scaler.state_dict() | {"scale": 2.0**-9})
     half(0, [batch])
     assert_stops_without_update(half, batch, "the gradient's norm is nan")
 

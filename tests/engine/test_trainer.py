@@ -12,14 +12,14 @@ import pytest
 import torch
 from engine_helpers import metrics, run_config, train
 
+from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.checkpoint import CheckpointError, Progress, load_checkpoint
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.evaluator import Evaluation
+from litedetr.engine.evaluation_loop import Evaluation, Evaluator
 from litedetr.engine.resume import find_unfinished
 from litedetr.engine.run_folder import RunFolder
 from litedetr.engine.tracker import drop_metrics_after
-from litedetr.engine.train_step import NonFiniteError
-from litedetr.engine.trainer import Trainer
+from litedetr.engine.train_step import NonFiniteError, StepResult, TrainStep
 from litedetr.faults.signals import Interrupted
 from litedetr.settings import ConfigError
 
@@ -81,19 +81,20 @@ def test_steps_after_the_last_checkpoint_are_done_again_and_listed_once(
 ):
     """As after SIGKILL at step 5, where the checkpoint is of step 4 and a line of the metrics is cut short."""
     config = run_config(cache, trainer={"checkpoint_every": 4})
-    trainer = Trainer(config, RunFolder(tmp_path, None, "test"), one_rank)
-    step = trainer._step
+    trainer = build_trainer(config, RunFolder(tmp_path, None, "test"), one_rank)
+    update = TrainStep.__call__
 
-    def killed(number: int, batches: list) -> None:
-        step(number, batches)
-        if number == 4:
+    def killed(step: TrainStep, number: int, batches: list) -> StepResult:
+        if number == 5:
             raise KeyboardInterrupt
+        return update(step, number, batches)
 
-    monkeypatch.setattr(trainer, "_step", killed)
+    monkeypatch.setattr(TrainStep, "__call__", killed)
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
     assert load_checkpoint(tmp_path / "last.pt").progress.step == 4
     assert metrics(tmp_path, "train")[-1]["step"] == 5
+    monkeypatch.undo()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "tra')
     train(config, tmp_path, one_rank)
@@ -103,10 +104,11 @@ def test_steps_after_the_last_checkpoint_are_done_again_and_listed_once(
 def test_a_run_killed_while_it_evaluates_evaluates_again(
     whole_run: Path, cache: Path, tmp_path: Path, one_rank: Ranks, monkeypatch: pytest.MonkeyPatch
 ):
-    trainer = Trainer(run_config(cache), RunFolder(tmp_path, None, "test"), one_rank)
-    monkeypatch.setattr(trainer, "evaluator", lambda *arguments: os.kill(os.getpid(), signal.SIGTERM) or 1 / 0)
+    trainer = build_trainer(run_config(cache), RunFolder(tmp_path, None, "test"), one_rank)
+    monkeypatch.setattr(Evaluator, "__call__", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         trainer.run()
+    monkeypatch.undo()
     assert metrics(tmp_path, "evaluation") == []
     train(run_config(cache), tmp_path, one_rank)
     assert_same_end(tmp_path, whole_run)
@@ -116,9 +118,10 @@ def test_a_run_killed_while_it_evaluates_evaluates_again(
 def test_the_averaged_weights_are_evaluated_where_there_are_any(
     cache: Path, tmp_path: Path, one_rank: Ranks, monkeypatch: pytest.MonkeyPatch, ema_decay: float | None
 ):
-    trainer = Trainer(run_config(cache, schedule={"ema_decay": ema_decay}), RunFolder(tmp_path, None, "test"), one_rank)
+    config = run_config(cache, schedule={"ema_decay": ema_decay})
+    trainer = build_trainer(config, RunFolder(tmp_path, None, "test"), one_rank)
     evaluated = []
-    monkeypatch.setattr(trainer, "evaluator", lambda model, *arguments: evaluated.append(model))
+    monkeypatch.setattr(Evaluator, "__call__", lambda evaluator, model, **_: evaluated.append(model))
     trainer.run()
     expected = trainer.state.model if ema_decay is None else trainer.state.average.model
     assert evaluated == [expected] * 2
@@ -140,7 +143,7 @@ def test_a_schedule_that_has_become_shorter_evaluates_what_is_there(
     folder = shutil.copytree(whole_run, tmp_path / "run")
     before = json.loads((folder / "results.json").read_text())
     shorter = run_config(cache, schedule={"max_epochs": None, "max_steps": 2})
-    trainer = Trainer(shorter, RunFolder(folder, folder / "last.pt", "test"), one_rank)
+    trainer = build_trainer(shorter, RunFolder(folder, folder / "last.pt", "test"), one_rank)
     assert json.loads((folder / "results.json").read_text()) == before
     assert (
         "at step 6, beyond the 2 steps of this schedule: nothing is left to train, the weights are evaluated once more"
@@ -159,9 +162,9 @@ def test_a_run_that_fails_before_its_first_step_leaves_all_as_it_was(
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for schedule in ({"max_epochs": 4}, {"max_epochs": 2}, {"max_epochs": None, "max_steps": 1, "milestones": ()}):
         config = run_config(cache, schedule=schedule)
-        trainer = Trainer(config, RunFolder(folder, folder / "last.pt", "test"), one_rank)
-        monkeypatch.setattr(trainer, "_step", lambda *arguments: 1 / 0)
-        monkeypatch.setattr(trainer, "evaluator", lambda *arguments: 1 / 0)
+        trainer = build_trainer(config, RunFolder(folder, folder / "last.pt", "test"), one_rank)
+        monkeypatch.setattr(TrainStep, "__call__", lambda *arguments: 1 / 0)
+        monkeypatch.setattr(Evaluator, "__call__", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             trainer.run()
         assert {path: path.read_bytes() for path in before} == before
@@ -185,14 +188,14 @@ def test_the_bar_shows_the_last_evaluation(
     cache: Path, tmp_path: Path, one_rank: Ranks, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     config = run_config(cache, trainer={"num_pictures": 0})
-    trainer = Trainer(config, RunFolder(tmp_path, None, "test"), one_rank)
-    evaluate, scores = trainer.evaluator, iter((0.25, 0.75))
+    trainer = build_trainer(config, RunFolder(tmp_path, None, "test"), one_rank)
+    evaluate, scores = Evaluator.__call__, iter((0.25, 0.75))
 
-    def scored(*arguments: object) -> Evaluation:
-        found = evaluate(*arguments)
+    def scored(*arguments: object, **options: object) -> Evaluation:
+        found = evaluate(*arguments, **options)
         return replace(found, scores=replace(found.scores, summary=found.scores.summary | {"AP": next(scores)}))
 
-    monkeypatch.setattr(trainer, "evaluator", scored)
+    monkeypatch.setattr(Evaluator, "__call__", scored)
     trainer.run()
     last = capsys.readouterr().err.replace("\r", "\n").strip().splitlines()[-1]
     assert "6/6" in last
@@ -203,7 +206,7 @@ def test_the_bar_shows_the_last_evaluation(
 def test_a_signal_ends_the_run_after_its_step_with_the_state_saved(
     cache: Path, tmp_path: Path, one_rank: Ranks, monkeypatch: pytest.MonkeyPatch, signum: int
 ):
-    trainer = Trainer(run_config(cache), RunFolder(tmp_path, None, "test"), one_rank)
+    trainer = build_trainer(run_config(cache), RunFolder(tmp_path, None, "test"), one_rank)
     handler = signal.getsignal(signum)
     forward = trainer.state.model.forward
     calls = []
@@ -226,15 +229,15 @@ def test_a_run_that_diverges_keeps_its_last_checkpoint(
     cache: Path, tmp_path: Path, one_rank: Ranks, monkeypatch: pytest.MonkeyPatch
 ):
     config = run_config(cache, trainer={"checkpoint_every": 1})
-    trainer = Trainer(config, RunFolder(tmp_path, None, "test"), one_rank)
-    step = trainer._step
+    trainer = build_trainer(config, RunFolder(tmp_path, None, "test"), one_rank)
+    update = TrainStep.__call__
 
-    def poisoned(number: int, batches: list) -> None:
+    def poisoned(step: TrainStep, number: int, batches: list) -> StepResult:
         if number == 2:
             torch.nn.init.constant_(next(trainer.state.model.parameters()), math.nan)
-        step(number, batches)
+        return update(step, number, batches)
 
-    monkeypatch.setattr(trainer, "_step", poisoned)
+    monkeypatch.setattr(TrainStep, "__call__", poisoned)
     with pytest.raises(NonFiniteError, match="at step 2"):
         trainer.run()
     kept = load_checkpoint(tmp_path / "last.pt")
@@ -265,7 +268,7 @@ def test_fine_tuning_starts_from_the_weights_of_another_run(
     whole_run: Path, cache: Path, tmp_path: Path, one_rank: Ranks
 ):
     config = run_config(cache, trainer={"init_from": str(whole_run / "last.pt")})
-    trainer = Trainer(config, RunFolder(tmp_path, None, "test"), one_rank)
+    trainer = build_trainer(config, RunFolder(tmp_path, None, "test"), one_rank)
     expected = load_checkpoint(whole_run / "last.pt").ema
     for model in (trainer.state.model, trainer.state.average.model):
         assert all(torch.equal(model.state_dict()[name], value) for name, value in expected.items())
@@ -276,10 +279,10 @@ def test_stages_that_would_stay_random_are_refused(whole_run: Path, cache: Path,
     config = run_config(cache)
     frozen = replace(config, model=replace(config.model, backbone=replace(config.model.backbone, frozen_stages=2)))
     with pytest.raises(ConfigError, match=r"trainer.init_from: .*backbone\.weights.*\(backbone\.frozen_stages=2\)"):
-        Trainer(frozen, RunFolder(tmp_path / "new", None, "test"), one_rank)
+        build_trainer(frozen, RunFolder(tmp_path / "new", None, "test"), one_rank)
     assert not (tmp_path / "new").exists()
     begun = replace(frozen, trainer=replace(config.trainer, init_from=str(whole_run / "last.pt")))
-    assert Trainer(begun, RunFolder(tmp_path, None, "test"), one_rank).state.progress == Progress()
+    assert build_trainer(begun, RunFolder(tmp_path, None, "test"), one_rank).state.progress == Progress()
 
 
 def test_a_run_may_recompute_from_its_middle_on(whole_run: Path, cache: Path, tmp_path: Path, one_rank: Ranks):
@@ -310,5 +313,7 @@ def test_metrics_keep_what_lies_before_the_checkpoint(tmp_path: Path):
     path.write_text("\n".join(json.dumps(line) for line in lines))
     drop_metrics_after(path, Progress(step=2, evaluated_step=2))
     assert [json.loads(line) for line in path.read_text().splitlines()] == lines[:3]
-    drop_metrics_after(path, Progress(step=2, evaluated_step=0))
-    assert [json.loads(line) for line in path.read_text().splitlines()] == lines[:2]
+    for not_evaluated in (0, None):
+        path.write_text("\n".join(json.dumps(line) for line in lines))
+        drop_metrics_after(path, Progress(step=2, evaluated_step=not_evaluated))
+        assert [json.loads(line) for line in path.read_text().splitlines()] == lines[:2]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from litedetr.engine.coco_metrics import DETECTION
-from litedetr.engine.evaluator import write_detections
+from litedetr.engine.evaluation_loop import write_detections
 from litedetr.faults.files import StorageError, remove_leftovers, replacing, require_writable, writing
 from litedetr.settings import ConfigError
 

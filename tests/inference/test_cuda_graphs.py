@@ -22,9 +22,9 @@ from torch import Tensor
 
 import litedetr
 from litedetr.engine.detect import Forward
-from litedetr.engine.inference_model import for_inference
-from litedetr.inference.batch_prediction import PredictConfig, open_prediction
+from litedetr.engine.inference_model import inference_copy
 from litedetr.inference.cuda_graphs import CudaGraphs, GpuCapture
+from litedetr.inference.predict_files import PredictConfig, open_prediction
 from litedetr.inference.predictor import Predictor
 from litedetr.kernels.constants import in_use
 from litedetr.settings import ConfigError
@@ -57,7 +57,7 @@ def batch(*sizes: tuple[int, int], seed: int = 0) -> ImageBatch:
 
 @pytest.fixture(scope="module")
 def forward() -> Forward:
-    return Forward(for_inference(detector(), CPU, "fp32"), "fp32")
+    return Forward(inference_copy(detector(), CPU, "fp32"), "fp32")
 
 
 def test_a_shape_is_captured_once_and_replayed_on_new_values(forward: Forward):
@@ -188,7 +188,7 @@ def test_an_error_of_the_detector_is_raised(forward: Forward):
 
 def test_weights_that_move_are_captured_anew():
     """A graph reads weights where they lay. New values at the same place are seen."""
-    forward = Forward(for_inference(detector(), CPU, "fp32"), "fp32")
+    forward = Forward(inference_copy(detector(), CPU, "fp32"), "fp32")
     graphs, images = CudaGraphs(forward, Recorder()), batch((64, 96))
     before = graphs(images)
     forward.model.load_state_dict({name: value * 1.1 for name, value in forward.model.state_dict().items()})
@@ -291,7 +291,7 @@ def test_graphs_of_a_gpu_give_what_a_pass_without_them_gives(cache: Path, precis
 @needs_gpu
 def test_padded_batches_of_a_gpu_are_replayed():
     device = torch.device("cuda")
-    forward = Forward(for_inference(detector(), device, "fp32"), "fp32")
+    forward = Forward(inference_copy(detector(), device, "fp32"), "fp32")
     graphs = CudaGraphs(forward, GpuCapture(device), most=2)
     for size in ((50, 80), (33, 96), (64, 40)) * 2:
         images = batch((64, 96), size).to(device)

@@ -14,18 +14,18 @@ from test_predictor import loaded_at, picture, same
 import litedetr
 from litedetr.data import ShapesConfig, TransformConfig
 from litedetr.engine.checkpoint import load_detector
-from litedetr.engine.checkpoint_evaluation import EvalConfig
 from litedetr.engine.distributed import Ranks, choose_device
+from litedetr.engine.evaluate_checkpoint import EvalConfig
 from litedetr.engine.precision import autocast, choose_precision
 from litedetr.engine.run_config import TrainerConfig
 from litedetr.engine.schedule_config import ScheduleConfig
-from litedetr.inference.batch_prediction import PredictConfig
+from litedetr.inference.predict_files import PredictConfig
 from litedetr.inference.predictor import Predictor
 from litedetr.losses import LossConfig
 from litedetr.models.detector_config import AttentionConfig
 from litedetr.settings import ConfigError
 from litedetr.tools.convert import ConvertConfig
-from litedetr.tools.plots import AttentionPlot, ScorePlot, TrainingPlot
+from litedetr.tools.plots.plot_config import AttentionPlot, ScorePlot, TrainingPlot
 
 CPU = torch.device("cpu")
 NO_DEVICE = (

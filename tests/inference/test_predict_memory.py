@@ -11,8 +11,8 @@ from PIL import Image
 from test_predictor import picture, predictor_at
 
 from litedetr.data import read_image
-from litedetr.inference import inputs as given_module
-from litedetr.inference.predictor import LOOK_AHEAD, Predictor, of_one_key
+from litedetr.inference import image_inputs
+from litedetr.inference.predictor import LOOK_AHEAD, Predictor, batches_by_key
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ class Alive:
 @pytest.fixture
 def alive(monkeypatch: pytest.MonkeyPatch) -> Alive:
     counter = Alive()
-    monkeypatch.setattr(given_module, "read_image", counter)
+    monkeypatch.setattr(image_inputs, "read_image", counter)
     return counter
 
 
@@ -99,7 +99,7 @@ def test_a_sequence_that_makes_its_images_is_taken_as_it_comes(predictor: Predic
 
 def test_items_of_one_key_go_together():
     def lists(items: str, number: int, most_waiting: float = math.inf) -> list[str]:
-        return ["".join(group) for group in of_one_key(iter(items), str.lower, number, most_waiting)]
+        return ["".join(group) for group in batches_by_key(iter(items), str.lower, number, most_waiting)]
 
     assert lists("aBAcabC", 3) == ["aAa", "Bb", "cC"]
     assert lists("aBAcabC", 3, 3) == ["aA", "B", "c", "a", "b", "C"]

@@ -18,7 +18,7 @@ from litedetr.engine.batches import LoaderSettings, evaluation_batches
 from litedetr.engine.checkpoint import CheckpointError, LoadedDetector
 from litedetr.engine.detect import detect
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.evaluator import Evaluator
+from litedetr.engine.evaluation_loop import Evaluator
 from litedetr.inference.predictor import Predictor
 from litedetr.models import build_detector
 from litedetr.settings import ConfigError

@@ -129,4 +129,4 @@ class FakeCuda:
         }
         for name, value in instead.items():
             monkeypatch.setattr(torch.cuda, name, value)
-        monkeypatch.setattr("litedetr.kernels.bench.replay.time", SimpleNamespace(perf_counter=lambda: self.host))
+        monkeypatch.setattr("litedetr.kernels.bench.cuda_gpu.time", SimpleNamespace(perf_counter=lambda: self.host))

@@ -88,12 +88,14 @@ CASES = {
 
 
 def attend(kind, problem, backend, **options):
-    """kind: deformable, shared or own."""
+    """kind: a Score of kernels/inputs.py."""
     t = problem.tensors
     options["backend"] = backend
     if kind == "deformable":
         return deformable_attention(t["value"], t["logits"], problem.points, **options)
-    return key_aware_attention(t["query"], t["value"], problem.points, t["key"] if kind == "own" else None, **options)
+    return key_aware_attention(
+        t["query"], t["value"], problem.points, t["key"] if kind == "key_aware" else None, **options
+    )
 
 
 def run(backend, kind, problem, **options):

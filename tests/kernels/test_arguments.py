@@ -16,7 +16,7 @@ POINTS = ("reference", "offsets", "shapes", "valid_sizes", "query_shapes")
 PER_QUERY = ("reference", "offsets")
 
 
-def attend(backend, kind="own", **changes):
+def attend(backend, kind="key_aware", **changes):
     """Of three queries, three levels and 27 tokens, single precision, with some arguments changed by functions."""
     problem = make_problem(((5, 4), (3, 2), (1, 1)), dtype=torch.float32, padded=True).to(DEVICE)
     given = problem.tensors | {
@@ -32,7 +32,7 @@ def attend(backend, kind="own", **changes):
 
 
 def test_the_unchanged_call_is_right():
-    for kind in ("deformable", "own"):
+    for kind in ("deformable", "key_aware"):
         outputs = [attend(backend, kind) for backend in BACKENDS]
         torch.testing.assert_close(outputs[0], outputs[2])
         torch.testing.assert_close(outputs[1], outputs[2])
@@ -67,7 +67,7 @@ def test_wrong_tensors_are_named(name, change, backend):
     """Where the images or heads of `value` are fewer, `offsets` are what does not fit."""
     blamed = "(value|offsets)" if name == "value" else name
     with pytest.raises((ValueError, TypeError), match=f"^{blamed}: expected .*, got "):
-        attend(backend, "deformable" if name == "logits" else "own", **{name: WRONG_TENSORS[change]})
+        attend(backend, "deformable" if name == "logits" else "key_aware", **{name: WRONG_TENSORS[change]})
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -98,7 +98,7 @@ class Subclass(torch.Tensor):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64], ids=str)
 def test_precisions_are_not_mixed(name, dtype, backend):
     with pytest.raises(ValueError, match=f"^{name}: expected .*float32.*, got {dtype}"):
-        attend(backend, "deformable" if name == "logits" else "own", **{name: lambda x: x.to(dtype)})
+        attend(backend, "deformable" if name == "logits" else "key_aware", **{name: lambda x: x.to(dtype)})
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -141,7 +141,7 @@ def test_wrong_query_shapes_are_named(shapes, backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("sizes", [{"batch": 0}, {"queries": 0}, {"shapes": ((0, 0), (0, 3))}], ids=str)
-@pytest.mark.parametrize("kind", ["deformable", "shared", "own"])
+@pytest.mark.parametrize("kind", ["deformable", "key_aware_shared", "key_aware"])
 def test_nothing_gives_nothing(kind, sizes, backend):
     """No image, no query; of no token, zero."""
     problem = make_problem(**sizes).to(DEVICE)
@@ -154,7 +154,7 @@ def test_nothing_gives_nothing(kind, sizes, backend):
 @pytest.mark.parametrize("sizes", [{"heads": 0}, {"channels": 0}, {"points": 0}, {"shapes": ()}], ids=str)
 def test_no_head_channel_point_or_level_is_refused(sizes, backend):
     with pytest.raises(ValueError, match="^(value|offsets): expected .* >= 1, got"):
-        run(backend, "shared", make_problem(**sizes).to(DEVICE))
+        run(backend, "key_aware_shared", make_problem(**sizes).to(DEVICE))
 
 
 def test_a_check_looks_at_no_number():

@@ -42,7 +42,7 @@ def test_what_launches_read_is_held_by_the_first_and_by_later_ones():
     problem = make_problem().to(DEVICE)
     for _ in range(2):
         with constants_held() as held:
-            attend("shared", problem, "triton")
+            attend("key_aware_shared", problem, "triton")
         assert [type(constant) for constant in held] == [Plan]
         with constants_held() as held:
             given = as_tensor([1, 2], torch.zeros(1))

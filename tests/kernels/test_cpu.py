@@ -11,7 +11,7 @@ TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5}  # sums of a few dozen t
 
 
 @pytest.mark.parametrize("samples", [20, 1 << 18], ids=["parts of an image", "all images at once"])
-@pytest.mark.parametrize("kind", ["deformable", "shared", "own"])
+@pytest.mark.parametrize("kind", ["deformable", "key_aware_shared", "key_aware"])
 def test_output_and_gradients(problem, kind, samples, monkeypatch):
     monkeypatch.setattr(rows, "SAMPLES_PER_CHUNK", samples)  # with 20 the last chunk of an image is shorter
     monkeypatch.setattr(rows, "SAMPLES_PER_ROW", 0)
@@ -27,16 +27,16 @@ def test_output_and_gradients(problem, kind, samples, monkeypatch):
 @pytest.mark.parametrize("boxes", [False, True], ids=["points", "boxes"])
 def test_single_precision(boxes):
     single = make_problem(dtype=torch.float32, boxes=boxes, padded=True)
-    for name, tensor in run("reference", "own", single).items():
+    for name, tensor in run("reference", "key_aware", single).items():
         torch.testing.assert_close(
-            run("auto", "own", single)[name], tensor, atol=TOLERANCE[torch.float32], rtol=TOLERANCE[torch.float32]
+            run("auto", "key_aware", single)[name], tensor, atol=TOLERANCE[torch.float32], rtol=TOLERANCE[torch.float32]
         )
 
 
 def test_same_bits_on_every_run():
     """Many samples on few pixels, on several threads: a scatter whose order varied would differ in the last bits."""
     problem = make_problem(shapes=((3, 3),), queries=2000, channels=32, dtype=torch.float32)
-    first, second = run("auto", "shared", problem), run("auto", "shared", problem)
+    first, second = run("auto", "key_aware_shared", problem), run("auto", "key_aware_shared", problem)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -45,7 +45,7 @@ def test_locations_far_outside_read_zero(bad):
     problem = make_problem()
     with torch.no_grad():
         problem.tensors["offsets"].fill_(bad)
-    out = run("auto", "shared", problem)["output"]
+    out = run("auto", "key_aware_shared", problem)["output"]
     torch.testing.assert_close(out, torch.zeros_like(out))
 
 
@@ -54,7 +54,7 @@ def test_a_location_that_is_no_number_gives_no_number():
     problem = make_problem(padded=True)
     with torch.no_grad():
         problem.tensors["offsets"].fill_(float("nan"))
-    assert run("auto", "shared", problem)["output"].isnan().all()
+    assert run("auto", "key_aware_shared", problem)["output"].isnan().all()
 
 
 def test_half_precision_is_computed_in_single():
@@ -69,4 +69,4 @@ def test_half_precision_is_computed_in_single():
 def test_more_rows_than_32_bits_count_are_refused(monkeypatch):
     monkeypatch.setattr(table, "MOST_ROWS", 10)
     with pytest.raises(ValueError, match="^value: expected at most 10 rows"):
-        run("auto", "shared", make_problem())
+        run("auto", "key_aware_shared", make_problem())

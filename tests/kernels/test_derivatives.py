@@ -14,12 +14,12 @@ from litedetr.kernels.registration import _flatten
 pytestmark = pytest.mark.usefixtures("few_programs")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-KINDS = ["deformable", "shared", "own"]
+KINDS = ["deformable", "key_aware_shared", "key_aware"]
 BACKENDS = ["auto", "triton"]
 NAMES = {
     "deformable": ("value", "logits", "reference", "offsets"),
-    "shared": ("query", "value", "reference", "offsets"),
-    "own": ("query", "key", "value", "reference", "offsets"),
+    "key_aware_shared": ("query", "value", "reference", "offsets"),
+    "key_aware": ("query", "key", "value", "reference", "offsets"),
 }
 EXACT = {"atol": 1e-11, "rtol": 0}
 TINY = {"shapes": ((2, 2),), "channels": 2, "points": 1}
@@ -88,7 +88,7 @@ REVERSE = {
 @pytest.mark.parametrize("transform", REVERSE)
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap calls an operator once for each
 def test_reverse_mode_is_the_reference(transform, backend):
-    results = [REVERSE[transform](*of_value("own", which)) for which in ("reference", backend)]
+    results = [REVERSE[transform](*of_value("key_aware", which)) for which in ("reference", backend)]
     assert torch.utils._pytree.tree_leaves(results)[0].any()
     torch.testing.assert_close(results[1], results[0], **EXACT)
 
@@ -127,7 +127,7 @@ SECOND = {
 }
 
 
-@pytest.mark.parametrize(("backend", "kind"), [("auto", "deformable"), ("auto", "own"), ("triton", "own")])
+@pytest.mark.parametrize(("backend", "kind"), [("auto", "deformable"), ("auto", "key_aware"), ("triton", "key_aware")])
 @pytest.mark.parametrize("transform", FORWARD | SECOND)
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_what_has_no_rule_is_refused(transform, kind, backend):
@@ -137,12 +137,12 @@ def test_what_has_no_rule_is_refused(transform, kind, backend):
 
 @pytest.mark.parametrize("transform", {name: f for name, f in (FORWARD | SECOND).items() if "compiled" not in name})
 def test_the_reference_has_them_all(transform):
-    (FORWARD | SECOND)[transform](*of_value("own", "reference"))
+    (FORWARD | SECOND)[transform](*of_value("key_aware", "reference"))
 
 
 def test_gradcheck():
     """Finite differences, which interpreted take long."""
-    function, value = of_value("own", "auto")
+    function, value = of_value("key_aware", "auto")
     value.requires_grad_()
     assert torch.autograd.gradcheck(function, value, check_batched_grad=True)
     with pytest.raises(RuntimeError, match=REFUSED):
@@ -156,7 +156,7 @@ def arguments_of(name):
     import litedetr.kernels.fused  # noqa: F401  registers the operator
 
     problem = small(**TINY).to("cpu" if name == "attention_cpu" else DEVICE)
-    return [x.detach() if isinstance(x, torch.Tensor) else x for x in _flatten(inputs_of("own", problem))]
+    return [x.detach() if isinstance(x, torch.Tensor) else x for x in _flatten(inputs_of("key_aware", problem))]
 
 
 def of_operator(name):
@@ -186,7 +186,7 @@ def test_operators_refuse_forward_mode_themselves(transform, made, operator):
 @pytest.mark.parametrize("operator", ["attention_cpu", "attention_fused"])
 def test_operators_take_torch_func_themselves(operator):
     function, value = of_operator(operator)
-    expected = REVERSE["grad"](*of_value("own", "reference")).flatten()
+    expected = REVERSE["grad"](*of_value("key_aware", "reference")).flatten()
     torch.testing.assert_close(REVERSE["grad"](function, value).flatten().to(DEVICE), expected, **EXACT)
     with pytest.raises(RuntimeError, match=REFUSED):
         SECOND["hessian"](function, value)
@@ -207,7 +207,7 @@ OVERWRITES = {
 @pytest.mark.parametrize("overwrite", OVERWRITES)
 def test_the_result_may_be_overwritten_before_the_backward_pass(overwrite, backend, how):
     def gradient(which, how):
-        function, value = of_value("shared", which)
+        function, value = of_value("key_aware_shared", which)
 
         def step(value):
             out = function(value * 1)
@@ -229,11 +229,11 @@ def test_what_is_kept_of_the_result(backend, copies):
     """Nothing on the CPU; a copy for the fused kernels, and none if there is no backward pass."""
     problem, saved = small(), []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
-        out = attend("own", problem, backend)
+        out = attend("key_aware", problem, backend)
     results = [x for x in saved if x.shape[:3] == (1, 2, 1) and not x.requires_grad and x.numel()]
     assert len([x for x in results if x.numel() == out.numel()]) == copies
     assert all(x.data_ptr() != out.data_ptr() for x in results)
     saved.clear()
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x), torch.no_grad():
-        attend("own", problem, backend)
+        attend("key_aware", problem, backend)
     assert saved == []

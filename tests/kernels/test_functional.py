@@ -90,7 +90,7 @@ def test_without_triton_its_backend_is_refused_and_the_rest_works(monkeypatch):
     torch.testing.assert_close(attend(problem), attend(problem, backend="reference"), atol=1e-11, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["deformable", "shared", "own"])
+@pytest.mark.parametrize("kind", ["deformable", "key_aware_shared", "key_aware"])
 @pytest.mark.parametrize("backend", ["auto", "reference"])
 def test_valid_sizes_beyond_the_level_are_the_level(backend, kind):
     """Neither another level nor another row is read, and a negative size is no size at all."""

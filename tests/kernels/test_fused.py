@@ -11,7 +11,7 @@ from kernel_helpers import CASES, attend, make_problem, run
 from litedetr.kernels.fused import launch
 from litedetr.kernels.fused.tables import tile_order
 
-KINDS = ["deformable", "shared", "own"]
+KINDS = ["deformable", "key_aware_shared", "key_aware"]
 EXACT = 1e-11  # sums of a few dozen terms of size one in another order
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -68,17 +68,19 @@ def test_several_blocks_and_a_part_of_one(deterministic, monkeypatch):
     """Queries fill several programs of each image, the last one not wholly."""
     launch_always(monkeypatch, launch.Launch(2, 1), launch.Segments(4, 8, 4))
     case = {"queries": 7, "points": 2}
-    expected = run("reference", "shared", make_problem(**case))
-    assert_equal(run("triton", "shared", make_problem(**case).to(DEVICE), deterministic=deterministic), expected)
+    expected = run("reference", "key_aware_shared", make_problem(**case))
+    assert_equal(
+        run("triton", "key_aware_shared", make_problem(**case).to(DEVICE), deterministic=deterministic), expected
+    )
 
 
 @pytest.mark.parametrize("tile_height", [2, 4])
 def test_tiles_of_a_query_grid(tile_height, monkeypatch):
     launch_always(monkeypatch, launch.Launch(4, 1, tile_height))
     case = {"queries": 5 * 3 + 2, "points": 2}
-    expected = run("reference", "shared", make_problem(**case))
+    expected = run("reference", "key_aware_shared", make_problem(**case))
     problem = make_problem(**case, query_shapes=((5, 3), (1, 2))).to(DEVICE)
-    assert_equal(run("triton", "shared", problem, deterministic=False), expected)
+    assert_equal(run("triton", "key_aware_shared", problem, deterministic=False), expected)
 
 
 def test_tile_order_holds_every_query_once_tile_by_tile():
@@ -90,20 +92,20 @@ def test_tile_order_holds_every_query_once_tile_by_tile():
 
 def test_non_contiguous_inputs():
     problem = make_problem()
-    expected = run("reference", "own", problem)
+    expected = run("reference", "key_aware", problem)
     for name, x in problem.tensors.items():
         turned = x.detach().to(DEVICE).transpose(0, 1).contiguous().transpose(0, 1)
         problem.tensors[name] = turned.requires_grad_()
         assert not turned.is_contiguous()
-    assert_equal(run("triton", "own", problem.to(DEVICE), deterministic=False), expected)
+    assert_equal(run("triton", "key_aware", problem.to(DEVICE), deterministic=False), expected)
 
 
 @pytest.mark.parametrize("deterministic", [False, True], ids=["atomic", "deterministic"])
 def test_expanded_gradient_of_the_output(deterministic):
     """sum() hands down a gradient of stride zero."""
     problem, like = make_problem().to(DEVICE), make_problem()
-    attend("shared", problem, "triton", deterministic=deterministic).sum().backward()
-    attend("shared", like, "reference").sum().backward()
+    attend("key_aware_shared", problem, "triton", deterministic=deterministic).sum().backward()
+    attend("key_aware_shared", like, "reference").sum().backward()
     torch.testing.assert_close(problem.tensors["value"].grad.cpu(), like.tensors["value"].grad, atol=EXACT, rtol=0)
 
 
@@ -118,8 +120,8 @@ def test_deterministic_gives_the_same_bits(kind):
 def test_deterministic_follows_torch():
     """The autouse fixture has asked for deterministic algorithms; atomics of many terms would differ in sum order."""
     problem = make_problem(shapes=((2, 2),), queries=9, dtype=torch.float32).to(DEVICE)
-    assert_bits = run("triton", "shared", problem, deterministic=True)["value"]
-    assert torch.equal(run("triton", "shared", problem)["value"], assert_bits)
+    assert_bits = run("triton", "key_aware_shared", problem, deterministic=True)["value"]
+    assert torch.equal(run("triton", "key_aware_shared", problem)["value"], assert_bits)
 
 
 @pytest.mark.parametrize("bad", [float("inf"), -float("inf"), 1e30, -1e30])
@@ -128,7 +130,7 @@ def test_locations_far_outside_read_zero_and_write_nothing(bad, deterministic):
     problem = make_problem(dtype=torch.float32)
     with torch.no_grad():
         problem.tensors["offsets"].fill_(bad)
-    results = run("triton", "own", problem.to(DEVICE), deterministic=deterministic)
+    results = run("triton", "key_aware", problem.to(DEVICE), deterministic=deterministic)
     assert not results["output"].any()
     assert not results["key"].any()
     assert not results["value"].any()
@@ -139,7 +141,7 @@ def test_a_location_that_is_no_number_touches_its_query_alone(deterministic):
     problem = make_problem()
     with torch.no_grad():
         problem.tensors["offsets"][0, 1] = float("nan")
-    results = run("triton", "shared", problem.to(DEVICE), deterministic=deterministic)
+    results = run("triton", "key_aware_shared", problem.to(DEVICE), deterministic=deterministic)
     assert results["output"][0, 1].isnan().all()
     assert results["output"][1].isfinite().all()
     assert results["value"].isfinite().all()
@@ -150,20 +152,20 @@ def test_valid_sizes_beyond_the_level_are_the_level(deterministic):
     """Neither another level nor memory outside the table is read, and a negative size is no size at all."""
     whole, lying = make_problem(), make_problem()
     lying.valid_sizes = torch.full((2, 2, 2), 1000)
-    expected = run("reference", "own", whole)
-    assert_equal(run("triton", "own", lying.to(DEVICE), deterministic=deterministic), expected)
+    expected = run("reference", "key_aware", whole)
+    assert_equal(run("triton", "key_aware", lying.to(DEVICE), deterministic=deterministic), expected)
     lying.valid_sizes = torch.full((2, 2, 2), -1)
-    assert not run("triton", "own", lying.to(DEVICE), deterministic=deterministic)["output"].any()
+    assert not run("triton", "key_aware", lying.to(DEVICE), deterministic=deterministic)["output"].any()
 
 
 def test_only_the_gradients_that_are_wanted():
     problem = make_problem().to(DEVICE)
     for name in ("reference", "offsets", "query"):
         problem.tensors[name].requires_grad_(False)
-    results = run("triton", "shared", problem, deterministic=False)
+    results = run("triton", "key_aware_shared", problem, deterministic=False)
     assert set(results) == {"output", "value"}
     torch.testing.assert_close(
-        results["value"].cpu(), run("reference", "shared", make_problem())["value"], atol=EXACT, rtol=0
+        results["value"].cpu(), run("reference", "key_aware_shared", make_problem())["value"], atol=EXACT, rtol=0
     )
 
 
@@ -181,7 +183,7 @@ def test_a_cpu_tensor_without_the_interpreter_is_refused():
 def test_wrong_query_shapes_are_named():
     problem = make_problem(query_shapes=((2, 2),))
     with pytest.raises(ValueError, match="^query_shapes: expected 3 cells"):
-        attend("shared", problem, "auto")
+        attend("key_aware_shared", problem, "auto")
 
 
 def test_offsets_beyond_32_bits_are_counted_in_64(monkeypatch):
@@ -189,5 +191,5 @@ def test_offsets_beyond_32_bits_are_counted_in_64(monkeypatch):
     from litedetr.kernels.fused import call
 
     monkeypatch.setattr(call, "MOST_INT32", 3)
-    expected = run("reference", "shared", make_problem())
-    assert_equal(run("triton", "shared", make_problem().to(DEVICE), deterministic=False), expected)
+    expected = run("reference", "key_aware_shared", make_problem())
+    assert_equal(run("triton", "key_aware_shared", make_problem().to(DEVICE), deterministic=False), expected)

@@ -74,7 +74,7 @@ def test_atomics_outside_are_found(place):
         add_one[(1,)](torch.zeros(3), place)
 
 
-@pytest.mark.parametrize("kind", ["deformable", "shared", "own"])
+@pytest.mark.parametrize("kind", ["deformable", "key_aware_shared", "key_aware"])
 def test_attention_without_a_look_at_the_border_is_found(kind, monkeypatch):
     monkeypatch.setattr(sampling, "corner", corner_without_bounds)
     with guarded(), pytest.raises(Exception, match="OutOfBounds"):
@@ -91,7 +91,7 @@ def test_a_backward_pass_that_is_broken_is_found(deterministic, part, broken, mo
     monkeypatch.setattr(f"litedetr.kernels.fused.{part}", broken)
     problem = make_problem()
     with guarded() as guard:
-        out = attend("shared", problem, "triton", deterministic=deterministic)
+        out = attend("key_aware_shared", problem, "triton", deterministic=deterministic)
         assert guard.accesses > 0
         with pytest.raises(Exception, match="OutOfBounds"):
             out.sum().backward()

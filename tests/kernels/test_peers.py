@@ -9,13 +9,12 @@ import pytest
 import torch
 from kernel_helpers import make_problem
 
-from litedetr.kernels import reference
+from litedetr.kernels import constants, reference
 from litedetr.kernels.bench import peers
 from litedetr.kernels.bench.accuracy import reference_results, relative_error, worst_error
-from litedetr.kernels.bench.measure import (
-    Ceilings,
+from litedetr.kernels.bench.ceilings import Ceilings, floor_milliseconds
+from litedetr.kernels.bench.side_by_side import (
     _without_kineto_log,
-    floor_milliseconds,
     forward_step,
     side_by_side,
     training_step,
@@ -23,15 +22,15 @@ from litedetr.kernels.bench.measure import (
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.inputs import Inputs
 
-SCORES = ["logits", "shared", "own"]
+SCORES = ["deformable", "key_aware_shared", "key_aware"]
 CPU = torch.device("cpu")
 
 
 def inputs_of(score, **case) -> Inputs:
     problem = make_problem(**case)
     t = problem.tensors
-    query, logits = (None, t["logits"]) if score == "logits" else (t["query"], None)
-    return Inputs(query, t["key"] if score == "own" else None, t["value"], logits, problem.points)
+    query, logits = (None, t["logits"]) if score == "deformable" else (t["query"], None)
+    return Inputs(query, t["key"] if score == "key_aware" else None, t["value"], logits, problem.points)
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -46,7 +45,7 @@ def test_unfused_is_the_same_attention(score, boxes):
 
 
 def test_results_are_the_same_in_slices(monkeypatch):
-    inputs = inputs_of("own", queries=7)
+    inputs = inputs_of("key_aware", queries=7)
     grad = torch.randn(2, 7, 2, 4, dtype=torch.float64)
     whole = reference_results(inputs, grad)
     monkeypatch.setattr("litedetr.kernels.bench.accuracy.REFERENCE_QUERIES", 3)
@@ -62,17 +61,17 @@ def test_what_is_not_finite_is_infinitely_wrong():
 
 
 def test_peers_that_cannot_take_a_call_say_why():
-    assert peers.obstacle("unfused", inputs_of("shared")) is None
-    assert peers.obstacle("deformops", inputs_of("shared")) is not None
+    assert peers.obstacle("unfused", inputs_of("key_aware_shared")) is None
+    assert peers.obstacle("deformops", inputs_of("key_aware_shared")) is not None
 
 
 def test_constants_of_peers_are_copied_once():
     """On a GPU the host would wait for each copy, and no graph could hold the call."""
-    inputs = inputs_of("shared")
-    peers._kept.cache_clear()
+    inputs = inputs_of("key_aware_shared")
+    constants._kept.cache_clear()
     for _ in range(3):
         peers.unfused(inputs)
-    assert (peers._kept.cache_info().misses, peers._kept.cache_info().hits) == (1, 2)
+    assert (constants._kept.cache_info().misses, constants._kept.cache_info().hits) == (2, 4)  # and of their locations
 
 
 def test_the_compiled_reference_is_compiled_for_every_shape(monkeypatch):
@@ -84,7 +83,7 @@ def test_the_compiled_reference_is_compiled_for_every_shape(monkeypatch):
     try:
         with torch._dynamo.config.patch(cache_size_limit=8):
             for queries in range(2, 12):
-                inputs = inputs_of("shared", queries=queries)
+                inputs = inputs_of("key_aware_shared", queries=queries)
                 torch.testing.assert_close(peers.compiled(inputs), reference.attend(inputs))
     finally:
         peers._compiled_reference.cache_clear()
@@ -100,7 +99,7 @@ def test_deformops_adds_gradients_as_it_comes_and_in_fp32(monkeypatch):
     monkeypatch.setitem(sys.modules, "deformops", ModuleType("deformops"))
     monkeypatch.setitem(sys.modules, "deformops.registry", registry)
     monkeypatch.setattr(peers, "find_spec", lambda name: True)
-    inputs = inputs_of("logits")
+    inputs = inputs_of("deformable")
     peers.deformops(inputs)
     peers.deformops_fp32(inputs)
     (default, by_default), (fp32, in_fp32) = calls
@@ -112,7 +111,7 @@ def test_deformops_adds_gradients_as_it_comes_and_in_fp32(monkeypatch):
     half = inputs.map(lambda x: x.to(torch.bfloat16))
     assert peers.obstacle("deformops_fp32", half) is None
     assert "single precision" in peers.obstacle("deformops_fp32", inputs)
-    assert "key-aware" in peers.obstacle("deformops_fp32", inputs_of("shared"))
+    assert "key-aware" in peers.obstacle("deformops_fp32", inputs_of("key_aware_shared"))
 
 
 def test_turns_are_medians_of_the_rounds_after_the_first(monkeypatch):
@@ -126,7 +125,7 @@ def test_turns_are_medians_of_the_rounds_after_the_first(monkeypatch):
         torch.zeros(1 << 18)
 
     clock = iter([0, 1, 0, 3, 0, 2])  # 1, 3 and 2 s
-    monkeypatch.setattr("litedetr.kernels.bench.measure.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("litedetr.kernels.bench.side_by_side.time.perf_counter", lambda: next(clock))
     timing = side_by_side({"x": step}, CPU, rounds=3)["x"]
     assert timing.milliseconds == 2000
     assert timing.peak_mib == 4
@@ -142,14 +141,14 @@ def test_what_the_profiler_notes_is_left_out_and_nothing_else(capfd: pytest.Capt
 
 
 def test_forward_steps_keep_no_graph():
-    inputs = inputs_of("shared")
+    inputs = inputs_of("key_aware_shared")
     assert not forward_step(reference.attend, inputs)().requires_grad
 
 
 def test_the_floor_grows_with_the_bytes():
     ceilings = Ceilings(bandwidth=1e9, l1=None)
     small, large = (
-        Workload("shared", torch.float32, (1, 2), shapes=((4, 4), (2, 2)), batch=batch).inputs("meta")
+        Workload("key_aware_shared", torch.float32, (1, 2), shapes=((4, 4), (2, 2)), batch=batch).inputs("meta")
         for batch in (1, 2)
     )
     floor = floor_milliseconds(small, False, ceilings)
@@ -161,10 +160,15 @@ def test_the_floor_grows_with_the_bytes():
 
 
 def test_workloads_have_the_sizes_they_say():
-    workload = Workload("own", torch.bfloat16, (1, 4), batch=2)
+    workload = Workload("key_aware", torch.bfloat16, (1, 4), batch=2)
     assert (workload.queries, workload.tokens) == (5523, 22223)
     inputs = workload.inputs("meta")
     inputs.points.check(inputs.value)
     assert inputs.points.reference.dtype == torch.float32
     assert inputs.value.dtype == inputs.points.offsets.dtype == torch.bfloat16
-    assert Workload("shared", torch.float32, None, num_queries=7).inputs("meta").points.reference.shape == (1, 7, 4, 4)
+    assert Workload("key_aware_shared", torch.float32, None, num_queries=7).inputs("meta").points.reference.shape == (
+        1,
+        7,
+        4,
+        4,
+    )

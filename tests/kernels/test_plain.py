@@ -22,7 +22,7 @@ from litedetr.kernels.plain import is_plain
 pytestmark = pytest.mark.usefixtures("few_programs", "both_paths")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-KINDS = ["deformable", "shared", "own"]
+KINDS = ["deformable", "key_aware_shared", "key_aware"]
 BACKENDS = {"auto": "attention_cpu", "triton": "attention_fused"}
 if DEVICE == "cuda":
     BACKENDS["auto"] = "attention_fused"
@@ -111,7 +111,7 @@ def test_deterministic_follows_torch_on_every_path(backend, monkeypatch):
             torch.use_deterministic_algorithms(wanted)
             try:
                 with watcher():
-                    out = attend("shared", small(), backend)
+                    out = attend("key_aware_shared", small(), backend)
                 torch.use_deterministic_algorithms(not wanted)  # the call's own time counts
                 out.sum().backward()
             finally:
@@ -124,10 +124,10 @@ def test_deterministic_follows_torch_on_every_path(backend, monkeypatch):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_one_path_differentiates_what_another_recorded(backend, recorded, differentiated):
     """With own keys; a gradient of the reference is wanted."""
-    expected = run(backend, "own", small(), deterministic=True)
+    expected = run(backend, "key_aware", small(), deterministic=True)
     problem = small()
     with PATHS[recorded]():
-        out = attend("own", problem, backend, deterministic=True)
+        out = attend("key_aware", problem, backend, deterministic=True)
     with PATHS[differentiated]() as watcher:
         grad = torch.linspace(-1, 1, out.numel()).bfloat16().to(out.device, out.dtype).view_as(out)
         out.backward(grad)
@@ -141,7 +141,7 @@ def test_one_path_differentiates_what_another_recorded(backend, recorded, differ
 def test_a_counter_around_the_backward_pass_alone(backend):
     """Two FLOPs for each of 10 multiply-adds a sample and channel, thrice."""
     problem = small()
-    out = attend("own", problem, backend)
+    out = attend("key_aware", problem, backend)
     with FlopCounterMode(display=False) as counter:
         out.sum().backward()
     samples, channels = problem.tensors["offsets"].numel() // 2, problem.tensors["value"].shape[-1]
@@ -153,7 +153,7 @@ def saved_by(backend, path):
     saved = []
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(tuple(x.shape)) or x, lambda x: x)
     with hooks, PATHS[path]():
-        attend("own", small(padded=True), backend)
+        attend("key_aware", small(padded=True), backend)
     return saved
 
 
@@ -169,10 +169,10 @@ def test_every_path_keeps_the_same(backend, path):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_checkpointing_on_every_path(backend, first, again):
     """What was computed on one path is computed again on another."""
-    expected = run(backend, "shared", small(), deterministic=True)
+    expected = run(backend, "key_aware_shared", small(), deterministic=True)
     problem = small()
     with PATHS[first]():
-        out = checkpoint(attend, "shared", problem, backend, deterministic=True, use_reentrant=False)
+        out = checkpoint(attend, "key_aware_shared", problem, backend, deterministic=True, use_reentrant=False)
     grad = torch.linspace(-1, 1, out.numel()).bfloat16().to(out.device, out.dtype).view_as(out)
     with PATHS[again]():
         out.backward(grad)
@@ -182,11 +182,11 @@ def test_checkpointing_on_every_path(backend, first, again):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_reentrant_checkpointing(backend):
-    expected = run(backend, "shared", small(), deterministic=True)["query"]
+    expected = run(backend, "key_aware_shared", small(), deterministic=True)["query"]
     problem = small()
 
     def of_query(query):
-        return attend("shared", changed(problem, query=query), backend, deterministic=True)
+        return attend("key_aware_shared", changed(problem, query=query), backend, deterministic=True)
 
     out = checkpoint(of_query, problem.tensors["query"], use_reentrant=True)
     out.backward(torch.linspace(-1, 1, out.numel()).bfloat16().to(out.device, out.dtype).view_as(out))
@@ -201,7 +201,7 @@ def test_the_result_may_be_overwritten_on_every_path(backend, path, overwrite):
     for which, watcher in (("reference", nullcontext), (backend, PATHS[path])):
         problem = small()
         with watcher():
-            out = attend("shared", problem, which)
+            out = attend("key_aware_shared", problem, which)
             OVERWRITES[overwrite](out)
             out.square().sum().backward()
         gradients.append(problem.tensors["value"].grad)
@@ -214,7 +214,7 @@ def test_the_result_may_be_overwritten_on_every_path(backend, path, overwrite):
 def test_an_input_that_was_overwritten_is_an_error_on_every_path(backend, path, name):
     problem = small()
     with PATHS[path]():
-        out = attend("shared", problem, backend)
+        out = attend("key_aware_shared", problem, backend)
         with torch.no_grad():
             problem.tensors[name].add_(1)
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -226,7 +226,7 @@ def test_an_input_that_was_overwritten_is_an_error_on_every_path(backend, path, 
 def test_second_derivatives_are_refused_on_every_path(backend, path):
     problem = small()
     with PATHS[path]():
-        out = attend("shared", problem, backend)
+        out = attend("key_aware_shared", problem, backend)
         (grad,) = torch.autograd.grad(out.square().sum(), problem.tensors["query"], create_graph=True)
         with pytest.raises(RuntimeError, match="use backend='reference' for second derivatives"):
             grad.sum().backward()
@@ -241,7 +241,7 @@ def test_autocast_on_every_path(backend, path):
     grads = []
     for which, lowers in ((problem, True), (low, False)):
         with PATHS[path](), torch.autocast(DEVICE, torch.bfloat16, enabled=lowers):
-            out = attend("own", which, backend, deterministic=True)
+            out = attend("key_aware", which, backend, deterministic=True)
             assert out.dtype == torch.bfloat16
             out.sum().backward()
         grads.append([out, *(which.tensors[name].grad for name in ("query", "key", "value", "offsets"))])
@@ -257,8 +257,8 @@ def test_gradients_that_are_wanted_on_every_path(backend, path, wanted):
     for name, tensor in problem.tensors.items():
         tensor.requires_grad_(name in wanted)
     with PATHS[path]():
-        found = run(backend, "own", problem, deterministic=True)
-    everything = run(backend, "own", small(), deterministic=True)
+        found = run(backend, "key_aware", problem, deterministic=True)
+    everything = run(backend, "key_aware", small(), deterministic=True)
     assert_same_bits(found, {name: everything[name] for name in ("output", *sorted(wanted))})
 
 
@@ -266,7 +266,7 @@ def test_gradients_that_are_wanted_on_every_path(backend, path, wanted):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_graph_names_the_attention(backend, path):
     with PATHS[path]():
-        node = attend("shared", small(), backend).grad_fn
+        node = attend("key_aware_shared", small(), backend).grad_fn
     if path != "plain":
         node = node.next_functions[0][0]  # of the view (B, Q, M * D)
     assert type(node).__name__ == f"{BACKENDS[backend]}Backward"
@@ -278,11 +278,11 @@ def test_the_graph_names_the_attention(backend, path):
 def test_without_a_graph(backend, path, mode):
     problem = small()
     with mode(), PATHS[path]():
-        out = attend("shared", problem, backend)
+        out = attend("key_aware_shared", problem, backend)
         assert not out.requires_grad
         out.add_(1)
     assert out.is_inference() == (mode is torch.inference_mode)
-    torch.testing.assert_close(out, attend("shared", small(), backend).detach() + 1, atol=0, rtol=0)
+    torch.testing.assert_close(out, attend("key_aware_shared", small(), backend).detach() + 1, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -290,7 +290,7 @@ def test_hooks_and_batched_gradients_of_a_plain_call(backend):
     """save_on_cpu packs what is kept; is_grads_batched differentiates once for each of several gradients."""
     problem = small()
     with torch.autograd.graph.save_on_cpu():
-        out = attend("own", problem, backend, deterministic=True)
+        out = attend("key_aware", problem, backend, deterministic=True)
     assert type(out.grad_fn).__name__ == f"{BACKENDS[backend]}Backward"
     seeds = torch.stack([torch.ones_like(out), torch.linspace(-1, 1, out.numel()).to(out).view_as(out)])
     leaves = [problem.tensors["value"], problem.tensors["offsets"]]
@@ -307,9 +307,9 @@ class Subclass(torch.Tensor):
 @pytest.mark.parametrize("kind", [lambda x: torch._neg_view(-x), lambda x: x.as_subclass(Subclass)])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_gradients_of_other_kinds_take_the_operator(backend, kind, operators):
-    expected = run(backend, "own", small(), deterministic=True)["value"]
+    expected = run(backend, "key_aware", small(), deterministic=True)["value"]
     problem = small()
-    out = attend("own", problem, backend, deterministic=True)
+    out = attend("key_aware", problem, backend, deterministic=True)
     grad = torch.linspace(-1, 1, out.numel()).bfloat16().to(out.device, out.dtype).view_as(out)
     torch.testing.assert_close(
         torch.autograd.grad(out, problem.tensors["value"], kind(grad))[0].as_subclass(torch.Tensor), expected
@@ -319,12 +319,12 @@ def test_gradients_of_other_kinds_take_the_operator(backend, kind, operators):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_hooks_may_give_back_tensors_of_other_kinds(backend, operators):
-    expected = run(backend, "own", small(), deterministic=True)["value"]
+    expected = run(backend, "key_aware", small(), deterministic=True)["value"]
     problem = small()
     with torch.autograd.graph.saved_tensors_hooks(
         lambda x: x.detach(), lambda x: torch._neg_view(-x) if x.is_floating_point() else x
     ):
-        out = attend("own", problem, backend, deterministic=True)
+        out = attend("key_aware", problem, backend, deterministic=True)
     grad = torch.linspace(-1, 1, out.numel()).bfloat16().to(out.device, out.dtype).view_as(out)
     torch.testing.assert_close(torch.autograd.grad(out, problem.tensors["value"], grad)[0], expected)
     assert len(operators) == 1
@@ -332,9 +332,9 @@ def test_hooks_may_give_back_tensors_of_other_kinds(backend, operators):
 
 def test_plain_is_what_nothing_watches():
     problem = small()
-    assert is_plain(inputs_of("own", problem))
+    assert is_plain(inputs_of("key_aware", problem))
     problem.tensors = {name: Parameter(x.detach()) for name, x in problem.tensors.items()}
-    inputs = inputs_of("own", problem)
+    inputs = inputs_of("key_aware", problem)
     assert is_plain(inputs)
     for surrounding in (torch.no_grad, torch.inference_mode, lambda: torch.autocast(DEVICE, torch.bfloat16)):
         with surrounding():
@@ -375,30 +375,30 @@ STRANGE = {
 def test_other_kinds_of_tensors_are_not_plain(name, kind):
     problem = small()
     problem.tensors[name] = STRANGE[kind](problem.tensors[name])
-    assert not is_plain(inputs_of("own", problem))
+    assert not is_plain(inputs_of("key_aware", problem))
 
 
 @pytest.mark.parametrize("shapes", [[(5, 4), (3, 2)], ([5, 4], (3, 2)), ((5, True), (3, 2)), ((5.0, 4), (3, 2)), 3])
 def test_shapes_of_other_types_are_not_plain(shapes):
     problem = small()
     problem.shapes = shapes
-    assert not is_plain(inputs_of("own", problem))
+    assert not is_plain(inputs_of("key_aware", problem))
 
 
 @pytest.mark.parametrize("backend", ["auto", "triton", "reference"])
 def test_lists_of_sizes_are_taken(backend):
     problem = small(query_shapes=((1, 4),))
-    expected = run(backend, "own", problem, deterministic=True)
+    expected = run(backend, "key_aware", problem, deterministic=True)
     problem = small(query_shapes=[[1, 4]])
     problem.shapes = [[5, 4], [3, 2]]
-    assert_same_bits(run(backend, "own", problem, deterministic=True), expected)
+    assert_same_bits(run(backend, "key_aware", problem, deterministic=True), expected)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_who_watches_sees_the_operators(backend):
     name = f"litedetr.{BACKENDS[backend]}"
     with PassingOperators() as watcher:
-        run(backend, "own", small())
+        run(backend, "key_aware", small())
     assert [seen for seen in watcher.seen if "litedetr" in seen] == [f"{name}.default", f"{name}_backward.default"]
 
     functions = []
@@ -409,11 +409,11 @@ def test_who_watches_sees_the_operators(backend):
             return function(*arguments, **(options or {}))
 
     with Functions():
-        attend("own", small(), backend)
+        attend("key_aware", small(), backend)
     assert f"{name}.default" in functions
 
     problem = small()
-    graph = make_fx(lambda value: attend("own", changed(problem, value=value), backend))(problem.tensors["value"])
+    graph = make_fx(lambda value: attend("key_aware", changed(problem, value=value), backend))(problem.tensors["value"])
     assert f"{name}.default" in [str(node.target) for node in graph.graph.nodes]
 
 
@@ -427,12 +427,14 @@ def test_modules_called_with_other_parameters(backend):
         def forward(self):
             problem = small()
             return attend(
-                "shared", type(problem)(problem.tensors | {"value": self.value}, problem.shapes, None), backend
+                "key_aware_shared",
+                type(problem)(problem.tensors | {"value": self.value}, problem.shapes, None),
+                backend,
             )
 
     value = small().tensors["value"].detach().requires_grad_()
     out = torch.func.functional_call(Attention(), {"value": value}, ())
-    torch.testing.assert_close(out, attend("shared", small(), backend), atol=0, rtol=0)
+    torch.testing.assert_close(out, attend("key_aware_shared", small(), backend), atol=0, rtol=0)
     assert torch.autograd.grad(out.sum(), value)[0].any()
 
 
@@ -440,7 +442,7 @@ def test_modules_called_with_other_parameters(backend):
 def test_a_profiler_sees_the_attention_by_name(path):
     problem = small()
     with PATHS[path](), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        attend("shared", problem, "auto").sum().backward()
+        attend("key_aware_shared", problem, "auto").sum().backward()
     names = {event.name for event in profile.events()}
     assert any(name.endswith(BACKENDS["auto"]) for name in names)
 
@@ -448,7 +450,7 @@ def test_a_profiler_sees_the_attention_by_name(path):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_plain_call_between_breaks_of_a_compiled_graph_is_one_step(backend, monkeypatch):
     """Where torch.compile gave up on a function, it still compiles what the function calls."""
-    expected = run(backend, "own", small(), deterministic=True)
+    expected = run(backend, "key_aware", small(), deterministic=True)
     monkeypatch.setattr("litedetr.kernels.functional.is_plain", torch._dynamo.disable(lambda inputs: True))
     monkeypatch.setattr("litedetr.kernels.eager.is_watched", torch._dynamo.disable(lambda: False))
     compiled, problem = [], small()
@@ -458,7 +460,7 @@ def test_a_plain_call_between_breaks_of_a_compiled_graph_is_one_step(backend, mo
         return graph.forward
 
     def step():
-        attended = attend("own", problem, backend, deterministic=True)
+        attended = attend("key_aware", problem, backend, deterministic=True)
         grad = torch.linspace(-1, 1, attended.numel()).bfloat16().to(attended.device, attended.dtype)
         attended.backward(grad.view_as(attended))
         return attended.sin()
@@ -474,6 +476,6 @@ def test_a_plain_call_between_breaks_of_a_compiled_graph_is_one_step(backend, mo
 def test_several_watchers_at_once():
     with ExitStack() as stack:
         watchers = [stack.enter_context(PassingOperators()) for _ in range(2)]
-        attend("shared", small(), "auto")
+        attend("key_aware_shared", small(), "auto")
     for watcher in watchers:
         assert f"litedetr.{BACKENDS['auto']}.default" in watcher.seen

@@ -96,13 +96,13 @@ def test_a_sample_outside_keeps_its_share_of_the_softmax():
 
 @pytest.mark.parametrize("boxes", [False, True], ids=["points", "boxes"])
 @pytest.mark.parametrize("check", [gradcheck, gradgradcheck], ids=["first", "second"])
-@pytest.mark.parametrize("kind", ["deformable", "shared", "own"])
+@pytest.mark.parametrize("kind", ["deformable", "key_aware_shared", "key_aware"])
 def test_derivatives_match_finite_differences(kind, check, boxes):
     problem = make_problem(shapes=((3, 2), (2, 2)), batch=1, queries=2, channels=2, points=2, boxes=boxes, padded=True)
     names = {
         "deformable": ["value", "logits"],
-        "shared": ["query", "value"],
-        "own": ["query", "value", "key"],
+        "key_aware_shared": ["query", "value"],
+        "key_aware": ["query", "value", "key"],
     }[kind]
 
     def attend(reference_points, offsets, *inputs):

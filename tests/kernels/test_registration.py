@@ -10,14 +10,14 @@ from litedetr.kernels.inputs import Inputs
 from litedetr.kernels.registration import _flatten
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-KINDS = ["deformable", "shared", "own"]
+KINDS = ["deformable", "key_aware_shared", "key_aware"]
 BACKENDS = ["auto", "triton"]
 
 
 def inputs_of(kind, problem) -> Inputs:
     t = problem.tensors
     query, logits = (None, t["logits"]) if kind == "deformable" else (t["query"], None)
-    return Inputs(query, t["key"] if kind == "own" else None, t["value"], logits, problem.points)
+    return Inputs(query, t["key"] if kind == "key_aware" else None, t["value"], logits, problem.points)
 
 
 @pytest.mark.parametrize("operator", ["attention_cpu", "attention_fused"])
@@ -40,7 +40,7 @@ def test_gradients_of_turned_inputs_lie_as_the_fake_tensors_say(backend):
         problem.tensors[name] = tensor.detach().transpose(0, 2).contiguous().transpose(0, 2).requires_grad_()
     problem = problem.to(DEVICE)
     leaves = [tensor for name, tensor in problem.tensors.items() if name != "logits"]
-    grads = torch.autograd.grad(attend("own", problem, backend).sum(), leaves)
+    grads = torch.autograd.grad(attend("key_aware", problem, backend).sum(), leaves)
     assert not any(leaf.is_contiguous() for leaf in leaves)
     assert all(grad.is_contiguous() for grad in grads)
 
@@ -50,7 +50,7 @@ def test_gradients_of_turned_inputs_lie_as_the_fake_tensors_say(backend):
 def test_compiles_to_one_graph(backend, dynamic):
     def step(query, value, offsets):
         t = {**problem.tensors, "query": query.sin(), "value": value, "offsets": offsets}
-        return attend("shared", type(problem)(t, problem.shapes, None), backend).cos()
+        return attend("key_aware_shared", type(problem)(t, problem.shapes, None), backend).cos()
 
     problem = make_problem(padded=False).to(DEVICE)
     names = ("query", "value", "offsets")
@@ -68,7 +68,7 @@ def test_exports(backend):
     class Attention(torch.nn.Module):
         def forward(self, query, value):
             t = {**problem.tensors, "query": query, "value": value}
-            return attend("shared", type(problem)(t, problem.shapes, None), backend)
+            return attend("key_aware_shared", type(problem)(t, problem.shapes, None), backend)
 
     problem = make_problem().to(DEVICE)
     for tensor in problem.tensors.values():
@@ -81,7 +81,7 @@ def test_exports(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("kind", "per_sample"), [("deformable", 5), ("shared", 6), ("own", 10)])
+@pytest.mark.parametrize(("kind", "per_sample"), [("deformable", 5), ("key_aware_shared", 6), ("key_aware", 10)])
 def test_flops_are_counted(backend, kind, per_sample):
     """Multiply-adds a sample and channel: four corners a table, one for q . k, one for the weighted sum."""
     problem = make_problem().to(DEVICE)
@@ -96,9 +96,9 @@ def test_flops_are_counted(backend, kind, per_sample):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_activation_checkpointing(backend):
-    expected = run(backend, "shared", make_problem().to(DEVICE), deterministic=True)
+    expected = run(backend, "key_aware_shared", make_problem().to(DEVICE), deterministic=True)
     problem = make_problem().to(DEVICE)
-    out = checkpoint(attend, "shared", problem, backend, deterministic=True, use_reentrant=False)
+    out = checkpoint(attend, "key_aware_shared", problem, backend, deterministic=True, use_reentrant=False)
     grad = torch.linspace(-1, 1, out.numel()).bfloat16().to(out.device, out.dtype).view_as(out)
     out.backward(grad)
     for name, tensor in problem.tensors.items():
@@ -109,7 +109,7 @@ def test_activation_checkpointing(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_second_derivative_is_refused(backend):
     problem = make_problem().to(DEVICE)
-    out = attend("shared", problem, backend)
+    out = attend("key_aware_shared", problem, backend)
     (grad,) = torch.autograd.grad(out.sum(), problem.tensors["query"], create_graph=True)
     with pytest.raises(RuntimeError, match="use backend='reference' for second derivatives"):
         grad.sum().backward()
@@ -119,14 +119,14 @@ def test_second_derivative_is_refused(backend):
 def test_autocast_lowers_queries_and_values_but_not_the_points(backend):
     problem = make_problem(dtype=torch.float32).to(DEVICE)
     with torch.autocast(DEVICE, torch.bfloat16):
-        out = attend("shared", problem, backend)
+        out = attend("key_aware_shared", problem, backend)
     low = problem.cast(torch.bfloat16)
     low.tensors["offsets"] = problem.tensors["offsets"]
     assert out.dtype == torch.bfloat16
-    torch.testing.assert_close(out, attend("shared", low, backend), atol=0, rtol=0)
+    torch.testing.assert_close(out, attend("key_aware_shared", low, backend), atol=0, rtol=0)
 
 
 def test_autocast_leaves_double_precision_alone():
     problem = make_problem()
     with torch.autocast("cpu", torch.bfloat16):
-        assert attend("shared", problem, "auto").dtype == torch.float64
+        assert attend("key_aware_shared", problem, "auto").dtype == torch.float64

@@ -10,7 +10,7 @@ from test_arguments import TENSORS, WRONG_SHAPES, WRONG_TENSORS, attend
 from torch._subclasses import FakeTensorMode
 
 from litedetr.kernels import arguments as checks
-from litedetr.kernels import points, reference
+from litedetr.kernels import constants, points, reference
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.functional import key_aware_attention
 from litedetr.kernels.fused import backend, tables
@@ -26,7 +26,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CACHES = {
     "level table": (tables.level_table, lambda: tables.level_table(((5, 4), (3, 2)), DEVICE)),
     "tile order": (tables.tile_order, lambda: tables.tile_order(((3, 5), (1, 2)), (2, 2), DEVICE)),
-    "constant": (points._constant, lambda: points._constant((1, 2, 3), torch.float32, DEVICE)),
+    "constant": (constants._kept, lambda: constants._kept((1, 2, 3), torch.float32, DEVICE)),
 }
 
 
@@ -41,7 +41,7 @@ def nothing_kept():
 @pytest.mark.parametrize("change", WRONG_TENSORS)
 @pytest.mark.parametrize("name", TENSORS)
 def test_a_right_call_lets_no_wrong_tensor_pass(name, change):
-    kind = "deformable" if name == "logits" else "own"
+    kind = "deformable" if name == "logits" else "key_aware"
     attend("auto", kind)
     assert checks._fitting
     with pytest.raises((ValueError, TypeError), match="^[a-z_]+: expected .*, got "):
@@ -83,7 +83,7 @@ def test_a_wrong_call_is_not_remembered():
 def test_few_calls_are_remembered(monkeypatch):
     monkeypatch.setattr(checks, "MOST_REMEMBERED", 2)
     for queries in range(5):
-        attend_problem("own", make_problem(queries=queries), "auto")
+        attend_problem("key_aware", make_problem(queries=queries), "auto")
         assert 1 <= len(checks._fitting) <= 2
     for cache in (*(cache for cache, _ in CACHES.values()), plan_of):
         assert cache.cache_info().maxsize is not None
@@ -93,7 +93,7 @@ def test_few_calls_are_remembered(monkeypatch):
 @pytest.mark.parametrize("surrounding", ["inference mode", "no grad", "fake tensors", "a default device"])
 def test_a_first_call_anywhere_spoils_no_later_one(backend, surrounding):
     """Nothing that is kept is a tensor of inference mode, which autograd would not save, nor a fake."""
-    expected = run(backend, "own", make_problem(padded=True).to(DEVICE), deterministic=True)
+    expected = run(backend, "key_aware", make_problem(padded=True).to(DEVICE), deterministic=True)
     for cache, _ in CACHES.values():
         cache.cache_clear()
     plan_of.cache_clear()
@@ -102,13 +102,13 @@ def test_a_first_call_anywhere_spoils_no_later_one(backend, surrounding):
         mode = FakeTensorMode(allow_non_fake_inputs=True)
         fakes = problem._with(lambda _, x: mode.from_tensor(x.detach()), mode.from_tensor(problem.valid_sizes))
         with mode:
-            attend_problem("own", fakes, backend)
-            attend_problem("own", problem, backend)
+            attend_problem("key_aware", fakes, backend)
+            attend_problem("key_aware", problem, backend)
     else:
         around = {"inference mode": torch.inference_mode, "no grad": torch.no_grad}
         with around.get(surrounding, lambda: torch.device("meta"))():
-            attend_problem("own", problem, backend, deterministic=True)
-    found = run(backend, "own", problem, deterministic=True)
+            attend_problem("key_aware", problem, backend, deterministic=True)
+    found = run(backend, "key_aware", problem, deterministic=True)
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, atol=0, rtol=0)
 
@@ -150,13 +150,13 @@ def test_constants_that_callers_change_stay_what_they_are():
 def test_the_reference_copies_nothing_to_the_device_a_second_time(monkeypatch):
     """In a CUDA graph it could not, and otherwise the host would wait for it."""
     problem = make_problem(padded=True).to(DEVICE)
-    first = attend_problem("own", problem, "reference")
+    first = attend_problem("key_aware", problem, "reference")
     for module in (points, reference):
         monkeypatch.setattr(module.torch, "tensor", None)
-    assert torch.equal(attend_problem("own", problem, "reference"), first)
+    assert torch.equal(attend_problem("key_aware", problem, "reference"), first)
 
 
-WORKLOAD = Workload("shared", torch.float32, (1, 2), shapes=((4, 4), (2, 2)), heads=2, channels=8, points=2)
+WORKLOAD = Workload("key_aware_shared", torch.float32, (1, 2), shapes=((4, 4), (2, 2)), heads=2, channels=8, points=2)
 
 
 def test_one_plan_for_each_of_what_it_follows_from():
@@ -165,8 +165,9 @@ def test_one_plan_for_each_of_what_it_follows_from():
     plan = plan_of(sizes, launch)
     assert plan_of(Sizes.of(WORKLOAD.inputs(DEVICE)), Launch(2, 1)) is plan
     others = {
-        "score": "own", "dtype": torch.float64, "device": torch.device("meta"), "batch": 3, "queries": 5, "heads": 1,
-        "channels": 9, "levels": 1, "points": 1, "tokens": 1, "boxes": True, "padded": True, "shapes": ((2, 8), (2, 2)),
+        "score": "key_aware", "dtype": torch.float64, "device": torch.device("meta"), "batch": 3, "queries": 5,
+        "heads": 1, "channels": 9, "levels": 1, "points": 1, "tokens": 1, "boxes": True, "padded": True,
+        "shapes": ((2, 8), (2, 2)),
         "query_shapes": ((1, 4),),
     }  # fmt: skip
     assert set(others) == set(Sizes._fields)

@@ -22,15 +22,16 @@ import json, sys
 from itertools import product
 import torch
 from litedetr.kernels.fused.launch import Shape, rule
+from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.bench.resources import resources
 from litedetr.kernels.bench.workloads import Workload
 
 def found(run, workload, deterministic):
     launch = rule(Shape.of(run, workload.inputs("meta")))
-    return [vars(r) for r in resources(workload, run, launch, sys.argv[1], deterministic)]
+    return [vars(r) for r in resources(Job(workload, run), launch, sys.argv[1], deterministic)]
 
 rows = {}
-for score, dtype in product(("logits", "shared", "own"), (torch.bfloat16, torch.float32)):
+for score, dtype in product(("deformable", "key_aware_shared", "key_aware"), (torch.bfloat16, torch.float32)):
     encoder = Workload(score, dtype, (1, 4))
     rows[f"forward {score} {dtype}"] = found("forward", encoder, False)
     rows[f"backward {score} {dtype}"] = found("backward", encoder, False)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("few_programs")
 
 INFINITE, NONE = float("inf"), float("nan")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-KINDS = ["deformable", "shared", "own"]
+KINDS = ["deformable", "key_aware_shared", "key_aware"]
 BACKENDS = {
     "reference": {"backend": "reference"},
     "cpu": {"backend": "auto"},
@@ -59,8 +59,8 @@ def test_a_location_that_is_no_number_spoils_its_query_head_alone(backend, kind)
 
 @pytest.mark.parametrize(("name", "number"), [("offsets", INFINITE), ("reference", -INFINITE), ("offsets", -1e30)])
 def test_a_location_far_away_is_one_just_outside(backend, name, number):
-    found = results(backend, "own", changed((0, 1), number, name))
-    expected = results(BACKENDS["reference"], "own", changed((0, 1), 1000.0 if number > 0 else -1000.0, name))
+    found = results(backend, "key_aware", changed((0, 1), number, name))
+    expected = results(BACKENDS["reference"], "key_aware", changed((0, 1), 1000.0 if number > 0 else -1000.0, name))
     for name, tensor in expected.items():
         assert tensor.isfinite().all()
         torch.testing.assert_close(found[name], tensor, atol=1e-11, rtol=0)
@@ -69,8 +69,10 @@ def test_a_location_far_away_is_one_just_outside(backend, name, number):
 @pytest.mark.parametrize("size", [0.0, -0.5, INFINITE, NONE])
 def test_boxes_of_any_size(backend, size):
     problem = changed((0, 1, ..., slice(2, None)), size, "reference", boxes=True)
-    out = results(backend, "shared", problem)["output"]
-    torch.testing.assert_close(out, results(BACKENDS["reference"], "shared", problem)["output"], equal_nan=True)
+    out = results(backend, "key_aware_shared", problem)["output"]
+    torch.testing.assert_close(
+        out, results(BACKENDS["reference"], "key_aware_shared", problem)["output"], equal_nan=True
+    )
     assert out[0, 1].isnan().all() == (size != size)
     assert out[0, 1].any() == (abs(size) != INFINITE)  # an infinite one lies outside
 
@@ -79,7 +81,7 @@ def test_an_infinite_box_without_offset_is_no_number(backend):
     problem = changed((0, 1, ..., slice(2, None)), INFINITE, "reference", boxes=True)
     with torch.no_grad():
         problem.tensors["offsets"][0, 1, 1, 0, 0] = 0.0
-    output = results(backend, "shared", problem)["output"].view(2, 3, 2, 4)
+    output = results(backend, "key_aware_shared", problem)["output"].view(2, 3, 2, 4)
     assert output[0, 1, 1].isnan().all()
     assert output.isnan().sum() == 4
 
@@ -89,8 +91,8 @@ def test_what_lies_in_the_padding_is_not_read(backend):
     problem = changed((1, slice(16, 20)), NONE, "value", padded=True)
     with torch.no_grad():
         problem.tensors["key"][1, 16:20] = INFINITE
-    found = results(backend, "own", problem)
-    for name, tensor in results(BACKENDS["reference"], "own", make_problem(padded=True)).items():
+    found = results(backend, "key_aware", problem)
+    for name, tensor in results(BACKENDS["reference"], "key_aware", make_problem(padded=True)).items():
         torch.testing.assert_close(found[name], tensor, atol=1e-11, rtol=0)
 
 
@@ -98,8 +100,8 @@ def test_what_lies_in_the_padding_is_not_read(backend):
 def test_valid_sizes_beyond_32_bits_are_the_level(backend, size):
     lying = make_problem()
     lying.valid_sizes = torch.full((2, 2, 2), size)
-    found = results(backend, "shared", lying)
-    for name, tensor in results(BACKENDS["reference"], "shared", make_problem()).items():
+    found = results(backend, "key_aware_shared", lying)
+    for name, tensor in results(BACKENDS["reference"], "key_aware_shared", make_problem()).items():
         torch.testing.assert_close(found[name], tensor, atol=1e-11, rtol=0)
 
 
@@ -120,8 +122,8 @@ def test_scores_that_a_half_cannot_hold(backend):
         for name in ("query", "key"):
             problem.tensors[name].mul_(200)
     half = problem.cast(torch.float16)
-    found = results(backend, "own", half)["output"]
-    exact = results(BACKENDS["reference"], "own", half.cast(torch.float32))["output"]
+    found = results(backend, "key_aware", half)["output"]
+    exact = results(BACKENDS["reference"], "key_aware", half.cast(torch.float32))["output"]
     assert found.dtype == torch.float16
     torch.testing.assert_close(found.float(), exact, atol=4e-3, rtol=0)
 

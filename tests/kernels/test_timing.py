@@ -8,17 +8,18 @@ import pytest
 import torch
 from fake_cuda import FakeCuda
 
-from litedetr.kernels.bench import benchmark
-from litedetr.kernels.bench.benchmark import HEADER, Row, Run, line, measure
-from litedetr.kernels.bench.measure import Ceilings, forward_step, side_by_side, training_step
+from litedetr.kernels.bench import comparison
+from litedetr.kernels.bench.ceilings import Ceilings
+from litedetr.kernels.bench.comparison import HEADER, Comparison, Row, line, measure
+from litedetr.kernels.bench.cuda_gpu import CudaGpu
 from litedetr.kernels.bench.peers import PEERS
-from litedetr.kernels.bench.replay import CudaGpu
+from litedetr.kernels.bench.side_by_side import forward_step, side_by_side, training_step
 from litedetr.kernels.bench.timing import NotCapturedError, Timing, time_on_gpu, warm_milliseconds
 from litedetr.kernels.bench.tuning import replays
 from litedetr.kernels.bench.workloads import Workload
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-SMALL = Workload("shared", torch.float32, (1, 2), shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2)
+SMALL = Workload("key_aware_shared", torch.float32, (1, 2), shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2)
 
 
 @pytest.fixture
@@ -170,15 +171,15 @@ def timed_rows(request, fake: FakeCuda, gpu: CudaGpu, monkeypatch: pytest.Monkey
     def broken(inputs):
         raise TypeError("no such thing")
 
-    monkeypatch.setattr(benchmark, "attend", costs("ours", benchmark.attend))
+    monkeypatch.setattr(comparison, "attend", costs("ours", comparison.attend))
     for name in ("unfused", "reference"):
         monkeypatch.setitem(PEERS, name, costs(name, PEERS[name]))
     monkeypatch.setitem(PEERS, "compiled", broken)
     monkeypatch.setattr(
-        benchmark, "side_by_side", lambda steps, device, rounds: side_by_side(steps, CUDA, rounds, gpu=gpu)
+        comparison, "side_by_side", lambda steps, device, rounds: side_by_side(steps, CUDA, rounds, gpu=gpu)
     )
-    run = Run(CPU, ("forward",), ("unfused", "reference", "compiled"), 1)
-    found = list(measure([("few", SMALL)], run, Ceilings(1e9, None)))
+    how = Comparison(CPU, ("forward",), ("unfused", "reference", "compiled"), 1)
+    found = list(measure([("few", SMALL)], how, Ceilings(1e9, None)))
     assert [text for text in found if isinstance(text, str)] == ["compiled fails: no such thing on few grid: not timed"]
     return {row.name: row for row in found if isinstance(row, Row)}
 
@@ -199,8 +200,8 @@ def test_rows_of_a_gpu(timed_rows: dict[str, Row]):
 def test_a_cold_time_that_is_lost_in_noise_is_the_warm_one(monkeypatch: pytest.MonkeyPatch):
     """Of a kernel of a microsecond beside a flush of many: the share is of no less than the warm time."""
     timing = Timing(0.05, 0.0, warm_ms=0.002, cold_ms=0.0, host_us=9.0)
-    monkeypatch.setattr(benchmark, "side_by_side", lambda steps, device, rounds: dict.fromkeys(steps, timing))
-    (row,) = measure([("few", SMALL)], Run(CPU, ("forward",), (), 1), Ceilings(1e9, None))
+    monkeypatch.setattr(comparison, "side_by_side", lambda steps, device, rounds: dict.fromkeys(steps, timing))
+    (row,) = measure([("few", SMALL)], Comparison(CPU, ("forward",), (), 1), Ceilings(1e9, None))
     assert row.cold_ms == 0
     assert row.limit_share == pytest.approx(row.limit_ms / 0.002)
 
@@ -224,8 +225,8 @@ def test_what_a_peer_that_fails_has_computed_is_gone_when_others_are_timed(monke
         raise TypeError("no such thing")
 
     monkeypatch.setitem(PEERS, "compiled", broken)
-    run = Run(CPU, ("forward",), ("compiled",), 1)
-    rows = (found for found in measure([("few", SMALL)], run, Ceilings(1e9, None)) if isinstance(found, Row))
+    how = Comparison(CPU, ("forward",), ("compiled",), 1)
+    rows = (found for found in measure([("few", SMALL)], how, Ceilings(1e9, None)) if isinstance(found, Row))
     assert next(rows).name == "ours"
     assert [reference() for reference in left] == [None]
 
@@ -247,9 +248,9 @@ def test_ceilings_of_a_gpu(fake: FakeCuda, gpu: CudaGpu, monkeypatch: pytest.Mon
         fake.launch(1e-3, 1e-6)
 
     monkeypatch.setattr(torch, "mm", product)
-    monkeypatch.setattr("litedetr.kernels.bench.measure.PRODUCT_SIDE", {"cuda": 16})
-    monkeypatch.setattr("litedetr.kernels.bench.measure.COPY_BYTES", 1 << 10)
-    monkeypatch.setattr("litedetr.kernels.bench.measure.CudaGpu", SimpleNamespace(of=lambda device: gpu))
+    monkeypatch.setattr("litedetr.kernels.bench.ceilings.PRODUCT_SIDE", {"cuda": 16})
+    monkeypatch.setattr("litedetr.kernels.bench.ceilings.COPY_BYTES", 1 << 10)
+    monkeypatch.setattr("litedetr.kernels.bench.side_by_side.CudaGpu", SimpleNamespace(of=lambda device: gpu))
     for name in ("randn", "empty"):
         real = getattr(torch, name)
         monkeypatch.setattr(torch, name, lambda *size, device=None, real=real, **rest: real(*size, **rest))
@@ -269,7 +270,7 @@ def test_ceilings_of_a_gpu(fake: FakeCuda, gpu: CudaGpu, monkeypatch: pytest.Mon
 def test_our_attention_is_captured(training: bool):
     from litedetr.kernels.functional import attend
 
-    workload = Workload("shared", torch.bfloat16, (1, 4))
+    workload = Workload("key_aware_shared", torch.bfloat16, (1, 4))
     inputs = workload.inputs(CUDA)
     grad = torch.randn(1, workload.queries, 8 * 32, device=CUDA, dtype=torch.bfloat16)
     step = training_step(attend, inputs, grad) if training else forward_step(attend, inputs)

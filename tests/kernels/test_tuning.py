@@ -8,6 +8,7 @@ import torch
 from triton.runtime.errors import OutOfResources
 
 from litedetr.kernels.bench import tuning
+from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.bench.resources import walk
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.fused import backend, call, launch
@@ -16,9 +17,9 @@ from litedetr.kernels.fused.limits import MOST_BLOCK, check_limits
 from litedetr.kernels.fused.sizes import Sizes
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SMALL = Workload("shared", torch.float32, (1, 2), shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2)
+SMALL = Workload("key_aware_shared", torch.float32, (1, 2), shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2)
 FEW = [Launch(2, 1), Launch(4, 1)]
-SHAPE = Shape("forward", "shared", "bfloat16", 8, 32, 4, 4, 8192)
+SHAPE = Shape("forward", "key_aware_shared", "bfloat16", 8, 32, 4, 4, 8192)
 
 
 @pytest.fixture
@@ -47,9 +48,9 @@ def no_variants(monkeypatch):
     monkeypatch.setattr(tuning, "variants", lambda *_: [])
 
 
-@pytest.mark.parametrize("run", ["forward", "backward"])
-def test_the_fastest_is_found(run, few_candidates, no_variants):
-    trials, results = trials_and_results(tuning.tune(SMALL, run, DEVICE, times([3.0, 1.0, 2.0])))
+@pytest.mark.parametrize("pass_name", ["forward", "backward"])
+def test_the_fastest_is_found(pass_name, few_candidates, no_variants):
+    trials, results = trials_and_results(tuning.tune(Job(SMALL, pass_name), DEVICE, times([3.0, 1.0, 2.0])))
     assert [trial.launch for trial in trials[1:]] == FEW
     assert all(trial.error < 1e-5 for trial in trials)
     assert [result.best.milliseconds for result in results] == [3.0, 1.0]  # each as soon as it is the best
@@ -62,14 +63,14 @@ def test_segments_are_tuned(no_variants, monkeypatch):
     few = [Segments(32, 2, 4), Segments(32, 4, 1)]
     monkeypatch.setattr(launch, "SEGMENTS", Segments(32, 8, 4))
     monkeypatch.setattr(tuning, "candidates", lambda shape: [rule(shape), *few])
-    trials, results = trials_and_results(tuning.tune(SMALL, "segments", DEVICE, times([3.0, 2.0, 1.0])))
+    trials, results = trials_and_results(tuning.tune(Job(SMALL, "segments"), DEVICE, times([3.0, 2.0, 1.0])))
     assert [trial.launch for trial in trials[1:]] == few
     assert all(trial.error < 1e-5 for trial in trials)
     assert results[-1].best.launch == few[1]
 
 
 def test_tiles_of_the_fastest_are_tried(few_candidates):
-    found = tuning.tune(SMALL, "forward", DEVICE, times([3.0, 2.0, 1.0, 0.5, 0.7, 0.9]))
+    found = tuning.tune(Job(SMALL, "forward"), DEVICE, times([3.0, 2.0, 1.0, 0.5, 0.7, 0.9]))
     trials, results = trials_and_results(found)
     assert {trial.launch.tile_height for trial in trials[3:]} == {2}
     assert results[-1].best.launch == replace(FEW[1], tile_height=2)
@@ -81,15 +82,17 @@ def test_stages_that_help_the_rule_are_tried_on_the_fastest(monkeypatch):
 
     monkeypatch.setattr(tuning, "candidates", few)
     workload = replace(SMALL, query_levels=None, num_queries=4)  # no grid, no tiles
-    trials, results = trials_and_results(tuning.tune(workload, "forward", DEVICE, times([3.0, 4.0, 2.0, 1.0, 0.5])))
+    trials, results = trials_and_results(
+        tuning.tune(Job(workload, "forward"), DEVICE, times([3.0, 4.0, 2.0, 1.0, 0.5]))
+    )
     assert trials[-1].launch == results[-1].best.launch == replace(FEW[0], num_stages=4)
-    trials, _ = trials_and_results(tuning.tune(workload, "forward", DEVICE, times([3.0, 4.0, 5.0, 1.0])))
+    trials, _ = trials_and_results(tuning.tune(Job(workload, "forward"), DEVICE, times([3.0, 4.0, 5.0, 1.0])))
     assert len(trials) == 4  # none of them helped
 
 
 def test_candidates_are_distinct_and_the_rule_is_the_first():
-    for run in ("forward", "backward", "segments"):
-        shape = replace(SHAPE, run=run)
+    for pass_name in ("forward", "backward", "segments"):
+        shape = replace(SHAPE, pass_name=pass_name)
         found = tuning.candidates(shape)
         assert found[0] == rule(shape)
         assert [item.num_stages for item in found[1:4]] == [1, 2, 4]
@@ -98,7 +101,7 @@ def test_candidates_are_distinct_and_the_rule_is_the_first():
 
 def test_what_was_known_is_tried_before_there_is_a_result(few_candidates, no_variants):
     """Or a run that is killed would have replaced it by something slower."""
-    outcomes = list(tuning.tune(SMALL, "forward", DEVICE, times([3.0, 1.0, 2.0]), known=FEW[1]))
+    outcomes = list(tuning.tune(Job(SMALL, "forward"), DEVICE, times([3.0, 1.0, 2.0]), known=FEW[1]))
     kinds = [type(outcome) for outcome in outcomes]
     assert kinds == [tuning.Trial, tuning.Trial, tuning.Tuned, tuning.Trial]
     assert (outcomes[1].launch, outcomes[2].best.launch) == (FEW[1], FEW[1])
@@ -106,12 +109,12 @@ def test_what_was_known_is_tried_before_there_is_a_result(few_candidates, no_var
 
 def test_what_is_left_out_says_why(few_candidates, no_variants):
     trials, results = trials_and_results(
-        tuning.tune(SMALL, "forward", DEVICE, times([3.0, 2.0]), prepare=lambda launches: {launches[1]: "spills"})
+        tuning.tune(Job(SMALL, "forward"), DEVICE, times([3.0, 2.0]), prepare=lambda launches: {launches[1]: "spills"})
     )
     assert [(trial.milliseconds, trial.reason) for trial in trials] == [(3.0, ""), (None, "spills"), (2.0, "")]
     assert results[-1].best.launch == FEW[1]
     with pytest.raises(RuntimeError, match="the rule's launch .* does not run: why"):
-        list(tuning.tune(SMALL, "forward", DEVICE, times([]), prepare=lambda launches: {launches[0]: "why"}))
+        list(tuning.tune(Job(SMALL, "forward"), DEVICE, times([]), prepare=lambda launches: {launches[0]: "why"}))
 
 
 def test_what_does_not_fit_the_gpu_says_why(few_candidates, no_variants, monkeypatch):
@@ -123,7 +126,7 @@ def test_what_does_not_fit_the_gpu_says_why(few_candidates, no_variants, monkeyp
         return right(inputs, chosen, *rest)
 
     monkeypatch.setattr(backend, "forward", too_large_for_the_first)
-    trials, _ = trials_and_results(tuning.tune(SMALL, "forward", DEVICE, times([2.0, 1.0])))
+    trials, _ = trials_and_results(tuning.tune(Job(SMALL, "forward"), DEVICE, times([2.0, 1.0])))
     assert [trial.milliseconds for trial in trials] == [2.0, None, 1.0]
     assert "shared memory" in trials[1].reason
 
@@ -138,7 +141,7 @@ def test_a_wrong_launch_is_not_timed(few_candidates, no_variants, monkeypatch):
         return saved
 
     monkeypatch.setattr(backend, "forward", wrong_for_the_first)
-    trials, results = trials_and_results(tuning.tune(SMALL, "forward", DEVICE, times([2.0, 1.0])))
+    trials, results = trials_and_results(tuning.tune(Job(SMALL, "forward"), DEVICE, times([2.0, 1.0])))
     assert [trial.milliseconds for trial in trials] == [2.0, None, 1.0]
     assert trials[1].error > 0.01
     assert results[-1].best.launch == FEW[1]
@@ -147,7 +150,7 @@ def test_a_wrong_launch_is_not_timed(few_candidates, no_variants, monkeypatch):
 def test_a_wrong_rule_is_an_error(few_candidates, monkeypatch):
     monkeypatch.setitem(tuning.TOLERANCE, torch.float32, 0.0)
     with pytest.raises(RuntimeError, match="the rule's launch .* errs by"):
-        list(tuning.tune(SMALL, "forward", DEVICE, times([])))
+        list(tuning.tune(Job(SMALL, "forward"), DEVICE, times([])))
 
 
 def result_of(best, shape=SHAPE):
@@ -174,7 +177,7 @@ def test_what_was_saved_is_launched(fake_gpu, tmp_path):
 
 
 def test_saving_keeps_other_shapes(fake_gpu):
-    other = replace(SHAPE, run="backward")
+    other = replace(SHAPE, pass_name="backward")
     tuning.save([result_of(Launch(32, 8))], "NVIDIA H100 80GB HBM3")
     tuning.save([result_of(Launch(8, 4), other)], "NVIDIA H100 80GB HBM3")
     assert choose(SHAPE, fake_gpu) == Launch(32, 8)
@@ -182,11 +185,22 @@ def test_saving_keeps_other_shapes(fake_gpu):
 
 
 def test_tuned_segments_are_launched(fake_gpu):
-    shape, best = replace(SHAPE, run="segments"), Segments(8, 4, 2, max_registers=64, num_stages=2)
+    shape, best = replace(SHAPE, pass_name="segments"), Segments(8, 4, 2, max_registers=64, num_stages=2)
     assert choose(shape, fake_gpu) == Segments(4, 8, 4, max_registers=56)
     assert choose(replace(shape, dtype="float32"), fake_gpu) == Segments(4, 8, 4)
     tuning.save([result_of(best, shape), result_of(Launch(32, 8))], "NVIDIA H100 80GB HBM3")
     assert (choose(shape, fake_gpu), choose(SHAPE, fake_gpu)) == (best, Launch(32, 8))
+
+
+def test_files_of_earlier_versions_are_read(fake_gpu):
+    """In which scores and passes have other names."""
+    path = tuning.save([result_of(Launch(64, 2))], "NVIDIA H100 80GB HBM3")
+    content = json.loads(path.read_text())
+    shape = content["entries"][0]["shape"]
+    content["entries"][0]["shape"] = {"run": shape.pop("pass_name")} | shape | {"score": "shared"}
+    path.write_text(json.dumps(content))
+    launch.tuned.cache_clear()
+    assert choose(SHAPE, fake_gpu) == Launch(64, 2)
 
 
 def test_another_version_of_triton_counts_for_nothing(fake_gpu):
@@ -209,27 +223,27 @@ def test_a_failed_write_leaves_the_old_file(fake_gpu, monkeypatch):
     assert path.read_text() == before
 
 
-@pytest.mark.parametrize("run", ["forward", "backward"])
+@pytest.mark.parametrize("pass_name", ["forward", "backward"])
 @pytest.mark.parametrize(("points", "channels"), [(1, 1), (4, 32), (3, 24), (8, 64), (16, 256)])
-def test_the_rule_holds_few_elements_a_thread(run, points, channels):
-    shape = replace(SHAPE, run=run, points=points, channels=channels)
+def test_the_rule_holds_few_elements_a_thread(pass_name, points, channels):
+    shape = replace(SHAPE, pass_name=pass_name, points=points, channels=channels)
     found = rule(shape)
     per_query = 2 ** ((points - 1).bit_length() + (channels - 1).bit_length())
     per_thread = found.block_queries * per_query / (32 * found.num_warps)
-    assert per_thread <= {"forward": 16, "backward": 8}[run] or found.block_queries == 1
+    assert per_thread <= {"forward": 16, "backward": 8}[pass_name] or found.block_queries == 1
 
 
 @pytest.mark.parametrize(
-    ("run", "score", "dtype", "expected"),
+    ("pass_name", "score", "dtype", "expected"),
     [
-        ("forward", "shared", "bfloat16", Launch(16, 4)),
-        ("backward", "shared", "float32", Launch(8, 4)),
-        ("backward", "own", "bfloat16", Launch(8, 4, max_registers=144)),
-        ("forward", "logits", "float64", Launch(8, 4)),
+        ("forward", "key_aware_shared", "bfloat16", Launch(16, 4)),
+        ("backward", "key_aware_shared", "float32", Launch(8, 4)),
+        ("backward", "key_aware", "bfloat16", Launch(8, 4, max_registers=144)),
+        ("forward", "deformable", "float64", Launch(8, 4)),
     ],
 )
-def test_what_the_rule_gives(run, score, dtype, expected):
-    assert rule(replace(SHAPE, run=run, score=score, dtype=dtype)) == expected
+def test_what_the_rule_gives(pass_name, score, dtype, expected):
+    assert rule(replace(SHAPE, pass_name=pass_name, score=score, dtype=dtype)) == expected
 
 
 def test_no_candidate_is_larger_than_a_launch_may_be():
@@ -241,20 +255,20 @@ def test_no_candidate_is_larger_than_a_launch_may_be():
             check_limits(Sizes.of(inputs), candidate)
 
 
-@pytest.mark.parametrize("run", ["forward", "backward"])
-def test_a_rule_without_bounds_is_an_error_before_anything_is_compiled(run, monkeypatch):
+@pytest.mark.parametrize("pass_name", ["forward", "backward"])
+def test_a_rule_without_bounds_is_an_error_before_anything_is_compiled(pass_name, monkeypatch):
     """A constant set wrongly: compilers would not come to an end."""
-    monkeypatch.setitem(launch.ELEMENTS_PER_THREAD, run, 4096)
+    monkeypatch.setitem(launch.ELEMENTS_PER_THREAD, pass_name, 4096)
     workload = replace(SMALL, query_levels=None, num_queries=2048)
     inputs = workload.inputs("meta")
-    found = rule(Shape.of(run, inputs))
+    found = rule(Shape.of(pass_name, inputs))
     saved = backend.Saved(*(torch.empty(0, device="meta") for _ in range(2)))
     passes = {
         "forward": lambda: backend.forward(inputs, found),
         "backward": lambda: backend.backward(inputs, saved, saved.out, found, False, False),
     }
     with pytest.raises(ValueError, match="^block_queries: expected at most 1024 of 16 elements, got 2048"):
-        passes[run]()
+        passes[pass_name]()
 
 
 @pytest.mark.parametrize("bad", [{"block_queries": 3}, {"num_warps": 0}, {"tile_height": 32}, {"num_stages": 0}])
@@ -274,7 +288,7 @@ def test_options_reach_triton_unless_they_are_left_to_it():
     backend.forward(SMALL.inputs("meta"), Launch(2, 1, num_stages=3), lambda *_, **options: seen.append(options))
     assert (seen[0]["num_stages"], seen[0]["maxnreg"]) == (3, None)
     segments = Segments(2, 16, 8, max_registers=72, num_stages=5)
-    walk(SMALL, "segments", segments, lambda *_, **options: seen.append(options))
+    walk(Job(SMALL, "segments"), segments, lambda *_, **options: seen.append(options))
     given = ("BLOCK_TOKENS", "BLOCK_SAMPLES", "num_warps", "maxnreg", "num_stages")
     assert tuple(seen[1][name] for name in given) == (2, 16, 8, 72, 5)
 
@@ -283,5 +297,5 @@ def test_options_reach_triton_unless_they_are_left_to_it():
             return lambda *arguments, **options: seen.append(options)
 
     for stages in (3, None):
-        call.run(Kernel(), (1, 1, 1), torch.ones(1), num_stages=stages, maxnreg=None, num_warps=4)
+        call.launch_kernel(Kernel(), (1, 1, 1), torch.ones(1), num_stages=stages, maxnreg=None, num_warps=4)
     assert seen[2:] == [{"num_stages": 3, "num_warps": 4}, {"num_warps": 4}]

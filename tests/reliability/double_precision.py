@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from litedetr.engine.batches import StepBatches
+from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.distributed import Ranks, join_ranks
 from litedetr.engine.loader import Loader, MicroBatch
 from litedetr.engine.run_config import RunConfig
@@ -54,12 +55,18 @@ class DoubleLoader:
     def __iter__(self) -> Iterator[MicroBatch]:
         return map(double, self.loader)
 
+    def __enter__(self) -> Loader:
+        return self.loader.__enter__()
+
+    def __exit__(self, *exception: object) -> None:
+        self.loader.__exit__(*exception)
+
 
 def train_in_double(config: RunConfig, folder: Path, ranks: Ranks) -> Trainer:
     """Train to the end, or to stop_after; continue where `folder` holds a checkpoint."""
     last = folder / "last.pt"
     with double_precision():
-        trainer = Trainer(config, RunFolder(folder, last if last.exists() else None, "test"), ranks)
+        trainer = build_trainer(config, RunFolder(folder, last if last.exists() else None, "test"), ranks)
         trainer.batches = DoubleBatches(trainer.batches)
         trainer.evaluator.batches = DoubleLoader(trainer.evaluator.batches)
         trainer.run()

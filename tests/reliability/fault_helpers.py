@@ -47,7 +47,7 @@ class Script:
                 child = subprocess.Popen(command(name, *settings), cwd=folder, stdout=stdout, stderr=stderr)
             self.pid, self.exit_code = child.pid, child.poll
         else:
-            multiprocessing.set_forkserver_preload([__name__, "hydra", "litedetr.engine"])
+            multiprocessing.set_forkserver_preload([__name__, "hydra", "litedetr.engine.build_trainer"])
             child = _processes.Process(target=_run, args=(folder, name, settings, file_limit))
             child.start()
             self.pid, self.exit_code = child.pid, lambda: child.exitcode

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kernel_helpers import Problem, make_problem, run
 from torch import Tensor
 
-KINDS = ("deformable", "shared", "own")
+KINDS = ("deformable", "key_aware_shared", "key_aware")
 INPUTS_OF_A_HEAD = ("query", "logits", "offsets")  # (B, Q, M, ...)
 NONE = float("nan")
 INFINITE = float("inf")

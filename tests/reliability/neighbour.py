@@ -74,9 +74,9 @@ def train() -> None:
     from hydra import compose, initialize_config_dir
 
     from litedetr.cli.compose import CONFIG_FOLDER, run_config  # which leaves the setting as it is
+    from litedetr.engine.build_trainer import build_trainer
     from litedetr.engine.distributed import join_ranks, use_all_cores
     from litedetr.engine.run_folder import RunFolder
-    from litedetr.engine.trainer import Trainer
 
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  to the end of the process
@@ -84,7 +84,7 @@ def train() -> None:
         config = run_config(compose("train", ["encoder=h3l1", "a=6", "b=1", "trainer.device=cpu"]))
     use_all_cores()
     with join_ranks("cpu") as ranks, tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(config, RunFolder(Path(folder), None, ""), ranks)
+        trainer = build_trainer(config, RunFolder(Path(folder), None, ""), ranks)
         batches = trainer.batches.from_step(0)
         for step, count in enumerate_turns():
             spent = []

@@ -19,7 +19,7 @@ from plain_coco import PlainCoco
 
 from litedetr.boxes import cxcywh_to_xyxy
 from litedetr.data import CocoDetection, DataError, TransformConfig
-from litedetr.data.layout import SplitFiles
+from litedetr.data.dataset_layout import SplitFiles
 from litedetr.engine.coco_metrics import DETECTION, coco_scores
 from litedetr.settings import ConfigError
 

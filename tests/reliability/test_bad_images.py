@@ -18,10 +18,10 @@ from hypothesis.extra import numpy as arrays
 from test_predictor import predictor_at
 
 from litedetr.data import CocoDetection, DataError, TransformConfig, find_images, read_image, read_size
-from litedetr.data.annotations import CocoJson
-from litedetr.data.layout import SplitFiles
-from litedetr.inference.batch_prediction import PredictConfig, PredictionWriter, Unreadable, predict_files
-from litedetr.inference.inputs import as_given
+from litedetr.data.coco_json import CocoJson
+from litedetr.data.dataset_layout import SplitFiles
+from litedetr.inference.image_inputs import as_image_input
+from litedetr.inference.predict_files import PredictConfig, PredictionWriter, Unreadable, predict_files
 from litedetr.inference.predictor import Predictor
 from litedetr.structures import Detections
 
@@ -152,7 +152,7 @@ def check_given(thing: tuple[object, np.ndarray | None], _: Path, predictor: Pre
         with pytest.raises(ValueError, match=r"images\[1\]: expected"):
             predictor.predict([np.zeros((2, 2), np.uint8), image])
         return "refused"
-    found = as_given(image, 0)
+    found = as_image_input(image, 0)
     assert found.size == pixels.shape[:2]
     assert np.abs(np.asarray(found.read()).astype(int) - pixels).max() <= (image.dtype in (np.float16, torch.float16))
     check_detections(predictor.predict([image], threshold=0), 1)

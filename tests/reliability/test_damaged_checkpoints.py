@@ -12,6 +12,7 @@ import torch
 from engine_helpers import MODEL, run_config
 from fault_helpers import assert_identical
 
+from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -23,7 +24,6 @@ from litedetr.engine.checkpoint import (
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.resume import checkpoint_to_continue
 from litedetr.engine.run_folder import choose_run_folder
-from litedetr.engine.trainer import Trainer
 from litedetr.models import build_detector
 from litedetr.settings import to_mapping
 
@@ -163,16 +163,16 @@ def test_a_damaged_last_checkpoint_points_to_the_best_one(last: Path, tmp_path: 
 def test_a_run_is_not_continued_from_its_best_checkpoint_unasked(cache: Path, tmp_path: Path, one_rank: Ranks):
     config = run_config(cache, trainer={"resume": "auto"})
     stopped = replace(config, trainer=replace(config.trainer, stop_after=4))
-    Trainer(stopped, choose_run_folder(tmp_path, "foo", stopped), one_rank).run()
+    build_trainer(stopped, choose_run_folder(tmp_path, "foo", stopped), one_rank).run()
     last = tmp_path / "foo" / "last.pt"
     last.write_bytes(b"")
     for name in ("foo", None):
         chosen = choose_run_folder(tmp_path, name, config)
         with pytest.raises(CheckpointError, match=r"resume=.*foo/best\.pt continues from its step 3"):
-            Trainer(config, chosen, one_rank)
+            build_trainer(config, chosen, one_rank)
     assert last.read_bytes() == b""
     best = replace(config, trainer=replace(config.trainer, resume=str(last.with_name("best.pt"))))
-    trainer = Trainer(best, choose_run_folder(tmp_path, None, best), one_rank)
+    trainer = build_trainer(best, choose_run_folder(tmp_path, None, best), one_rank)
     trainer.run()
     assert load_checkpoint(last).progress.step == 6
 

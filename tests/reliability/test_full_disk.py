@@ -15,10 +15,12 @@ from PIL import Image
 from test_scripts import TINY
 
 from litedetr.data import ShapesConfig
-from litedetr.data.shapes import shapes_root
+from litedetr.data.shapes_dataset import shapes_root
+from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.checkpoint import load_checkpoint, save_checkpoint
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.run_folder import RunFolder
+from litedetr.engine.train_step import TrainStep
 from litedetr.engine.trainer import Trainer
 from litedetr.faults.files import StorageError
 from litedetr.settings import ConfigError
@@ -39,9 +41,9 @@ def break_metrics(trainer: Trainer, patch: pytest.MonkeyPatch) -> None:
 
 
 def break_tensorboard(trainer: Trainer, patch: pytest.MonkeyPatch) -> None:
-    writer = trainer.tracker._board.file_writer.event_writer._general_file_writer
+    writer = trainer.report.tracker._board.file_writer.event_writer._general_file_writer
     patch.setattr(writer, "write", no_room)
-    patch.setattr("threading.excepthook", lambda failure: None)  # as scripts/_errors.py does
+    patch.setattr("threading.excepthook", lambda failure: None)  # as clear_errors does
 
 
 def break_results(trainer: Trainer, patch: pytest.MonkeyPatch) -> None:
@@ -81,7 +83,8 @@ def test_a_run_that_cannot_write_ends_and_can_be_continued(
     saved: int | None,
 ):
     """saved: the step of the last checkpoint, None before the first."""
-    trainer = Trainer(run_config(cache, trainer={"checkpoint_every": 1}), RunFolder(tmp_path, None, "test"), one_rank)
+    config = run_config(cache, trainer={"checkpoint_every": 1})
+    trainer = build_trainer(config, RunFolder(tmp_path, None, "test"), one_rank)
     break_it(trainer, monkeypatch)
     with pytest.raises(StorageError) as error:
         trainer.run()
@@ -101,9 +104,9 @@ def test_a_run_that_cannot_write_ends_and_can_be_continued(
 def test_the_first_error_is_told_even_where_tensorboard_fails_too(
     cache: Path, tmp_path: Path, one_rank: Ranks, monkeypatch: pytest.MonkeyPatch
 ):
-    trainer = Trainer(run_config(cache), RunFolder(tmp_path, None, "test"), one_rank)
+    trainer = build_trainer(run_config(cache), RunFolder(tmp_path, None, "test"), one_rank)
     break_tensorboard(trainer, monkeypatch)
-    monkeypatch.setattr(trainer, "_train", lambda: 1 / 0)
+    monkeypatch.setattr(TrainStep, "__call__", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         trainer.run()
 

@@ -40,7 +40,7 @@ def check(backend: str, kind: str, seed: int, dtype: torch.dtype) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("kind", ["deformable", "shared", "own"])
+@pytest.mark.parametrize("kind", ["deformable", "key_aware_shared", "key_aware"])
 @pytest.mark.parametrize(("backend", "steps"), [("auto", 500), ("reference", 500), ("triton", 10)])
 def test_no_step_gives_what_is_no_number(backend, steps, kind, dtype):
     for seed in range(500 if DEVICE == "cuda" else steps):
@@ -48,7 +48,7 @@ def test_no_step_gives_what_is_no_number(backend, steps, kind, dtype):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("kind", ["deformable", "shared", "own"])
+@pytest.mark.parametrize("kind", ["deformable", "key_aware_shared", "key_aware"])
 @pytest.mark.parametrize("backend", ["auto", "reference"])
 def test_one_step_of_each_magnitude(backend, kind, dtype):
     for seed in range(len(MAGNITUDES)):

@@ -15,12 +15,12 @@ from test_scripts import TINY
 from torch.utils.data import get_worker_info
 
 from litedetr.data import CocoDetection, DataError, build_datasets
+from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.checkpoint import load_checkpoint
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.loader import LoaderError
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import RunFolder
-from litedetr.engine.trainer import Trainer
+from litedetr.faults.loader_processes import LoaderError
 
 LAST = 11  # an image of the first epoch's last batch
 
@@ -63,7 +63,7 @@ def test_the_end_of_a_loader_process_is_told_with_what_to_do(
     cache: Path, tmp_path: Path, one_rank: Ranks, monkeypatch: pytest.MonkeyPatch, how: str, reason: str
 ):
     fail_in_second_epoch(monkeypatch, how)
-    trainer = Trainer(with_workers(cache, 2), RunFolder(tmp_path, None, "test"), one_rank)
+    trainer = build_trainer(with_workers(cache, 2), RunFolder(tmp_path, None, "test"), one_rank)
     way_on = rf"fewer data\.num_workers help; .*\. The last checkpoint is intact: resume={tmp_path} continues from it$"
     with pytest.raises(LoaderError, match=rf"^a process that loads images failed \({reason}.*\)\. .*{way_on}") as error:
         trainer.run()
@@ -72,7 +72,7 @@ def test_the_end_of_a_loader_process_is_told_with_what_to_do(
 
 
 def test_other_errors_keep_their_place(cache: Path, tmp_path: Path, one_rank: Ranks, monkeypatch: pytest.MonkeyPatch):
-    trainer = Trainer(run_config(cache), RunFolder(tmp_path, None, "test"), one_rank)
+    trainer = build_trainer(run_config(cache), RunFolder(tmp_path, None, "test"), one_rank)
     monkeypatch.setattr(trainer.state.model, "forward", lambda *arguments: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="size") as error:
         trainer.run()
@@ -95,7 +95,7 @@ def test_a_spoilt_image_is_named_in_one_line(spoilt: Path, tmp_path: Path, one_r
     data = replace(run_config(tmp_path).data, name="coco", root=str(spoilt.parents[1]), num_workers=num_workers)
     config = replace(run_config(tmp_path, trainer={"checkpoint_every": 1}), data=data)
     with pytest.raises(DataError) as error:
-        Trainer(config, RunFolder(tmp_path / "run", None, "test"), one_rank).run()
+        build_trainer(config, RunFolder(tmp_path / "run", None, "test"), one_rank).run()
     annotations = spoilt.parents[1] / "annotations" / "instances_train.json"
     assert str(error.value).startswith(f"image id {LAST} of {annotations}: {spoilt}: cannot be read as an image: ")
     assert "\n" not in str(error.value)

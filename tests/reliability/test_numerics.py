@@ -94,7 +94,8 @@ def test_500_steps_on_large_inputs_give_no_nan(one_rank: Ranks, precision: str):
     step = build_step(one_rank, precision=precision)
     norms = steps_on_large_inputs(step, 500)
     left_out = sum(not math.isfinite(norm) for norm in norms)
-    print(f"\n{precision}: 500 steps, {left_out} left out by the scaler, scale {step.scaler.get_scale():g} at the end")
+    scale = step.update.scaler.get_scale()
+    print(f"\n{precision}: 500 steps, {left_out} left out by the scaler, scale {scale:g} at the end")
     assert left_out <= 20
 
 

@@ -6,12 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-
-@pytest.fixture
-def errors(monkeypatch: pytest.MonkeyPatch):
-    from litedetr.cli import errors
-
-    return errors
+from litedetr.faults.messages import one_voice
 
 
 def fail_with(code: int) -> Callable[[], None]:
@@ -28,7 +23,6 @@ def fail_with(code: int) -> Callable[[], None]:
     ids=["alone", "first", "another", "another, after a signal"],
 )
 def test_only_the_first_speaks_at_once(
-    errors,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     local_rank: str | None,
@@ -49,7 +43,7 @@ def test_only_the_first_speaks_at_once(
 
     monkeypatch.setattr(time, "sleep", sleep)
     with pytest.raises(SystemExit) as end:
-        errors.one_voice(fail_with(code))()
+        one_voice()(fail_with(code))()
     assert end.value.code == code
     assert slept == pauses
     assert (capsys.readouterr().err == "what is wrong\n") == heard

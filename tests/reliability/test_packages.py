@@ -29,14 +29,14 @@ import json, sys, threading
 for name in ("triton", "transformers", "onnx", "onnxscript", "onnxruntime"):
     sys.modules[name] = None
 before = set(sys.modules)
-import litedetr, kernels
 import litedetr.engine
+import litedetr.kernels.functional
 imported = {name.split(".")[0] for name in set(sys.modules) - before}
 threads = threading.active_count()
 
 import torch
 from litedetr.kernels.bench.workloads import Workload
-from litedetr.tools.export.formats import Onnx
+from litedetr.tools.export.file_formats import Onnx
 from litedetr.models.detector_config import BackboneConfig
 from litedetr.models.backbones import build_backbone
 
@@ -46,7 +46,8 @@ def error(call):
     except Exception as raised:
         return f"{type(raised).__name__}: {raised}"
 
-inputs = Workload("shared", torch.float32, None, shapes=((4, 4), (2, 2)), heads=2, channels=8, points=2).inputs("cpu")
+workload = Workload("key_aware_shared", torch.float32, None, shapes=((4, 4), (2, 2)), heads=2, channels=8, points=2)
+inputs = workload.inputs("cpu")
 attend = litedetr.kernels.functional.attend
 print(json.dumps({
     "imported": sorted(imported),

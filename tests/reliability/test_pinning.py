@@ -20,7 +20,8 @@ from litedetr.data import DataError, Sample, build_datasets
 from litedetr.engine import loader
 from litedetr.engine.batches import LoaderSettings, StepBatches, evaluation_batches
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.loader import Loader, LoaderError, loader_failures_named
+from litedetr.engine.loader import Loader
+from litedetr.faults.loader_processes import LoaderError, loader_failures_named
 from litedetr.structures import Target
 
 

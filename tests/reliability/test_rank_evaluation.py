@@ -16,7 +16,7 @@ from litedetr.data import CocoDetection, build_datasets
 from litedetr.engine.batches import LoaderSettings, evaluation_batches
 from litedetr.engine.coco_metrics import coco_scores, detections_as_json
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.evaluator import Evaluation, Evaluator
+from litedetr.engine.evaluation_loop import Evaluation, Evaluator
 from litedetr.models import Detector, build_detector
 
 

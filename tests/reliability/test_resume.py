@@ -10,10 +10,10 @@ from engine_helpers import run_config, train
 from fault_helpers import assert_identical, left_by
 
 from litedetr.data import TransformConfig
+from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.distributed import Ranks, use_deterministic_algorithms
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import choose_run_folder
-from litedetr.engine.trainer import Trainer
 
 # Every kind of randomness: three sizes, crops half of the time, flips.
 AUGMENTED = TransformConfig(
@@ -78,7 +78,7 @@ def test_a_run_goes_on_in_another_folder(whole: Path, cache: Path, tmp_path: Pat
     train(replace(config, trainer=replace(config.trainer, stop_after=4)), first, one_rank)
     before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
     elsewhere = replace(config, trainer=replace(config.trainer, resume=str(first / "last.pt")))
-    Trainer(elsewhere, choose_run_folder(tmp_path, "second", elsewhere), one_rank).run()
+    build_trainer(elsewhere, choose_run_folder(tmp_path, "second", elsewhere), one_rank).run()
     second, expected = but_for(0, tmp_path / "second"), but_for(0, whole)
     for name in ("last", "results"):
         assert_identical(second[name], expected[name], name)

@@ -10,20 +10,20 @@ from engine_helpers import MODEL, metrics, run_config
 from scale_helpers import Picture, coco, transforms, write_picture, write_set
 
 from litedetr.data import Categories, build_datasets
+from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.checkpoint import LoadedDetector
 from litedetr.engine.coco_metrics import DETECTION, coco_scores
 from litedetr.engine.detect import detect
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.run_folder import RunFolder
-from litedetr.engine.trainer import Trainer
 from litedetr.inference.predictor import Predictor
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models import DetectorConfig, build_detector
 from litedetr.models.denoising import Denoising, group_mask
 from litedetr.models.detector_config import EncoderConfig
 from litedetr.structures import ImageBatch, TargetBatch
-from litedetr.tools.benchmark import Setting, of_config
-from litedetr.tools.random_batch import random_targets
+from litedetr.tools.benchmark.timed_detectors import Conditions, of_config
+from litedetr.tools.random_batch import RandomBatch, random_targets
 
 CPU = torch.device("cpu")
 # Four levels and 60 queries: an image of one pixel has 4 tokens, one of 32 pixels 22.
@@ -84,7 +84,7 @@ def test_a_real_run_of_every_size_with_a_thousand_classes_and_far_ids(
     config = run_config(
         tmp_path, schedule={"max_epochs": 1, "milestones": (), "batch_size": 2}, trainer={"num_pictures": 4}
     )
-    trainer = Trainer(
+    trainer = build_trainer(
         replace(config, data=data, model=FOUR_LEVELS), RunFolder(tmp_path / "run", None, "test"), one_rank
     )
     scores = trainer.run()
@@ -106,7 +106,7 @@ def test_an_image_of_4000_pixels_is_learned_resized_and_detected_whole(tmp_path:
         tmp_path, schedule={"max_epochs": 1, "milestones": (), "batch_size": 1}, trainer={"num_pictures": 0}
     )
     config = replace(config, data=coco(root, transforms(side=256)))
-    scores = Trainer(config, RunFolder(tmp_path / "run", None, "test"), one_rank).run()
+    scores = build_trainer(config, RunFolder(tmp_path / "run", None, "test"), one_rank).run()
     assert sum(score.num_objects for score in scores.classes) == 300
     loaded = LoadedDetector(small_model(3, MODEL), Categories(("a", "b", "c"), (1, 2, 3)), config)
     resized, whole = (
@@ -167,8 +167,8 @@ def test_the_papers_detector_takes_4000_pixels(tmp_path: Path):
 
 @pytest.mark.slow
 def test_the_papers_detector_takes_a_step_with_300_objects_of_1000_classes():
-    setting = Setting((512, 512), 1, 1000, 300, "fp32", CPU)
-    step = of_config("", PAPER, setting).steps["training"]
+    conditions = Conditions(RandomBatch((512, 512), 1, 300, 1000, "fp32"), CPU)
+    step = of_config("", PAPER, conditions).steps["training"]
     first, second = step(), step()  # what is not finite raises
     assert first.loss != second.loss  # the optimiser moved the weights
     assert min(first.grad_norm, second.grad_norm) > 0

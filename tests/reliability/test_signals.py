@@ -12,10 +12,10 @@ from engine_helpers import run_config, train
 from fault_helpers import PATIENCE, REPEATABLE, Script, assert_identical, assert_tidy, left_by
 from test_scripts import TINY, command
 
+from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.checkpoint import load_checkpoint
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.run_folder import RunFolder
-from litedetr.engine.trainer import Trainer
 from litedetr.faults.signals import SIGNALS, Interrupted, StopRequest
 
 
@@ -29,7 +29,7 @@ def test_signals_while_a_checkpoint_is_written_let_it_be_finished(
 ):
     """The run leaves after the next step, where it saves once more; continued it ends as if never stopped."""
     config = run_config(cache, trainer={"checkpoint_every": 2})
-    trainer = Trainer(config, RunFolder(tmp_path / "stopped", None, "test"), one_rank)
+    trainer = build_trainer(config, RunFolder(tmp_path / "stopped", None, "test"), one_rank)
     replace = os.replace
 
     def interrupted(source: Path, target: Path) -> None:
@@ -130,9 +130,9 @@ def test_a_run_goes_on_when_nobody_reads_its_messages(tmp_path: Path, cache: Pat
 
 
 PRINTS = """
-from litedetr.cli.errors import clear_errors
+from litedetr.faults.messages import clear_errors
 
-@clear_errors
+@clear_errors()
 def main(cfg):
     for number in range({lines}):
         print(number)

@@ -11,9 +11,9 @@ import pytest
 from fault_helpers import Script
 from hydra._internal.utils import get_args_parser
 
-from litedetr.cli.errors import _left_for_sweep
 from litedetr.cli.overrides import parse_overrides
-from litedetr.cli.sweep import ERROR_FILE, SweepError, is_wanted, jobs_of, sweep
+from litedetr.cli.sweep import SweepError, asks_for_sweep, jobs_of, sweep
+from litedetr.faults.messages import ERROR_FILE, left_for_sweep
 from litedetr.faults.signals import Interrupted
 from litedetr.settings import ConfigError
 
@@ -95,7 +95,7 @@ def test_a_glob_means_the_choices_of_its_group():
 
 @pytest.mark.parametrize("argv", [["a=1"], ["-m", "a=1", "hydra/launcher=joblib"], ["-m", "--cfg", "job"]])
 def test_other_things_are_left_to_hydra(argv: list[str]):
-    assert not is_wanted(get_args_parser().parse_args(argv))
+    assert not asks_for_sweep(get_args_parser().parse_args(argv))
 
 
 def test_what_a_job_says_of_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -104,7 +104,7 @@ def test_what_a_job_says_of_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     def left(raise_it: BaseException, cause: Exception | None = None) -> str:
         raise_it.__context__ = cause
-        with pytest.raises(type(raise_it)), _left_for_sweep():
+        with pytest.raises(type(raise_it)), left_for_sweep():
             raise raise_it
         return (tmp_path / "error").read_text(encoding="utf-8")
 

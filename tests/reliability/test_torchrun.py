@@ -12,7 +12,7 @@ from test_scripts import TINY
 from torchrun import ROOT, Outcome, process_of, torchrun, torchrun_on_machines, wait_for
 
 from litedetr.data import EpochSampler
-from litedetr.data.shapes import shapes_root
+from litedetr.data.shapes_dataset import shapes_root
 from litedetr.engine.checkpoint import load_checkpoint
 
 TRAIN = ROOT / "scripts" / "train.py"

@@ -2,10 +2,7 @@
 
 import json
 import os
-import shutil
-import subprocess
 import sys
-import sysconfig
 import tarfile
 import zipfile
 from dataclasses import dataclass
@@ -16,32 +13,27 @@ import pytest
 from engine_helpers import run_config, train
 from test_packages import PROJECT, ROOT
 from test_scripts import TINY
+from wheel_helpers import BUILD, checked, copy_of_the_tree, environment, install, packages_of
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(int(version("setuptools").split(".")[0]) < 77, reason="the build needs setuptools 77"),
 ]
-TREE = ["kernels", "litedetr", "scripts", "conf", "tests", "docs", "pyproject.toml", "README.md", "LICENSE"]
-BUILD = """
-import setuptools.build_meta as backend
-print(backend.build_sdist("dist"))
-print(backend.build_wheel("dist"))
-"""
 USE = """
 import json, sys
 from importlib.metadata import metadata
 import numpy as np
-import kernels, litedetr
+import litedetr, litedetr.kernels.functional as functional
 detector = litedetr.load(sys.argv[1])
 (found,) = detector.predict(np.zeros((48, 64, 3), np.uint8), threshold=0.0)
 about = metadata("litedetr")
 print(json.dumps({
-    "files": [kernels.__file__, litedetr.__file__],
+    "files": [functional.__file__, litedetr.__file__],
     "version": about["Version"],
     "extras": about.get_all("Provides-Extra"),
     "names": detector.names,
     "found": len(found.scores),
-    "triton": litedetr.kernels.functional.HAS_TRITON,
+    "triton": functional.HAS_TRITON,
 }))
 """
 
@@ -57,45 +49,29 @@ class Built:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    tree = tmp_path_factory.mktemp("tree")
-    for name in TREE:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, tree / name)
-    (tree / "kernels" / "tuned").mkdir(exist_ok=True)
-    (tree / "kernels" / "tuned" / "a-gpu.json").write_text("{}")
+    tree = copy_of_the_tree(tmp_path_factory.mktemp("tree"))
     output = checked([sys.executable, "-c", BUILD], tree).split()
     sdist, wheel = (tree / "dist" / next(name for name in output if name.endswith(end)) for end in (".gz", ".whl"))
-    return Built(sdist, wheel, environment(tmp_path_factory.mktemp("environment"), wheel))
+    python = environment(tmp_path_factory.mktemp("environment"))
+    (packages_of(python) / "sitecustomize.py").write_text("import sys\nsys.modules['triton'] = None\n")
+    install(python, wheel)
+    return Built(sdist, wheel, python)
 
 
-def environment(folder: Path, wheel: Path) -> Path:
-    """A new environment with the wheel, the packages of this one, but for Triton; needs no network."""
-    checked([sys.executable, "-m", "venv", "--without-pip", str(folder)], folder)
-    python = folder / "bin" / "python"
-    packages = Path(checked([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], folder).strip())
-    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))  # as a path alone: no editable install of ours
-    (packages / "sitecustomize.py").write_text("import sys\nsys.modules['triton'] = None\n")
-    install = ["install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", str(wheel)]
-    checked([sys.executable, "-m", "pip", "--python", str(python), *install], folder)
-    return python
-
-
-def checked(command: list[str | Path], folder: Path) -> str:
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    result = subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+def sources() -> list[str]:
+    """The paths of our modules within the package; os.walk follows the link to kernels/."""
+    walk = os.walk(ROOT / "litedetr", followlinks=True)
+    return [
+        (Path(at) / name).relative_to(ROOT).as_posix() for at, _, names in walk for name in names if name[-3:] == ".py"
+    ]
 
 
 def test_the_wheel_is_the_library(built: Built):
     names = zipfile.ZipFile(built.wheel).namelist()
     about = next(name for name in names if name.endswith("/METADATA")).split("/")[0]
-    assert {name.split("/")[0] for name in names} == {"kernels", "litedetr", about}
-    assert {"kernels/tuned/a-gpu.json", f"{about}/licenses/LICENSE"} <= set(names)
-    sources = {
-        path.relative_to(ROOT).as_posix() for top in ("kernels", "litedetr") for path in (ROOT / top).rglob("*.py")
-    }
-    assert {name for name in names if name.endswith(".py")} == sources
+    assert {name.split("/")[0] for name in names} == {"litedetr", about}
+    assert {"litedetr/kernels/tuned/a-gpu.json", f"{about}/licenses/LICENSE"} <= set(names)
+    assert {name for name in names if name.endswith(".py")} == set(sources())
 
 
 def test_the_sdist_builds_it_again(built: Built, tmp_path: Path):

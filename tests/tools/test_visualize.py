@@ -15,17 +15,19 @@ from engine_helpers import metrics, run_config, train
 from PIL import Image
 
 from litedetr.data import Categories
-from litedetr.engine.checkpoint_evaluation import EvalConfig, evaluate_checkpoint
 from litedetr.engine.coco_metrics import SUMMARY, Scores
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.evaluator import read_detections, write_detections
+from litedetr.engine.evaluate_checkpoint import EvalConfig, evaluate_checkpoint
+from litedetr.engine.evaluation_loop import read_detections, write_detections
 from litedetr.settings import ConfigError
 from litedetr.structures import Predictions
-from litedetr.tools.plots import AttentionPlot, ScorePlot, TrainingPlot, draw_attention, draw_scores, draw_training
-from litedetr.tools.plots.attention import find_object
-from litedetr.tools.plots.history import Curve, read_history
-from litedetr.tools.plots.losses import LAST, LossPart, loss_parts
-from litedetr.tools.plots.score_sources import last_scores
+from litedetr.tools.plots.draw_attention import draw_attention, find_object
+from litedetr.tools.plots.draw_scores import draw_scores
+from litedetr.tools.plots.draw_training import draw_training
+from litedetr.tools.plots.load_scores import last_scores
+from litedetr.tools.plots.losses_figure import LAST, LossPart, loss_parts
+from litedetr.tools.plots.plot_config import AttentionPlot, ScorePlot, TrainingPlot
+from litedetr.tools.plots.run_history import Curve, read_history
 from litedetr.tools.plots.style import run_names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +38,7 @@ def finished(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a complete run, with an image beside it."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     trainer = train(run_config(cache), folder, Ranks(torch.device("cpu")))
-    trainer.val_set.load_image(1).save(folder / "image.png")
+    trainer.report.val_set.load_image(1).save(folder / "image.png")
     return folder
 
 

@@ -16,10 +16,11 @@ from PIL import Image
 from published_helpers import Variant, state_dict
 
 from litedetr.data import COCO_CLASSES, DataConfig, DataError, ShapesConfig, TransformConfig
+from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.checkpoint import CheckpointError, load_checkpoint, load_detector
-from litedetr.engine.checkpoint_evaluation import EvalConfig, evaluate_checkpoint
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.evaluator import Evaluation
+from litedetr.engine.evaluate_checkpoint import EvalConfig, evaluate_checkpoint
+from litedetr.engine.evaluation_loop import Evaluation
 from litedetr.engine.run_config import RunConfig, TrainerConfig
 from litedetr.engine.run_folder import RunFolder
 from litedetr.engine.schedule_config import ScheduleConfig
@@ -212,7 +213,7 @@ def fine_tuning(checkpoint: Path, folder: Path, **model: Any) -> Trainer:
         schedule=ScheduleConfig(max_epochs=None, max_steps=2, milestones=(), decay="constant", batch_size=2),
         trainer=TrainerConfig(device="cpu", init_from=str(checkpoint), num_pictures=0, log_every=1),
     )
-    return Trainer(config, RunFolder(folder / "run", None, "test"), Ranks(torch.device("cpu")))
+    return build_trainer(config, RunFolder(folder / "run", None, "test"), Ranks(torch.device("cpu")))
 
 
 def test_fine_tuning_on_other_classes(tmp_path: Path, capfd: pytest.CaptureFixture[str]):

@@ -58,7 +58,7 @@ def test_a_file_with_code_is_refused_and_not_run(state: dict[str, torch.Tensor],
     path = tmp_path / "evil.pth"
     torch.save({"model": state, "args": Exploit(tmp_path / "ran")}, path)
     with pytest.raises(
-        PublishedWeightsError, match=rf"{re.escape(str(path))}: refused: it holds a \w+\.mkdir, .*run code"
+        PublishedWeightsError, match=rf"{re.escape(str(path))}: rejected: it holds a \w+\.mkdir, .*run code"
     ):
         read_published(path)
     assert not (tmp_path / "ran").exists()
@@ -68,7 +68,7 @@ def test_a_file_with_code_is_refused_and_not_run(state: dict[str, torch.Tensor],
 
 def test_an_option_of_a_class_of_its_own_is_refused(state: dict[str, torch.Tensor], tmp_path: Path):
     torch.save({"model": state, "args": Namespace(output=Path("x"))}, tmp_path / "odd.pth")
-    with pytest.raises(PublishedWeightsError, match=r"refused: it holds a pathlib\S+, .*save its state dict alone"):
+    with pytest.raises(PublishedWeightsError, match=r"rejected: it holds a pathlib\S+, .*save only its state dict"):
         read_published(tmp_path / "odd.pth")
 
 
@@ -84,7 +84,7 @@ def test_namespaces_are_not_allowed_for_good(state: dict[str, torch.Tensor], tmp
     ("content", "message"),
     [
         ([1, 2], "expected a state dict, got a list"),
-        ({}, "no state dict: expected tensors by name, alone or under 'ema_model' or 'model'"),
+        ({}, "no state dict: expected tensors by name, bare or under 'ema_model' or 'model'"),
         ({"state": {"a": torch.ones(1)}}, "no tensors are: state"),
         ({"model": {"a": torch.ones(1), "b": 3}}, "no tensors are: b"),
         ({1: torch.ones(1)}, "no tensors are: 1"),

@@ -4,5 +4,3 @@ from litedetr.models.backbones.build import build_backbone
 from litedetr.models.backbones.folding import fold_frozen_norms
 from litedetr.models.backbones.padding import FeatureMap, PaddingMask
 from litedetr.models.backbones.weights import load_backbone_weights
-
-__all__ = ["FeatureMap", "PaddingMask", "build_backbone", "fold_frozen_norms", "load_backbone_weights"]

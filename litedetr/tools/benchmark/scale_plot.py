@@ -8,8 +8,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from litedetr.tools.benchmark.scale import Axis, ScaleRow, series
-from litedetr.tools.plots.style import FONT, colour, describe, new_figure, save
+from litedetr.tools.benchmark.scale_rows import Axis, ScaleRow, series
+from litedetr.tools.plots.style import FONT, colour, new_figure, save, set_labels
 
 PANEL = (5.6, 3.9)  # inches
 UNITS = {"milliseconds": ("seconds", 1e-3), "peak_mib": ("GiB", 1 / 1024)}
@@ -43,11 +43,11 @@ def _panel(axes: Axes, rows: Sequence[ScaleRow], axis: Axis, name: str) -> None:
     if axis == "side":
         axes.plot([], [], ":", color="black", linewidth=1.2, label="in proportion to pixels")
         _over_sides(axes, sorted({row.side for row in rows}))
-        describe(axes, f"{TITLES[name]} over the image", "side of the image, pixels (scale: their number)", unit)
+        set_labels(axes, f"{TITLES[name]} over the image", "side of the image, pixels (scale: their number)", unit)
     else:
         _over_objects(axes, sorted({row.objects for row in rows}))
         side = rows[0].side
-        describe(axes, f"{TITLES[name]} over its objects ({side}x{side})", "objects in the image", unit)
+        set_labels(axes, f"{TITLES[name]} over its objects ({side}x{side})", "objects in the image", unit)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=FONT["tick"] - 1, loc="best")
 

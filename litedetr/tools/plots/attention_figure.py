@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from litedetr.tools.plots.samples import Reading, Samples
-from litedetr.tools.plots.style import FONT, describe, level_colour, new_figure, shown, text_colour
+from litedetr.tools.plots.attention_samples import AttentionSamples, Samples
+from litedetr.tools.plots.style import FONT, display_name, level_colour, new_figure, set_labels, text_colour
 
 OVERALL, ON_FINEST = 100, 200  # samples drawn of all levels, and of the finest two
 PANEL_WIDTH, PANEL_HEIGHTS, BARS_HEIGHT, TITLE_HEIGHT = 6.0, (3.0, 7.5), 2.9, 1.3  # inches
@@ -26,13 +26,13 @@ MARGIN = 0.06  # around the image, of its longer side, for samples that lie outs
 
 @dataclass(frozen=True)
 class AttentionPicture:
-    """xy: the spot that is asked about, box: of the object, or None; both relative to the image."""
+    """What the figure shows."""
 
     image: Image.Image
     title: str
-    reading: Reading
-    xy: tuple[float, float]
-    box: tuple[float, float, float, float] | None
+    sampled: AttentionSamples
+    xy: tuple[float, float]  # the point whose attention is drawn, relative to the image
+    box: tuple[float, float, float, float] | None  # of the object, (x1, y1, x2, y2) relative to the image
 
 
 def draw_picture(picture: AttentionPicture) -> Figure:
@@ -40,16 +40,16 @@ def draw_picture(picture: AttentionPicture) -> Figure:
     low, high = PANEL_HEIGHTS
     panel = float(np.clip(PANEL_WIDTH * picture.image.height / picture.image.width, low, high))
     figure = new_figure(2 * PANEL_WIDTH + 0.5, panel + BARS_HEIGHT + TITLE_HEIGHT)
-    title = "\n".join(shown(line, LONGEST_LINE) for line in picture.title.split("\n"))
+    title = "\n".join(display_name(line, LONGEST_LINE) for line in picture.title.split("\n"))
     figure.suptitle(title, fontsize=FONT["title"], x=0.01, ha="left")
     (left, right), (overall, layers) = figure.subplots(2, 2, height_ratios=[panel, BARS_HEIGHT])
-    names, samples = picture.reading.level_names, picture.reading.samples
+    names, samples = picture.sampled.level_names, picture.sampled.samples
     _draw_samples(left, picture, samples, OVERALL, "(a) all levels")
     finest = " and ".join(reversed(names[:2]))
     _draw_samples(right, picture, samples.finest(2), ON_FINEST, f"(b) {finest}")
     _frame((left, right), picture)
-    _draw_overall(overall, picture.reading)
-    _draw_layers(layers, picture.reading)
+    _draw_overall(overall, picture.sampled)
+    _draw_layers(layers, picture.sampled)
     figure.legend(handles=_legend(picture), loc="outside lower center", ncols=8, fontsize=FONT["label"], frameon=False)
     return figure
 
@@ -60,18 +60,18 @@ def _draw_samples(axes: Axes, picture: AttentionPicture, samples: Samples, numbe
     # towards white, so that markers stand out whatever the image's colours
     axes.imshow(picture.image, extent=(0, width, height, 0), alpha=FADED, interpolation="bicubic", zorder=0)
     for level in np.unique(chosen.level)[::-1].tolist():  # the finest on top
-        _scatter(axes, chosen, level, picture.reading.level_names[level], picture.image.size)
+        _scatter(axes, chosen, level, picture.sampled.level_names[level], picture.image.size)
     _mark_spot(axes, picture)
     share = chosen.weight.sum() / samples.weight.sum()
     kept = "all" if len(chosen) == len(samples) else f"the {len(chosen)} largest of"
     title = f"{heading}: {kept} {len(samples)} weights, {share:.1%} of their sum"
-    describe(axes, title, x=f"outside the image: {chosen.num_outside}" if chosen.num_outside else "")
+    set_labels(axes, title, x=f"outside the image: {chosen.num_outside}" if chosen.num_outside else "")
 
 
 def _frame(panels: Sequence[Axes], picture: AttentionPicture) -> None:
-    """The image alone, or with a margin where samples lie outside of it; alike in all panels."""
+    """The image, with a margin if samples lie outside of it; the same in all panels."""
     width, height = picture.image.size
-    margin = MARGIN * max(width, height) if picture.reading.samples.num_outside else 0
+    margin = MARGIN * max(width, height) if picture.sampled.samples.num_outside else 0
     for axes in panels:
         axes.set(xlim=(-margin, width + margin), ylim=(height + margin, -margin), xticks=[], yticks=[])
 
@@ -109,43 +109,36 @@ def _mark_spot(axes: Axes, picture: AttentionPicture) -> None:
         axes.plot(x, y, marker="+", color=colour, markersize=side, markeredgewidth=line, zorder=4)
 
 
-def _draw_overall(axes: Axes, reading: Reading) -> None:
-    names = list(reversed(reading.level_names))
-    shares = reading.level_shares[::-1]
+def _draw_overall(axes: Axes, sampled: AttentionSamples) -> None:
+    names = list(reversed(sampled.level_names))
+    shares = sampled.level_shares[::-1]
     bars = axes.bar(names, shares, color=[level_colour(name) for name in names], width=0.65)
     axes.axhline(1 / len(names), color="black", linewidth=0.9, linestyle=":")
     for label in axes.bar_label(bars, [f"{share:.2f}" for share in shares], fontsize=FONT["label"], padding=3):
         label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
     axes.set_ylim(0, shares.max() * 1.2)
     title, x = "(c) weight by level; it sums to 1", "mean of heads, queries and layers; dotted: equal shares"
-    describe(axes, title, x=x, y="weight")
+    set_labels(axes, title, x=x, y="weight")
 
 
-def _draw_layers(axes: Axes, reading: Reading) -> None:
-    labels = [layer.name for layer in reading.layers]
+def _draw_layers(axes: Axes, sampled: AttentionSamples) -> None:
+    labels = [layer.name for layer in sampled.layers]
     bottom = np.zeros(len(labels))
-    for level, name in reversed(list(enumerate(reading.level_names))):
-        shares = np.array([layer.level_shares[level] for layer in reading.layers])
-        axes.bar(labels, shares, bottom=bottom, color=level_colour(name), width=0.75, edgecolor="white", linewidth=0.6)
-        _write_shares(axes, shares, bottom, text_colour(level_colour(name)))
+    for level, name in reversed(list(enumerate(sampled.level_names))):
+        shares = np.array([layer.level_shares[level] for layer in sampled.layers])
+        shade, edge = level_colour(name), {"edgecolor": "white", "linewidth": 0.6}
+        bars = axes.bar(labels, shares, bottom=bottom, color=shade, width=0.75, **edge)
+        if len(shares) <= MOST_WRITTEN:
+            texts = [f"{share:.2f}" if share >= LEAST_WRITTEN else "" for share in shares]
+            axes.bar_label(bars, texts, label_type="center", fontsize=FONT["tick"], color=text_colour(shade))
         bottom += shares
     axes.set_ylim(0, 1)
     what = "layer" if "\n" not in labels[0] else "layer, and the levels that it updates"
-    describe(axes, "(d) weight by level in each layer", x=what)
-
-
-def _write_shares(axes: Axes, shares: Sequence[float], bottom: Sequence[float], colour: str) -> None:
-    """In the bars, where there is room."""
-    if len(shares) > MOST_WRITTEN:
-        return
-    style = {"ha": "center", "va": "center", "fontsize": FONT["tick"], "color": colour}
-    for x, (share, start) in enumerate(zip(shares, bottom, strict=True)):
-        if share >= LEAST_WRITTEN:
-            axes.text(x, start + share / 2, f"{share:.2f}", **style)
+    set_labels(axes, "(d) weight by level in each layer", x=what)
 
 
 def _legend(picture: AttentionPicture) -> list[Line2D]:
-    names = picture.reading.level_names
+    names = picture.sampled.level_names
     entries = [
         Line2D([], [], linestyle="", marker=_marker(level), color=level_colour(name), markeredgecolor="black",
                markersize=9, label=name)

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from litedetr.tools.plots.confusion import Confusion
-from litedetr.tools.plots.style import FONT, new_figure, shown
+from litedetr.tools.plots.confusion_matrix import ConfusionMatrix
+from litedetr.tools.plots.style import FONT, display_name, new_figure
 
 COLOURS = "Blues"
 DARK = 0.55  # share from which text is white
@@ -28,8 +28,8 @@ class Cells:
 FEW, SOME, MANY = Cells(0.85, 10, True), Cells(0.52, 9, True), Cells(0.17, 7, False)
 
 
-def confusion_figure(name: str, confusion: Confusion) -> Figure:
-    """Shares of each row as colours, with counts where there is room; classes that never occur are left out.
+def confusion_figure(name: str, confusion: ConfusionMatrix) -> Figure:
+    """Shares of each row as colours, with counts if there is room; classes that never occur are left out.
 
     Of more than MOST classes the most confused are shown, and the others as one.
     """
@@ -42,7 +42,7 @@ def confusion_figure(name: str, confusion: Confusion) -> Figure:
     image = axes.imshow(confusion.shares, cmap=COLOURS, vmin=0, vmax=1)
     bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=30, pad=0.02)
     bar.set_label("share of the row", fontsize=FONT["label"])
-    names = [shown(name) for name in confusion.names]
+    names = [display_name(name) for name in confusion.names]
     axes.set_xticks(range(number), names, fontsize=cells.tick, rotation=45 if cells.counts else 90)
     if cells.counts:
         for label in axes.get_xticklabels():
@@ -58,17 +58,17 @@ def confusion_figure(name: str, confusion: Confusion) -> Figure:
     return figure
 
 
-def _title(name: str, confusion: Confusion) -> str:
+def _title(name: str, confusion: ConfusionMatrix) -> str:
     rule = confusion.rule
     return (
-        f"{shown(name)}: objects by row, what they were detected as by column\n"
+        f"{display_name(name)}: objects by row, what they were detected as by column\n"
         f"Detections of score >= {rule.min_score:g} choose in the order of scores: each takes the free object that it\n"
         f"overlaps most, of whatever class, if by IoU >= {rule.iou:g}. Crowds are ignored as in COCO.\n"
         "Last column: objects that none took; last row: detections that took none. Colour: share of the row."
     )
 
 
-def _write(axes: Axes, confusion: Confusion, cells: Cells) -> None:
+def _write(axes: Axes, confusion: ConfusionMatrix, cells: Cells) -> None:
     """The count and, in large cells, the share."""
     shares = confusion.shares
     for (row, column), count in np.ndenumerate(confusion.counts):

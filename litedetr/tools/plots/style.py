@@ -15,7 +15,7 @@ from litedetr.drawing.fonts import font_families, legible
 
 DPI = 110
 FONT = {"title": 11, "label": 10, "tick": 9}
-# told apart by colour-blind readers too (Okabe and Ito)
+# distinct for colour-blind readers too (Okabe and Ito)
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d1f")
 LEVEL_COLOURS = {"S1": "#ffd000", "S2": "#12b886", "S3": "#1c7ed6", "S4": "#e8102e", "S5": "#9c36b5"}
 OTHER_LEVEL = "#666666"
@@ -28,13 +28,13 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 @contextmanager
-def lettering(names: Iterable[str]) -> Iterator[None]:
+def fonts_for(names: Iterable[str]) -> Iterator[None]:
     """Figures made and saved within show these names as they are: in fonts that have their letters, and a $ as a $."""
     with rc_context({"font.family": font_families(map(legible, names)), "text.parse_math": False}):
         yield
 
 
-def shown(name: str, longest: int = LONGEST) -> str:
+def display_name(name: str, longest: int = LONGEST) -> str:
     """A name as figures take it: legible, in one line of at most so many letters."""
     text = legible(name)
     text = text if len(text) <= longest else f"{text[: longest - 3]}..."
@@ -62,7 +62,7 @@ def text_colour(background: str) -> str:
     return "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
 
 
-def describe(axes: Axes, title: str, x: str = "", y: str = "") -> None:
+def set_labels(axes: Axes, title: str, x: str = "", y: str = "") -> None:
     axes.set_title(title, fontsize=FONT["title"], loc="left")
     axes.set_xlabel(x, fontsize=FONT["label"])
     axes.set_ylabel(y, fontsize=FONT["label"])

@@ -5,13 +5,19 @@ from pathlib import Path
 import pytest
 
 from litedetr.tools.gpu_report.legend import LEGEND
+from litedetr.tools.gpu_report.markdown_tables import MOST_SHOWN, cell, tables
 from litedetr.tools.gpu_report.page import PAGE, write_page
-from litedetr.tools.gpu_report.rows import NAME, Rows, read_rows
+from litedetr.tools.gpu_report.rows_file import NAME, Rows, read_rows
+from litedetr.tools.gpu_report.steps.nvidia_tools import read_counters
 from litedetr.tools.gpu_report.summary import summary
-from litedetr.tools.gpu_report.tables import MOST_SHOWN, cell, tables
-from litedetr.tools.gpu_report.tools import read_counters
 
-ATTENTION = {"kind": "attention", "score": "shared", "queries": "high 5523", "regime": "grid", "dtype": "bfloat16"}
+ATTENTION = {
+    "kind": "attention",
+    "score": "key_aware_shared",
+    "queries": "high 5523",
+    "regime": "grid",
+    "dtype": "bfloat16",
+}
 DETECTOR = {"kind": "detectors", "image": "800x1333", "batch": 8, "precision": "bf16"}
 
 
@@ -29,7 +35,7 @@ def folder(tmp_path_factory) -> Path:
         tell("attention", **ATTENTION, run="forward", name=name, cold_ms=milliseconds + 0.01, **figures)
     tell("detectors", **DETECTOR, system="lite", eager_ms=40.0, graph_ms=20.0)
     tell("detectors", **DETECTOR, system="full", eager_ms=60.0, graph_ms=None)
-    for score, host_us in (("shared", 35.4), ("own", 40.0)):
+    for score, host_us in (("key_aware_shared", 35.4), ("key_aware", 40.0)):
         tell("host", kind="host", score=score, **{"pass": "forward without gradient"}, host_us=host_us)
     step = {"ms": 100.0, "images_per_s": 80.0, "peak_mib": 9000.0}
     tell("step", kind="training step", system="lite", batch=8, precision="bf16", **step)
@@ -53,12 +59,12 @@ def folder(tmp_path_factory) -> Path:
         "# Some GPU",
         "**bfloat16, forward pass**",
         "| score | queries | regime | ours us | cold us | limit | unfused / ours |",
-        "| shared | high 5523 | grid | 20 | 30 | 25% | 5 |",
+        "| key_aware_shared | high 5523 | grid | 20 | 30 | 25% | 5 |",
         "| lite | 8 | bf16 | 40 | 1 | 20 | 1 | 400 |",
         "| full | 8 | bf16 | 60 | 1.5 | - | - | - |",
         "- The step `suite` failed: exit code 1. Its output: logs/suite.txt.",
         "- Failed test: tests/test\\_.py::test.",
-        "- Host time of one call of an attention, forward without gradient: shared 35.4 us, own 40 us.",
+        "- Host time of one call of an attention, forward without gradient: key_aware_shared 35.4 us, key_aware 40 us.",
         "- A training step of lite, batch 8, bf16: 100 ms, 80 images/s, 9000 MiB; the host waits 4 times for the GPU.",
         "- The default run (the README's first command): AP 0.52 after epoch 6, 300 s.",
         "- The kernels' tests: 70 passed, 1 failed, 2 skipped.",
@@ -145,7 +151,7 @@ def test_of_an_attention_that_was_measured_twice_the_first_time_is_shown():
         shared | {"name": "reference", "milliseconds": 0.4, "cold_ms": 0.4, "ratio": 10.0},
     ]
     *_, table = summary({"attention": rows})
-    assert table.splitlines()[-1] == "| shared | high 5523 | grid | 20 | 30 | 25% | 5 | 10 |"
+    assert table.splitlines()[-1] == "| key_aware_shared | high 5523 | grid | 20 | 30 | 25% | 5 | 10 |"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,87 @@
+"""From settings to a trainer: data, model, optimiser, and the checkpoint that a run goes on from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from litedetr.data import DatasetPair, build_datasets
+from litedetr.engine.batches import StepBatches, evaluation_batches, loader_settings
+from litedetr.engine.distributed import Ranks
+from litedetr.engine.evaluation_loop import Evaluator
+from litedetr.engine.lr_schedule import LRSchedule, schedule_warnings
+from litedetr.engine.run_config import RunConfig
+from litedetr.engine.run_folder import RunFolder
+from litedetr.engine.run_report import RunReport
+from litedetr.engine.state import TrainingState
+from litedetr.engine.tracker import SilentTracker, Tracker
+from litedetr.engine.train_step import TrainStep
+from litedetr.engine.trainer import Trainer
+from litedetr.losses import Criterion
+
+
+def build_trainer(config: RunConfig, folder: RunFolder, ranks: Ranks) -> Trainer:
+    """Assemble a run of `config` in `folder`, at its beginning or where `folder.resume_from` stands.
+
+    Raises ConfigError or CheckpointError for what cannot work, before any file is written.
+    """
+    settings = loader_settings(config, ranks)
+    data = build_datasets(config.data, config.seed)
+    batches = StepBatches(data.train, settings, ranks, config.schedule.grad_accum_steps)
+    lr_schedule = LRSchedule(config.schedule, batches.steps_per_epoch)
+    evaluator = Evaluator(data.val, evaluation_batches(data.val, settings, ranks), config.trainer.precision, ranks)
+    state = TrainingState.initial(config, data.train.categories, batches.steps_per_epoch, ranks.device)
+    start = _start(state, folder, lr_schedule.total_steps)
+    train_step = _train_step(config, state, ranks)
+    tracker = Tracker(folder, state.progress, lr_schedule.total_steps) if ranks.is_main else SilentTracker()
+    about_data = [*data.notes, *_crowded(config, data)]
+    description = _description(state, data, lr_schedule, ranks)
+    for note in [folder.note, description, *about_data, *start, *schedule_warnings(lr_schedule, config.trainer)]:
+        tracker.say(note)
+    report = RunReport(config, tracker, lr_schedule, data.val, ranks)
+    return Trainer(config.trainer, folder, lr_schedule, batches, state, train_step, evaluator, report)
+
+
+def _start(state: TrainingState, folder: RunFolder, total_steps: int) -> list[str]:
+    """Bring `state` to where the run begins or goes on. Returns what to tell the user."""
+    if folder.resume_from is None:
+        return state.begin()
+    changed = state.restore(folder.resume_from)
+    if not folder.best.exists():  # in another folder: the best weights to come shall be kept there
+        state.progress = replace(state.progress, best_score=None)
+    step = state.progress.step
+    where = f"at step {step} of {total_steps}"
+    if step >= total_steps:
+        state.progress = replace(state.progress, evaluated_step=None)
+        beyond = f"at step {step}, beyond the {total_steps} steps of this schedule" if step > total_steps else where
+        where = f"{beyond}: nothing is left to train, the weights are evaluated once more"
+    return [where, *(f"changed since the checkpoint: {line}" for line in changed)]
+
+
+def _train_step(config: RunConfig, state: TrainingState, ranks: Ranks) -> TrainStep:
+    if config.trainer.compile:
+        state.model.compile_parts()
+    model = ranks.share_gradients(state.model)
+    return TrainStep(model, Criterion(config.loss), state.update, config.trainer.precision, config.seed, ranks)
+
+
+def _description(state: TrainingState, data: DatasetPair, lr_schedule: LRSchedule, ranks: Ranks) -> str:
+    num_parameters = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
+    return (
+        f"{num_parameters / 1e6:.1f} M trained parameters, {len(state.categories.ids)} classes, "
+        f"{len(data.train)} training and {len(data.val)} validation images "
+        f"with {data.train.object_counts.sum()} and {data.val.object_counts.sum()} objects, "
+        f"{lr_schedule.total_steps} steps of {state.config.schedule.batch_size} images, "
+        f"{ranks.world_size} x {ranks.device.type}, {state.config.trainer.precision}"
+    )
+
+
+def _crowded(config: RunConfig, data: DatasetPair) -> list[str]:
+    """What becomes of images with more objects than the detector has queries."""
+    queries, counts = config.model.query_selection.num_queries, data.train.object_counts
+    crowded = int((counts > queries).sum())
+    if not crowded:
+        return []
+    return [
+        f"{crowded} training images have more objects (up to {counts.max()}) than query_selection.num_queries "
+        f"({queries}): those beyond are matched to no query"
+    ]
