@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from litedetr.settings import ConfigError
 
-CLONE = Path(__file__).resolve().parents[1]  # holds conf/ and scripts/, which are not installed with the package
+PACKAGE = Path(__file__).resolve().parent
+# holds conf/ and scripts/, which are not installed with the package: then it is that of the script that runs
+CLONE = PACKAGE.parent if (PACKAGE.parent / "conf").is_dir() else Path(sys.argv[0]).resolve().parent.parent
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:

@@ -9,8 +9,12 @@ import sys
 from litedetr.cli.script import on_command_line
 from litedetr.settings import from_mapping
 from litedetr.tools.convert import ConvertConfig, convert
+from litedetr.tools.plain_settings import plain_settings
 
-VALUES = {"null": None, "true": True, "false": False}
+HELP = (
+    "num_high_levels: x of HxLy, null for a full encoder; annotations: COCO JSON with the class names, COCO's own by "
+    "default; overwrite=true replaces out"
+)
 
 
 @on_command_line()
@@ -23,24 +27,10 @@ def arguments(argv: list[str]) -> ConvertConfig:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("published", help="file of the published code")
     parser.add_argument("out", help="checkpoint to write")
-    parser.add_argument(
-        "settings",
-        nargs="*",
-        metavar="name=value",
-        help="num_high_levels: x of HxLy, null for a full encoder; annotations: COCO JSON with the class names, "
-        "COCO's own by default; overwrite=true replaces out",
-    )
+    parser.add_argument("settings", nargs="*", metavar="name=value", help=HELP)
     given = parser.parse_args(argv)
-    odd = [setting for setting in given.settings if "=" not in setting]
-    if odd:
-        parser.error(f"expected name=value, got {', '.join(odd)}")
-    settings = {name: value_of(text) for name, _, text in (setting.partition("=") for setting in given.settings)}
-    return from_mapping(ConvertConfig, {"published": given.published, "out": given.out} | settings)
-
-
-def value_of(text: str) -> object:
-    """A number, null, true or false; anything else is text as it stands."""
-    return int(text) if text.isdecimal() else VALUES.get(text, text)
+    paths = {"published": given.published, "out": given.out}
+    return from_mapping(ConvertConfig, paths | plain_settings(given.settings))
 
 
 if __name__ == "__main__":

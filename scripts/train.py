@@ -8,8 +8,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from litedetr.cli.checkpoint_settings import advice_on_other_model
 from litedetr.cli.compose import run_config, text_of
-from litedetr.cli.fitting import fitting_settings_told
 from litedetr.cli.script import script
 from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.distributed import join_ranks, use_all_cores, use_deterministic_algorithms
@@ -28,7 +28,7 @@ def main(cfg: DictConfig) -> None:
         use_deterministic_algorithms()
     with join_ranks(config.trainer.device) as ranks:
         folder = agree_on_run_folder(RUNS, text_of(cfg, "run"), config, ranks)
-        with fitting_settings_told():
+        with advice_on_other_model():
             trainer = build_trainer(config, folder, ranks)
         if ranks.is_main:
             with replacing(folder.path / "config.yaml") as file:

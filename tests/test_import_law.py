@@ -35,6 +35,7 @@ LAW = {
     "litedetr/inference": TRAINING | {"litedetr.inference"},
     "litedetr/inference/cuda_graphs.py": TRAINING | {"litedetr.inference", "litedetr.kernels"},
     "litedetr/tools": TRAINING | {"litedetr.inference", "litedetr.tools", "litedetr.kernels"},
+    "litedetr/tools/gpu_report/step_process.py": {"litedetr.tools", "litedetr.cli"},  # a program of its own
     "litedetr/cli": TRAINING | {"litedetr.inference", "litedetr.cli", "litedetr.threads"},
     "scripts": TRAINING | {f"litedetr.{name}" for name in ("inference", "tools", "cli", "kernels", "threads")},
 }
@@ -77,6 +78,27 @@ def test_imports_keep_the_law(path):
     assert not {name for name in ours if not allowed(name, LAW[part])}
     if part not in ("scripts", "litedetr/cli"):
         assert not {name for name in imports(path) if name.split(".")[0] in COMMAND_LINE_ONLY}
+
+
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, ROOT / "litedetr/tools/gpu_report/step_process.py"], ids=lambda p: p.stem)
+def test_programs_import_the_command_line_first(path):
+    """It settles how threads wait before torch is loaded."""
+    imported = [node for node in ast.parse(path.read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = [node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in imported]
+    first = next(name for name in names if name.split(".")[0] in ("litedetr", "torch"))
+    assert allowed(first, {"litedetr.cli"})
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_are_thin(path):
+    """They compose, call and print; the rest is the package's."""
+    text = path.read_text()
+    assert not [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)]
+    assert len(text.splitlines()) <= 50
+    assert "sys.path" not in text
 
 
 def test_kernels_need_torch_and_triton_alone():

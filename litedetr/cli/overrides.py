@@ -40,14 +40,14 @@ def _parse(number: int, texts: Sequence[str], is_sweep: bool) -> Override:
 
 
 def _read(text: str) -> Override:
-    (override,) = OverridesParser.create(_config_loader()).parse_overrides([text])
+    (override,) = _parser().parse_overrides([text])
     return override
 
 
 @cache
-def _config_loader() -> ConfigLoaderImpl:
+def _parser() -> OverridesParser:
     """Which knows the choices that glob(*) means."""
-    return ConfigLoaderImpl(create_config_search_path(CONFIG_FOLDER))
+    return OverridesParser.create(ConfigLoaderImpl(create_config_search_path(CONFIG_FOLDER)))
 
 
 def _advice(number: int, texts: Sequence[str]) -> str:

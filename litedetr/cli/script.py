@@ -17,7 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from litedetr.cli.compose import CONFIG_FOLDER
 from litedetr.cli.help import offer_help
 from litedetr.cli.overrides import parse_overrides
-from litedetr.cli.sweep import is_wanted, sweep
+from litedetr.cli.sweep import asks_for_sweep, sweep
 from litedetr.faults.messages import clear_errors, one_voice
 from litedetr.settings import ConfigError
 
@@ -47,7 +47,7 @@ def script(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], N
             offer_help(main)
             arguments = get_args_parser().parse_args()
             overrides = parse_overrides(arguments.overrides, arguments.multirun)
-            if is_wanted(arguments):
+            if asks_for_sweep(arguments):
                 sweep(arguments, overrides)
             else:
                 composed()

@@ -34,34 +34,34 @@ class SweepError(ValueError):
 
 @dataclass(frozen=True)
 class Job:
-    """number: from 1. overrides: as Hydra takes them. name: those that other jobs have otherwise."""
+    """One combination of a sweep's values."""
 
-    number: int
-    overrides: tuple[str, ...]
-    name: str
+    number: int  # from 1
+    overrides: tuple[str, ...]  # as Hydra takes them
+    name: str  # those that other jobs have otherwise
 
 
-class _PassedOn(StopRequest):
-    """While entered, the signals to this process are the running job's."""
+class _SignalsToJob(StopRequest):
+    """While entered, signals to this process go to the job's."""
 
-    job: subprocess.Popen | None = None
+    process: subprocess.Popen | None = None
 
-    def start(self, command: Sequence[str], number: int, error_file: str) -> int:
-        """The exit code, -n after signal n."""
+    def exit_code_of(self, command: Sequence[str], number: int, error_file: str) -> int:
+        """-n after signal n."""
         # A session of its own: what a terminal sends to all its processes would reach the job twice.
         environment = os.environ | {ERROR_FILE: error_file, SWEEP_JOB: str(number)}
-        self.job = subprocess.Popen(command, env=environment, start_new_session=True)
+        self.process = subprocess.Popen(command, env=environment, start_new_session=True)
         if self.signum:
-            self.job.send_signal(self.signum)
-        return self.job.wait()
+            self.process.send_signal(self.signum)
+        return self.process.wait()
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         super()._note(signum, frame)
-        if self.job is not None:
-            self.job.send_signal(signum)
+        if self.process is not None:
+            self.process.send_signal(signum)
 
 
-def is_wanted(args: Namespace) -> bool:
+def asks_for_sweep(args: Namespace) -> bool:
     """Whether `args`, as Hydra's parser gives them, ask for a sweep that this file does: others are left to Hydra."""
     chosen = any(text.lstrip("+").startswith(HYDRAS_OWN) for text in args.overrides)
     shown = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion or args.run
@@ -73,13 +73,13 @@ def sweep(args: Namespace, overrides: Sequence[Override]) -> None:
     jobs = jobs_of(overrides)
     options = [f"--{name.replace('_', '-')}={getattr(args, name)}" for name in PASSED_ON if getattr(args, name)]
     failed: list[str] = []
-    with _PassedOn() as signals, tempfile.TemporaryDirectory() as folder:
+    with _SignalsToJob() as signals, tempfile.TemporaryDirectory() as folder:
         for job in jobs:
             if os.environ.get("RANK", "0") == "0":
                 print(f"job {job.number} of {len(jobs)}: {job.name}", flush=True)
             command = [sys.executable, sys.argv[0], *options, *job.overrides, f"hydra.job.num={job.number - 1}"]
             error_file = os.path.join(folder, str(job.number))
-            code = signals.start(command, job.number, error_file)
+            code = signals.exit_code_of(command, job.number, error_file)
             if signals.signum:
                 raise Interrupted(signals.signum, f"the sweep ends with job {job.number} of {len(jobs)}")
             if code != 0:

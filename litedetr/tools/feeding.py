@@ -27,6 +27,7 @@ from litedetr.data import (
 )
 from litedetr.engine.loader import Loader
 from litedetr.settings import Integer, Maybe, NotNegative, Number, Some, require, settings
+from litedetr.tools.tables import text_table
 
 STEPS = ("read", "decode", "augment", "resize", "pack", "hand over")
 # At most eight epochs of COCO; which they are is known before they are read.
@@ -48,10 +49,10 @@ class FeedingConfig:
 
 @dataclass(frozen=True)
 class Feeding:
-    """milliseconds: of an image in one process, by STEPS. rates: images a second by number of worker processes."""
+    """How fast images come."""
 
-    milliseconds: dict[str, float]
-    rates: dict[int, float] = field(default_factory=dict)
+    milliseconds: dict[str, float]  # of an image in one process, by STEPS
+    rates: dict[int, float] = field(default_factory=dict)  # images a second by number of worker processes
 
     @property
     def together(self) -> float:
@@ -66,6 +67,20 @@ class Feeding:
 
     def workers_for(self, images_per_second: float) -> int:
         return math.ceil(images_per_second / self.rate_per_worker)
+
+    def lines(self, config: FeedingConfig) -> Iterator[str]:
+        """What to print: the steps, the rates, and how many workers a training step of `config` needs."""
+        columns = [("step", "<12"), ("ms/image", ">10.2f"), ("images/s of a process", ">24.0f")]
+        steps = [*self.milliseconds.items(), ("together", self.together)]
+        yield text_table(columns, [(step, milliseconds, 1000 / milliseconds) for step, milliseconds in steps])
+        for workers, rate in self.rates.items():
+            yield f"data.num_workers={workers}: {rate:.1f} images/s"
+        if config.step_ms is not None:
+            wanted = 1000 * config.batch_size / config.step_ms
+            yield (
+                f"a step of {config.step_ms:g} ms with {config.batch_size} images takes {wanted:.0f} images/s: "
+                f"data.num_workers={self.workers_for(wanted)} at {self.rate_per_worker:.1f} images/s each"
+            )
 
 
 def measure_feeding(config: FeedingConfig) -> Feeding:

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import torch
 
+from litedetr.engine.run_config import ImageSize, Precision
+from litedetr.settings import Count, NotNegative, settings
 from litedetr.structures import ImageBatch, Target, TargetBatch
 
 
-def random_images(image_size: tuple[int, int], batch_size: int) -> ImageBatch:
-    """Normal noise, all of one (height, width)."""
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randn(batch_size, 3, *image_size, generator=generator)
-    return ImageBatch(pixels, torch.tensor([image_size] * batch_size), padded=False)
+@settings()
+class RandomBatch:
+    """Images of normal noise, and objects at random places to learn."""
+
+    image_size: ImageSize
+    batch_size: Count
+    num_objects: NotNegative  # of each image
+    num_classes: Count
+    precision: Precision  # in which they are computed on
+
+    def images(self, device: torch.device) -> ImageBatch:
+        pixels = torch.randn(self.batch_size, 3, *self.image_size, generator=torch.Generator().manual_seed(0))
+        return ImageBatch(pixels, torch.tensor([self.image_size] * self.batch_size), padded=False).to(device)
+
+    def targets(self, device: torch.device, num_classes: int | None = None) -> TargetBatch:
+        """num_classes: those of the batch by default."""
+        number = num_classes or self.num_classes
+        return random_targets(self.image_size, self.batch_size, self.num_objects, number).to(device)
 
 
 def random_targets(image_size: tuple[int, int], batch_size: int, num_objects: int, num_classes: int) -> TargetBatch:

@@ -10,12 +10,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from autotune import AutotuneConfig
-from benchmark import BenchmarkConfig
-from flops import FlopsConfig
 from hydra import compose, initialize_config_dir
 from hypothesis import strategies as st
-from memory import MemoryConfig
 from omegaconf import OmegaConf
 from visualize import DRAWINGS
 
@@ -25,9 +21,13 @@ from litedetr.engine.run_config import RunConfig, beside_model, detector_config
 from litedetr.inference.predict_files import PredictConfig
 from litedetr.models import DetectorConfig
 from litedetr.settings import from_mapping
+from litedetr.tools.autotune import AutotuneConfig
+from litedetr.tools.benchmark.benchmark_config import BenchmarkConfig
 from litedetr.tools.export.export_config import ExportConfig
 from litedetr.tools.feeding import FeedingConfig
-from litedetr.tools.memory import StepConfig
+from litedetr.tools.flops.flops_config import FlopsConfig
+from litedetr.tools.memory.compare_options import MemoryConfig
+from litedetr.tools.memory.sample_step import StepConfig
 
 CONF = Path(__file__).parents[2] / "conf"
 REMOVED = object()

@@ -37,7 +37,7 @@ def test_every_script_limits_spinning_before_torch_is_loaded(name: str):
     assert settings_when_torch_loads(name) == {"GOMP_SPINCOUNT": "4000", "OMP_WAIT_POLICY": None}
 
 
-@pytest.mark.parametrize("name", ["gpu_report", "_gpu_report_step"])
+@pytest.mark.parametrize("name", ["gpu_report", "litedetr.tools.gpu_report.step_process"])
 def test_a_report_loads_torch_in_the_steps_themselves_only(name: str):
     """Whose process limits spinning before, and which may find a driver that hangs."""
     code = f"import sys; import {name}; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"

@@ -22,8 +22,8 @@ from litedetr.models import DetectorConfig, build_detector
 from litedetr.models.denoising import Denoising, group_mask
 from litedetr.models.detector_config import EncoderConfig
 from litedetr.structures import ImageBatch, TargetBatch
-from litedetr.tools.benchmark import Setting, of_config
-from litedetr.tools.random_batch import random_targets
+from litedetr.tools.benchmark.timed_detectors import Conditions, of_config
+from litedetr.tools.random_batch import RandomBatch, random_targets
 
 CPU = torch.device("cpu")
 # Four levels and 60 queries: an image of one pixel has 4 tokens, one of 32 pixels 22.
@@ -167,8 +167,8 @@ def test_the_papers_detector_takes_4000_pixels(tmp_path: Path):
 
 @pytest.mark.slow
 def test_the_papers_detector_takes_a_step_with_300_objects_of_1000_classes():
-    setting = Setting((512, 512), 1, 1000, 300, "fp32", CPU)
-    step = of_config("", PAPER, setting).steps["training"]
+    conditions = Conditions(RandomBatch((512, 512), 1, 300, 1000, "fp32"), CPU)
+    step = of_config("", PAPER, conditions).steps["training"]
     first, second = step(), step()  # what is not finite raises
     assert first.loss != second.loss  # the optimiser moved the weights
     assert min(first.grad_norm, second.grad_norm) > 0

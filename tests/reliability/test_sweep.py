@@ -12,7 +12,7 @@ from fault_helpers import Script
 from hydra._internal.utils import get_args_parser
 
 from litedetr.cli.overrides import parse_overrides
-from litedetr.cli.sweep import SweepError, is_wanted, jobs_of, sweep
+from litedetr.cli.sweep import SweepError, asks_for_sweep, jobs_of, sweep
 from litedetr.faults.messages import ERROR_FILE, left_for_sweep
 from litedetr.faults.signals import Interrupted
 from litedetr.settings import ConfigError
@@ -95,7 +95,7 @@ def test_a_glob_means_the_choices_of_its_group():
 
 @pytest.mark.parametrize("argv", [["a=1"], ["-m", "a=1", "hydra/launcher=joblib"], ["-m", "--cfg", "job"]])
 def test_other_things_are_left_to_hydra(argv: list[str]):
-    assert not is_wanted(get_args_parser().parse_args(argv))
+    assert not asks_for_sweep(get_args_parser().parse_args(argv))
 
 
 def test_what_a_job_says_of_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,33 +10,27 @@ from pathlib import Path
 import pytest
 import torch
 from engine_helpers import MODEL, run_config, train
-from test_scripts import ROOT, run
+from test_scripts import run
 
+from litedetr.cli.compose import compose
 from litedetr.engine.distributed import Ranks
 from litedetr.kernels.bench.timing import Timing
-from litedetr.settings import ConfigError
-from litedetr.tools.benchmark import (
-    Contestant,
-    ModelRow,
-    ScaleConfig,
-    ScaleRow,
-    Setting,
-    draw_models,
-    draw_scale,
-    headline,
-    model_table,
-    of_config,
-    peer,
-    rows_of,
-    scale_table,
-)
-from litedetr.tools.flops import Paper
+from litedetr.settings import ConfigError, from_mapping
+from litedetr.tools.benchmark.benchmark_config import ScaleConfig
+from litedetr.tools.benchmark.model_plot import draw_models
+from litedetr.tools.benchmark.model_rows import ModelRow, headline, model_table, rows_of
+from litedetr.tools.benchmark.peers import peer
+from litedetr.tools.benchmark.scale_plot import draw_scale
+from litedetr.tools.benchmark.scale_rows import ScaleRow, points, scale_table
+from litedetr.tools.benchmark.timed_detectors import Conditions, TimedDetector, of_config
+from litedetr.tools.flops.paper_tables import Paper
+from litedetr.tools.random_batch import RandomBatch
 
-SETTING = Setting((64, 96), 1, 3, 2, "fp32", torch.device("cpu"))
+CONDITIONS = Conditions(RandomBatch((64, 96), 1, 2, 3, "fp32"), torch.device("cpu"))
 
 
-def contestant(name: str, gflops: float | None, **steps) -> Contestant:
-    return Contestant(name, steps, gflops, 1.0)
+def detector(name: str, gflops: float | None, **steps) -> TimedDetector:
+    return TimedDetector(name, steps, gflops, 1.0)
 
 
 def clock(times: dict[object, float], replays: dict[object, float] | None = None):
@@ -50,11 +44,11 @@ def clock(times: dict[object, float], replays: dict[object, float] | None = None
 
 
 def rows(runs=("forward", "training"), replays: dict[object, float] | None = None) -> list[ModelRow]:
-    base = contestant("base", 200.0, forward=lambda: "f", backbone=lambda: "b", training=lambda: "t")
-    lite = contestant("lite", 120.0, forward=lambda: "F", backbone=lambda: "b", training=lambda: "T")
-    other = contestant("other", None, forward=lambda: "o", backbone=lambda: "b")
+    base = detector("base", 200.0, forward=lambda: "f", backbone=lambda: "b", training=lambda: "t")
+    lite = detector("lite", 120.0, forward=lambda: "F", backbone=lambda: "b", training=lambda: "T")
+    other = detector("other", None, forward=lambda: "o", backbone=lambda: "b")
     times = {"f": 1000.0, "F": 500.0, "o": 800.0, "b": 200.0, "t": 4000.0, "T": 1000.0}
-    return list(rows_of([base, lite, other], runs, SETTING, clock(times, replays)))
+    return list(rows_of([base, lite, other], runs, CONDITIONS.batch, clock(times, replays)))
 
 
 def test_ratios():
@@ -107,7 +101,7 @@ def test_names_of_runs_are_drawn_as_they_are(tmp_path: Path):
 
 
 def test_steps_do_what_they_say():
-    found = of_config("tiny", MODEL, SETTING)
+    found = of_config("tiny", MODEL, CONDITIONS)
     assert found.steps["forward"]().shape == (1, 24, 6)  # 8 queries, 3 classes
     assert [tuple(level.values.shape[-2:]) for level in found.steps["backbone"]()] == [(2, 3)]
     first, second = found.steps["training"]().loss, found.steps["training"]().loss
@@ -116,9 +110,7 @@ def test_steps_do_what_they_say():
 
 
 def test_systems_find_their_row_of_the_paper():
-    from omegaconf import OmegaConf
-
-    paper = Paper.from_settings(OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "paper.yaml")))
+    paper = from_mapping(Paper, compose("paper"))
     assert paper.find(["model=dino_4scale"]).name == "R50 DINO"
     lite = paper.find(["model=lite_dino", "encoder=h3l1", "a=6", "b=1"])
     assert (lite.name, lite.ap) == ("R50 Lite-DINO H3L1-(6+1)x1", 50.2)
@@ -129,7 +121,7 @@ def test_systems_find_their_row_of_the_paper():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["rt_detr", "deformable_detr"])
 def test_peers_detect(name: str):
-    found = peer(name, SETTING)
+    found = peer(name, CONDITIONS)
     assert found.steps["forward"]().logits.shape[0] == 1
     assert found.steps["backbone"]()
 
@@ -137,7 +129,7 @@ def test_peers_detect(name: str):
 def test_peers_need_their_library(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("litedetr.tools.benchmark.peers.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"models\.peers: expected \[\] without the transformers library"):
-        peer("rt_detr", SETTING)
+        peer("rt_detr", CONDITIONS)
 
 
 def test_a_trained_detector_by_the_script(tmp_path: Path, cache: Path):
@@ -159,23 +151,23 @@ SCALE = ScaleConfig("model=lite_dino", (64, 128), (64,), 2, (0, 300), 32, 3, "fp
 
 
 def scale_row(point, milliseconds: float, peak: float | None) -> ScaleRow:
-    return ScaleRow.of(point, MODEL, SCALE, (milliseconds, peak))
+    return ScaleRow.of(point, MODEL, SCALE.num_classes, (milliseconds, peak))
 
 
 def test_points_of_both_axes():
-    points = [(p.over, p.run, p.side, p.num_objects) for p in SCALE.points]
-    assert points[:3] == [("side", "forward", 64, 2), ("side", "forward", 128, 2), ("side", "training", 64, 2)]
+    found = [(p.over, p.part, p.side, p.num_objects) for p in points(SCALE)]
+    assert found[:3] == [("side", "forward", 64, 2), ("side", "forward", 128, 2), ("side", "training", 64, 2)]
     of_objects = [("objects", run, 32, n) for run in ("training", "losses") for n in (0, 300)]
-    assert points[3:] == of_objects
-    for point in SCALE.points:
-        point.step(MODEL, SCALE, torch.device("cpu"))()
-    with pytest.raises(ConfigError, match=r"scale\.sides: expected sides of at least 1"):
+    assert found[3:] == of_objects
+    for point in points(SCALE):
+        point.make_step(MODEL, SCALE, torch.device("cpu"))()
+    with pytest.raises(ConfigError, match=r"scale\.sides\[0\]: expected at least 1"):
         replace(SCALE, sides=(0,))
 
 
 def test_powers_and_pictures_of_scale(tmp_path: Path):
     """Four times the pixels take four times the time and twice the memory; nothing is said of no objects."""
-    small, large, training, *of_objects = SCALE.points
+    small, large, training, *of_objects = points(SCALE)
     rows = [scale_row(small, 10, 100), scale_row(large, 40, 200), scale_row(training, 30, None)]
     rows += [scale_row(point, 5, 7) for point in of_objects]
     lines = [line.split() for line in scale_table(rows).splitlines()]

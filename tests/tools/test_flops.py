@@ -1,62 +1,36 @@
 """What is counted: by hand on small models, against the published counter on the paper's; and the script's tables."""
 
 import csv
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from torch import nn
 
+from litedetr.cli.compose import compose
 from litedetr.engine.run_config import detector_config
 from litedetr.models import DetectorConfig, build_detector
 from litedetr.models.attention import MultiScaleAttention
 from litedetr.models.detector_config import AttentionConfig
-from litedetr.settings import ConfigError
+from litedetr.settings import ConfigError, from_mapping
 from litedetr.structures import FeaturePyramid
-from litedetr.tools.flops import (
-    Cost,
-    Figures,
-    Paper,
-    PaperRow,
-    PaperTable,
-    Part,
-    Row,
-    Table,
-    count,
-    count_parts,
-    table_text,
-    token_shares,
-    write_csv,
-)
-from litedetr.tools.flops.plot import Point, points
+from litedetr.tools.flops.ap_plot import Point, points
+from litedetr.tools.flops.cost_tables import table_text, write_costs
+from litedetr.tools.flops.count import Cost, Part, count, count_parts, token_shares
+from litedetr.tools.flops.count_systems import choose, counted
+from litedetr.tools.flops.flops_config import FlopsConfig
+from litedetr.tools.flops.paper_tables import CountedRow, CountedTable, Figures, Paper, PaperRow, PaperTable
 
 ROOT = Path(__file__).resolve().parents[2]
-CONF = str(ROOT / "conf")
 SIZE = (850, 1040)
-PAPER = Paper.from_settings(OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "paper.yaml")))
+PAPER = from_mapping(Paper, compose("paper"))
 PUBLISHED = next(table for table in PAPER.tables if table.number is None)
 
 
 def model_config(*overrides: str) -> DetectorConfig:
-    with initialize_config_dir(CONF, version_base=None):
-        return detector_config(OmegaConf.to_container(compose("flops", list(overrides)), resolve=True))
-
-
-@pytest.fixture(scope="module")
-def script():
-    """scripts/flops.py as a module."""
-    sys.path.insert(0, str(ROOT / "scripts"))
-    spec = importlib.util.spec_from_file_location("flops_script", ROOT / "scripts" / "flops.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(ROOT / "scripts"))
+    return detector_config(compose("flops", overrides))
 
 
 def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess:
@@ -169,28 +143,27 @@ def test_every_row_of_the_paper_composes():
         (("backbone=swin_t", "backbone.name=transformers:swin"), "pip install litedetr[backbones]"),
     ],
 )
-def test_what_cannot_be_counted_is_shown_as_missing(script, monkeypatch, tmp_path, overrides, reason):
+def test_what_cannot_be_counted_is_shown_as_missing(monkeypatch, tmp_path, overrides, reason):
     monkeypatch.setitem(sys.modules, "transformers", None)  # as if it were not installed
     paper = PaperRow("a new system", Figures(total=123), overrides)
-    config = script.FlopsConfig("paper", None, (64, 64), 91, str(tmp_path))
-    with initialize_config_dir(CONF, version_base=None):
-        row = script.counted(paper, config)
+    config = FlopsConfig("paper", None, (64, 64), 91, str(tmp_path))
+    row = counted(paper, config, compose)
     assert row.cost is None
-    table = Table(PaperTable(9, "systems", (paper,)), (row,))
+    table = CountedTable(PaperTable(9, "systems", (paper,)), (row,))
     line = table_text(table).splitlines()[-1]
     assert line.split()[:4] == ["a", "new", "system", "-"]
     assert "123.0" in line
     assert "missing: " in line
     assert reason in line
-    write_csv(tmp_path / "rows.csv", [table], SIZE)
+    write_costs(tmp_path / "rows.csv", [table], SIZE)
     (record,) = csv.DictReader((tmp_path / "rows.csv").open())
     assert (record["paper_total_gflops"], record["total_gflops"]) == ("123", "")
     assert reason in record["note"]
 
 
-def test_systems_of_other_people_have_the_papers_figures(script, tmp_path):
-    config = script.FlopsConfig("paper", None, (64, 64), 91, str(tmp_path))
-    row = script.counted(PaperRow("YOLOv5-X", Figures(total=206.0)), config)
+def test_systems_of_other_people_have_the_papers_figures(tmp_path):
+    config = FlopsConfig("paper", None, (64, 64), 91, str(tmp_path))
+    row = counted(PaperRow("YOLOv5-X", Figures(total=206.0)), config, compose)
     assert (row.cost, row.note) == (None, "not of this code")
 
 
@@ -198,12 +171,12 @@ def test_the_plot_takes_the_papers_gflops_only_where_ours_are_missing():
     cost = Cost({"backbone": Part(published=3.0), "decoder": Part(published=4.0)})
     figures, ours = Figures(total=206.0), ("model=lite_dino",)
     rows = [
-        Row(PaperRow("R50 Lite-DINO H2L2-(2+1)x3", figures, ours, ap=49.9, series="R50 Lite-DINO"), cost),
-        Row(PaperRow("YOLOv5-X", figures, ap=50.7, series="YOLOv5-X"), None, "not of this code"),
-        Row(PaperRow("neither counted nor known", Figures(), ap=1.0, series="R50 DINO"), None),
-        Row(PaperRow("in no series", figures, ours, ap=1.0), cost),
+        CountedRow(PaperRow("R50 Lite-DINO H2L2-(2+1)x3", figures, ours, ap=49.9, series="R50 Lite-DINO"), cost),
+        CountedRow(PaperRow("YOLOv5-X", figures, ap=50.7, series="YOLOv5-X"), None, "not of this code"),
+        CountedRow(PaperRow("neither counted nor known", Figures(), ap=1.0, series="R50 DINO"), None),
+        CountedRow(PaperRow("in no series", figures, ours, ap=1.0), cost),
     ]
-    table = Table(PaperTable(None, "some", tuple(row.paper for row in rows)), tuple(rows))
+    table = CountedTable(PaperTable(None, "some", tuple(row.paper for row in rows)), tuple(rows))
     assert points([table]) == [
         Point("R50 Lite-DINO", "H2L2-(2+1)x3", 49.9, 7.0, True),
         Point("YOLOv5-X", "YOLOv5-X", 50.7, 206.0, False),
@@ -241,8 +214,8 @@ def test_a_mistake_is_one_clear_message(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wrong_settings_are_named(script):
+def test_wrong_settings_are_named():
     with pytest.raises(ConfigError, match=r"tables: expected some of \[1, 3, 4, 5, 6\], got \[2\]"):
-        script.choose(PAPER, (1, 2))
-    with pytest.raises(ConfigError, match=r"image_size: expected \[height, width\] of 1 to 65536 .*, got \(0, 10\)"):
-        script.FlopsConfig("paper", None, (0, 10), 91, "out")
+        choose(PAPER, (1, 2))
+    with pytest.raises(ConfigError, match=r"image_size\[0\]: expected at least 1, got 0"):
+        FlopsConfig("paper", None, (0, 10), 91, "out")

@@ -1,9 +1,8 @@
-"""Whole detectors side by side: is a saving of FLOPs a saving of time?"""
+"""Times of whole detectors, of the attentions, and of one detector over the size of its images.
 
-from litedetr.tools.benchmark.alone import alone
-from litedetr.tools.benchmark.contestants import Contestant, Setting, of_checkpoint, of_config
-from litedetr.tools.benchmark.peers import PEERS, peer
-from litedetr.tools.benchmark.plot import draw_models
-from litedetr.tools.benchmark.report import ModelRow, headline, model_table, rows_of
-from litedetr.tools.benchmark.scale import Point, ScaleConfig, ScaleRow, scale_table
-from litedetr.tools.benchmark.scale_plot import draw_scale
+benchmark_config.py    settings of scripts/benchmark.py
+time_models.py time_kernels.py time_scale.py    what is timed: a function each, which the script calls
+model_rows.py model_plot.py scale_rows.py scale_plot.py    what becomes of the times
+timed_detectors.py peers.py    detectors, ours and those of transformers, as steps to be timed
+machine.py own_process.py      clocks
+"""

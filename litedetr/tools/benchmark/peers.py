@@ -9,33 +9,33 @@ from torch import Tensor, nn
 
 from litedetr.engine.precision import autocast
 from litedetr.settings import require
-from litedetr.tools.benchmark.contestants import Contestant, Setting
+from litedetr.tools.benchmark.timed_detectors import Conditions, TimedDetector
 
 STRIDE = 32  # RT-DETR takes sides that are multiples of it
 PEERS = ("rt_detr", "deformable_detr")
 NAMES = {"rt_detr": "RT-DETR R50 (transformers)", "deformable_detr": "Deformable DETR R50 (transformers)"}
 
 
-def peer(name: str, setting: Setting) -> Contestant:
+def peer(name: str, conditions: Conditions) -> TimedDetector:
     """A peer by its name in PEERS, on images whose sides are rounded up to multiples of 32; ConfigError without the
     transformers library.
     """
     has_library = find_spec("transformers") is not None
     require(has_library, "models.peers", "[] without the transformers library (pip install litedetr[backbones])", name)
     torch.manual_seed(0)
-    model = (_rt_detr() if name == "rt_detr" else _deformable_detr()).eval().to(setting.device)
-    pixels = _rounded_up(setting.images().pixels)
+    model = (_rt_detr() if name == "rt_detr" else _deformable_detr()).eval().to(conditions.device)
+    pixels = _rounded_up(conditions.batch.images(conditions.device).pixels)
 
     def timed(module: nn.Module, *arguments: Tensor):
         def step() -> object:
-            with torch.no_grad(), autocast(setting.device, setting.precision):
+            with torch.no_grad(), autocast(conditions.device, conditions.batch.precision):
                 return module(*arguments)
 
         return step
 
-    mask = torch.ones(len(pixels), *pixels.shape[-2:], dtype=torch.long, device=setting.device)
+    mask = torch.ones(len(pixels), *pixels.shape[-2:], dtype=torch.long, device=conditions.device)
     steps = {"forward": timed(model, pixels), "backbone": timed(model.model.backbone, pixels, mask)}
-    return Contestant(NAMES[name], steps, None, sum(p.numel() for p in model.parameters()) / 1e6)
+    return TimedDetector(NAMES[name], steps, None, sum(p.numel() for p in model.parameters()) / 1e6)
 
 
 def _rt_detr() -> nn.Module:

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from litedetr.tools.benchmark.scale import Axis, ScaleRow, series
+from litedetr.tools.benchmark.scale_rows import Axis, ScaleRow, series
 from litedetr.tools.plots.style import FONT, colour, new_figure, save, set_labels
 
 PANEL = (5.6, 3.9)  # inches

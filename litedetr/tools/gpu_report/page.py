@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from litedetr.tools.gpu_report.markdown_tables import markdown, tables
 from litedetr.tools.gpu_report.plan import REHEARSAL, STEPS, Row, Step
-from litedetr.tools.gpu_report.rows import KIND, NAME, OUTCOME, REPORT, latest, read_rows
+from litedetr.tools.gpu_report.rows_file import KIND, NAME, OUTCOME, REPORT, latest, read_rows
 from litedetr.tools.gpu_report.summary import card_name, summary, understood
-from litedetr.tools.gpu_report.tables import markdown, tables
 
-Draw = Callable[[dict[str, list[Row]], Path], Path | None]
 PAGE = "report.md"
 REHEARSED = "**A rehearsal on a CPU at tiny sizes: it shows that every step runs. Its figures say nothing of any GPU.**"
 
@@ -53,11 +52,10 @@ def _outcome(step: Step, rows: Sequence[Row]) -> tuple[object, ...]:
 def _plots(rows: dict[str, list[Row]], folder: Path) -> list[str]:
     if find_spec("matplotlib") is None:
         return []
-    from litedetr.tools.gpu_report.plots import PLOTS  # matplotlib may be missing
+    from litedetr.tools.gpu_report.report_plots import PLOTS, draw  # matplotlib may be missing
 
-    return [line for name, draw in PLOTS.items() for line in understood(name, _plot, draw, rows, folder)]
+    def plot(name: str) -> list[str]:
+        path = draw(name, rows, folder)
+        return [] if path is None else [f"![{path.stem}]({path.name})"]
 
-
-def _plot(draw: Draw, rows: dict[str, list[Row]], folder: Path) -> list[str]:
-    path = draw(rows, folder)
-    return [] if path is None else [f"![{path.stem}]({path.name})"]
+    return [line for name in PLOTS for line in understood(f"{name}.png", plot, name)]

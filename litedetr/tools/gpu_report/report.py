@@ -1,8 +1,9 @@
-"""Runs the steps one after the other within the budget."""
+"""Measures the steps one after the other within the budget, each in a process of its own."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -13,35 +14,39 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from litedetr.paths import user_path
+from litedetr.paths import CLONE, user_path
 from litedetr.settings import ConfigError
-from litedetr.tools.gpu_report.child import Outcome, run_child
-from litedetr.tools.gpu_report.plan import REHEARSAL, STEPS, Step
+from litedetr.tools.gpu_report.child_process import Outcome, in_child
+from litedetr.tools.gpu_report.plan import REHEARSAL, STEPS, Step, StepCall
 from litedetr.tools.gpu_report.report_config import ReportConfig
-from litedetr.tools.gpu_report.rows import KIND, NAME, OUTCOME, Rows
+from litedetr.tools.gpu_report.rows_file import KIND, NAME, OUTCOME, Rows
 
 PAGE_SECONDS = 5  # of the budget, for the page and its plots
 LEAST_SECONDS = 5  # with fewer left, no step begins
 QUESTION_SECONDS = 120  # for the name of the GPU; the first use of a driver can take half a minute
 
+WORKER = (sys.executable, "-m", "litedetr.tools.gpu_report.step_process")
 GPU_NAME = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What is run, where, and until when."""
+    """What is measured, where, and until when."""
 
     config: ReportConfig
     folder: Path
     begun: str  # when, by which the rows of this report are told from others'
     end: float  # of the budget, by the monotonic clock
     device: str  # of the steps: cuda or cpu
-    worker: tuple[str, ...]  # the command that runs a step
+    worker: tuple[str, ...]
     lock: BinaryIO  # see `_locked`
 
     @classmethod
-    def prepare(cls, config: ReportConfig, worker: Path) -> Report:
-        """Raises ConfigError if there is no GPU, unless it is a rehearsal, and for a folder that cannot be used."""
+    def prepare(cls, config: ReportConfig, worker: tuple[str, ...] = WORKER) -> Report:
+        """worker: the command that measures a step.
+
+        Raises ConfigError if there is no GPU, unless it is a rehearsal, and for a folder that cannot be used.
+        """
         end = float("inf") if config.budget is None else time.monotonic() + config.budget - PAGE_SECONDS
         gpu = gpu_name()
         if not gpu and not config.rehearse:
@@ -53,35 +58,36 @@ class Report:
         folder = user_path(config.output).resolve() / name
         lock = _locked(folder)
         begun = datetime.now().astimezone().isoformat(timespec="seconds")
-        return cls(config, folder, begun, end, "cuda" if gpu else "cpu", (sys.executable, str(worker)), lock)
+        return cls(config, folder, begun, end, "cuda" if gpu else "cpu", worker, lock)
 
     def steps(self) -> list[Step]:
         """Those that were asked for, in the order of the plan."""
         return [step for step in STEPS if self.config.steps is None or step.name in self.config.steps]
 
-    def run(self) -> Iterator[tuple[Step, Outcome]]:
+    def steps_in_turn(self) -> Iterator[tuple[Step, Outcome]]:
         """Each step with how it ended, which is a row too."""
         for step in self.steps():
-            outcome = self._run(step, min(step.seconds, self.end - time.monotonic()))
+            outcome = self._measure(step, min(step.seconds, self.end - time.monotonic()))
             Rows(self.folder, self.begun, step.name).append({KIND: OUTCOME} | asdict(outcome))
             yield step, outcome
 
-    def _run(self, step: Step, limit: float) -> Outcome:
+    def _measure(self, step: Step, limit: float) -> Outcome:
         obstacle = step.obstacle(self.config.rehearse)
         if obstacle is not None:
             return Outcome("skipped", reason=obstacle)
         if limit < LEAST_SECONDS:
             return Outcome("not reached", reason="the budget was used up")
-        arguments = (step.name, str(self.folder), self.begun, self.device, f"{limit:.1f}", str(self.config.rehearse))
-        return run_child((*self.worker, *arguments), self.log(step), limit, self._environment())
+        call = StepCall(step.name, str(self.folder), self.begun, self.device, round(limit, 1), self.config.rehearse)
+        return in_child((*self.worker, json.dumps(asdict(call))), self.log(step), limit, self._environment())
 
     def log(self, step: Step) -> Path:
         return self.folder / "logs" / f"{step.name}.txt"
 
     def _environment(self) -> Mapping[str, str]:
-        """Without a GPU the kernels are interpreted."""
+        """Steps find the package where this process found it. Without a GPU the kernels are interpreted."""
         on_cpu = {"TRITON_INTERPRET": "1"} if self.device == "cpu" else {}
-        return os.environ | on_cpu | {"PYTHONUNBUFFERED": "1"}
+        path = os.pathsep.join(filter(None, (str(CLONE), os.environ.get("PYTHONPATH"))))
+        return os.environ | on_cpu | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
 
 
 def _locked(folder: Path) -> BinaryIO:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from litedetr.tools.gpu_report.markdown_tables import cell, markdown
 from litedetr.tools.gpu_report.plan import Row
-from litedetr.tools.gpu_report.rows import KIND, OUTCOME
-from litedetr.tools.gpu_report.tables import cell, markdown
+from litedetr.tools.gpu_report.rows_file import KIND, OUTCOME
 
 Steps = dict[str, list[Row]]  # rows by the step's name
 OURS = "ours"

@@ -1,5 +1,6 @@
-"""In place of scripts/_gpu_report_step.py: a step that ends well, crashes, hangs or goes on, by its name."""
+"""In place of litedetr.tools.gpu_report.step_process: a step that ends well, crashes, hangs or goes on, by its name."""
 
+import json
 import os
 import re
 import signal
@@ -8,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from litedetr.tools.gpu_report.child import end_with_parent
-from litedetr.tools.gpu_report.rows import Rows
+from litedetr.tools.gpu_report.child_process import end_with_parent
+from litedetr.tools.gpu_report.rows_file import Rows
 
 ACTS = {
     "machine": "well",
@@ -24,7 +25,7 @@ ACTS = {
 }
 
 
-def main(name: str, folder: str, report: str, *_: str) -> None:
+def main(name: str, folder: str, report: str, **_: object) -> None:
     end_with_parent()
     rows = Rows(Path(folder), report, name)
     rows.append({"kind": "act", "pid": os.getpid()})
@@ -50,4 +51,4 @@ def main(name: str, folder: str, report: str, *_: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(**json.loads(sys.argv[1]))

@@ -2,12 +2,12 @@
 
 import pytest
 
-from litedetr.tools.gpu_report.attempts import Attempts
 from litedetr.tools.gpu_report.plan import Context
+from litedetr.tools.gpu_report.steps.attempts import Attempts
 
 pytest.importorskip("triton")
 
-from litedetr.tools.gpu_report import attention  # it needs Triton
+from litedetr.tools.gpu_report.steps import attention  # it needs Triton
 
 
 def test_the_others_are_tried_and_the_step_fails_at_its_end(capsys):
@@ -49,6 +49,6 @@ def test_an_attention_that_does_not_compile_leaves_the_others(monkeypatch, tmp_p
     monkeypatch.setattr(attention, "measure", measure)
     monkeypatch.setattr(attention.Ceilings, "of", lambda device: None)
     with pytest.raises(RuntimeError, match="^1 failed: deformable high grid torch.float32$"):
-        attention.run(Context("cpu", True, 9.0, tmp_path, lambda *_: {}), told.append)
+        attention.measure_step(Context("cpu", True, 9.0, tmp_path, lambda *_: {}), told.append)
     assert [row.get("text") for row in told] == ["key_aware_shared", None, "key_aware"]
     assert told[1]["error"] == "RuntimeError: not compiled"

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.autograd import DeviceType
 
-from litedetr.tools.gpu_report import step as module
-from litedetr.tools.gpu_report.step import largest
+from litedetr.tools.gpu_report.steps import training_step as module
+from litedetr.tools.gpu_report.steps.training_step import largest
 
 
 @dataclass(frozen=True)

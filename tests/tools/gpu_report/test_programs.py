@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from litedetr.tools.gpu_report import machine
 from litedetr.tools.gpu_report.plan import Context
+from litedetr.tools.gpu_report.steps import machine
 
 pytest.importorskip("triton")
 
-from litedetr.tools.gpu_report import tools  # it needs Triton
+from litedetr.tools.gpu_report.steps import nvidia_tools  # it needs Triton
 
 UUID = "01234567-89ab-cdef-0123-456789abcdef"
 SAYS = """#!{python}
@@ -75,7 +75,7 @@ def test_a_driver_that_does_not_answer_is_told(driver, monkeypatch: pytest.Monke
 
 def told(context: Context) -> list[dict]:
     rows = []
-    tools.run(context, rows.append)
+    nvidia_tools.measure_step(context, rows.append)
     return rows
 
 
@@ -91,7 +91,7 @@ def test_tools_watch_some_calls(play, on_a_gpu: Context):
     assert (memory["check"], memory["clean"], memory["said"]) == ("memcheck", True, "")
     assert (races["check"], races["clean"], races["exit_code"]) == ("racecheck", False, 9)
     assert races["said"].startswith("--tool racecheck --error-exitcode 9 ")
-    assert races["said"].endswith("-m litedetr.tools.gpu_report.one_call cuda tiny")
+    assert races["said"].endswith("-m litedetr.tools.gpu_report.steps.kernel_calls cuda tiny")
     assert [(row["kernel"], row["counter"], row["value"]) for row in counters] == [
         ("forward_kernel", "a.sum", "2"),
         ("backward_kernel", "a.sum", "2"),
@@ -99,7 +99,7 @@ def test_tools_watch_some_calls(play, on_a_gpu: Context):
 
 
 def test_a_tool_that_hangs_leaves_time_for_the_others(play, on_a_gpu: Context, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tools, "SPARE_SECONDS", on_a_gpu.seconds - 8.0)
+    monkeypatch.setattr(nvidia_tools, "SPARE_SECONDS", on_a_gpu.seconds - 8.0)
     play("compute-sanitizer", "print('begun', flush=True)\nif 'memcheck' in sys.argv: time.sleep(60)")
     memory, races = told(on_a_gpu)
     assert (memory["clean"], memory["exit_code"], memory["said"]) == (None, None, "begun")

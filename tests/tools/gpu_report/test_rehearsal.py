@@ -10,7 +10,7 @@ import torch
 
 from litedetr.tools.gpu_report.page import PAGE
 from litedetr.tools.gpu_report.plan import STEPS, Context
-from litedetr.tools.gpu_report.rows import latest, read_rows
+from litedetr.tools.gpu_report.rows_file import latest, read_rows
 
 pytest.importorskip("triton")
 
@@ -34,7 +34,8 @@ KINDS = {
 
 def report(folder: Path, *settings: str, path: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "scripts" / "gpu_report.py"), "rehearse=true", f"output={folder}", *settings]
-    environment = os.environ | {"HOME": str(folder), "PYTHONPATH": path}  # where the embedded data is kept
+    environment = os.environ | {"HOME": str(folder)}  # where the embedded data is kept
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (path, str(ROOT))))
     if path:  # packages that are installed but hidden would be asked for pytest's plugins
         environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder)
@@ -73,11 +74,11 @@ def test_the_page_shows_every_step_and_says_that_it_is_a_rehearsal(folder):
 
 def test_a_gpu_that_is_here_is_what_is_rehearsed_on(tmp_path, monkeypatch):
     """Compiled kernels take no tensors of the CPU."""
-    from litedetr.tools.gpu_report import autotune
+    from litedetr.tools.gpu_report.steps import autotune
 
     devices = []
     monkeypatch.setattr(autotune, "tune", lambda workload, run, device, *_, **__: devices.append(device) or ())
-    autotune.run(Context("cuda", True, 9.0, tmp_path, lambda *_: {}), pytest.fail)
+    autotune.measure_step(Context("cuda", True, 9.0, tmp_path, lambda *_: {}), pytest.fail)
     assert devices == [torch.device("cuda")]
 
 

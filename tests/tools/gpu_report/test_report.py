@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 
 from litedetr.settings import ConfigError
-from litedetr.tools.gpu_report import child
+from litedetr.tools.gpu_report import child_process
 from litedetr.tools.gpu_report import report as module
 from litedetr.tools.gpu_report.page import PAGE, write_page
 from litedetr.tools.gpu_report.plan import STEPS
 from litedetr.tools.gpu_report.report import Report, folder_name
 from litedetr.tools.gpu_report.report_config import ReportConfig
-from litedetr.tools.gpu_report.rows import NAME, Rows, latest, read_rows
+from litedetr.tools.gpu_report.rows_file import NAME, Rows, latest, read_rows
 
 ROOT = Path(__file__).parents[3]
-ACTING = Path(__file__).parent / "acting_step.py"
+ACTING = (sys.executable, str(Path(__file__).parent / "acting_step.py"))
 SAYING_HOW_LONG = ("docs/gpu.md", "README.md", "scripts/gpu_report.py")
 
 
@@ -60,7 +60,7 @@ def until(condition, seconds: float = 20.0) -> bool:
 
 def test_a_step_that_crashes_or_raises_is_told_and_takes_none_along(make_report):
     report = make_report(steps=("machine", "attention", "host", "step"))
-    ends = {step.name: outcome for step, outcome in report.run()}
+    ends = {step.name: outcome for step, outcome in report.steps_in_turn()}
     assert {name: end.status for name, end in ends.items()} == {
         "machine": "done",
         "attention": "failed",
@@ -77,7 +77,7 @@ def test_a_step_that_crashes_or_raises_is_told_and_takes_none_along(make_report)
 def test_a_step_that_hangs_ends_at_the_budget_with_all_that_it_started(make_report):
     report = make_report(steps=("suite", "host"), budget=module.PAGE_SECONDS + module.LEAST_SECONDS + 1)
     start = time.monotonic()
-    ends = {step.name: outcome for step, outcome in report.run()}
+    ends = {step.name: outcome for step, outcome in report.steps_in_turn()}
     assert time.monotonic() - start < report.config.budget + 5
     assert ends["suite"].status == "timed out"
     assert ends["host"].status == "not reached"
@@ -87,41 +87,40 @@ def test_a_step_that_hangs_ends_at_the_budget_with_all_that_it_started(make_repo
 
 
 def test_a_step_that_prints_without_end_is_ended_before_the_disk_is_full(make_report, monkeypatch):
-    monkeypatch.setattr(child, "MOST_OUTPUT", 2**20)
+    monkeypatch.setattr(child_process, "MOST_OUTPUT", 2**20)
     report = make_report(steps=("training",))
-    ((step, outcome),) = report.run()
+    ((step, outcome),) = report.steps_in_turn()
     assert outcome.status == "failed"
     assert outcome.reason.startswith("ended after 1 MiB of output; last line: on and on")
     assert report.log(step).stat().st_size == 2**20
 
 
 def test_a_signal_without_a_name_is_told_by_number(make_report):
-    ((_, outcome),) = make_report(steps=("autotune",)).run()
+    ((_, outcome),) = make_report(steps=("autotune",)).steps_in_turn()
     assert outcome.reason == "signal 40; no output"
 
 
 def test_steps_that_cannot_run_here_say_what_they_need(make_report, monkeypatch):
     monkeypatch.setattr(module.Step, "obstacle", lambda step, rehearse: "needs what is not there")
-    ((_, outcome),) = make_report(steps=("machine",)).run()
+    ((_, outcome),) = make_report(steps=("machine",)).steps_in_turn()
     assert (outcome.status, outcome.reason) == ("skipped", "needs what is not there")
 
 
 DRIVER = """
 import sys
-from pathlib import Path
-from litedetr.tools.gpu_report import child
+from litedetr.tools.gpu_report import child_process
 from litedetr.tools.gpu_report import report as module
 from litedetr.tools.gpu_report.report_config import ReportConfig
 module.gpu_name = lambda: ""
 config = ReportConfig(rehearse=True, output=sys.argv[1], steps=(sys.argv[3],))
-list(module.Report.prepare(config, Path(sys.argv[2])).run())
+list(module.Report.prepare(config, (sys.executable, sys.argv[2])).steps_in_turn())
 """
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_a_random_moment_it_leaves_valid_rows_and_no_process(tmp_path, seed):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", DRIVER, str(tmp_path), str(ACTING), "detectors"]
+    command = [sys.executable, "-c", DRIVER, str(tmp_path), ACTING[1], "detectors"]
     process = subprocess.Popen(command, env=environment)
     folder = tmp_path / module.REHEARSAL
     assert until(lambda: len(read_rows(folder)) > 2)
@@ -137,7 +136,7 @@ def test_killed_at_a_random_moment_it_leaves_valid_rows_and_no_process(tmp_path,
 
 
 def test_a_step_that_keeps_pythons_lock_ends_with_a_report_that_is_killed(tmp_path):
-    command = [sys.executable, "-c", DRIVER, str(tmp_path), str(ACTING), "tools"]
+    command = [sys.executable, "-c", DRIVER, str(tmp_path), ACTING[1], "tools"]
     process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
     folder = tmp_path / module.REHEARSAL
     assert until(lambda: len(read_rows(folder)) == 1)

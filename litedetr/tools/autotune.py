@@ -1,0 +1,172 @@
+"""The kernels' launches for the attentions of a detector: measured on the GPU that is here, or compiled for any."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from tqdm import tqdm
+from triton.runtime.driver import driver
+
+from litedetr.engine.run_config import ImageSize
+from litedetr.kernels.bench.campaign import Campaign
+from litedetr.kernels.bench.compile_ahead import Ahead, Compilers
+from litedetr.kernels.bench.jobs import Job, Untuned
+from litedetr.kernels.bench.resources import parse_target, resources
+from litedetr.kernels.bench.tuning import AnyLaunch, Timer, Tuned, candidates, replays, save
+from litedetr.kernels.bench.workloads import Workload
+from litedetr.kernels.fused.launch import TUNED, Pass, file_name, rule, tuned
+from litedetr.models import AttentionCall, DetectorConfig, attention_calls
+from litedetr.paths import user_path
+from litedetr.settings import Count, Integer, Maybe, Number, Some, Text, settings
+from litedetr.tools.tables import text_table
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+MOST_WORKERS = 1024  # processes that compile
+
+
+@settings()
+class AutotuneConfig:
+    """The settings of conf/autotune.yaml beside the model's."""
+
+    image_size: ImageSize
+    batch_size: Count
+    dtypes: Some[Literal["float32", "float16", "bfloat16"]]
+    passes: Some[Pass]
+    repetitions_ms: Count
+    budget_s: Maybe[Annotated[Number, Field(gt=0)]]
+    workers: Maybe[Annotated[Integer, Field(ge=0, le=MOST_WORKERS)]]
+    compile_s: Annotated[Number, Field(gt=0)]
+    target: Maybe[Text]
+    output: Maybe[Text]
+
+
+def jobs_of(config: AutotuneConfig, model: DetectorConfig) -> list[Job]:
+    """One for each kind of call that the model makes, each precision and pass; the most valuable first."""
+
+    def workload(call: AttentionCall, dtype: str) -> Workload:
+        return Workload(
+            call.kind,
+            DTYPES[dtype],
+            call.query_levels,
+            call.num_queries,
+            shapes=call.shapes,
+            batch=config.batch_size,
+            heads=model.attention.num_heads,
+            channels=model.neck.channels // model.attention.num_heads,
+            points=model.attention.num_points,
+        )
+
+    calls = Counter()
+    for call, dtype in product(attention_calls(model, config.image_size), dict.fromkeys(config.dtypes)):
+        calls[workload(call, dtype)] += call.count
+    passes = dict.fromkeys(config.passes)
+    jobs = [Job(found, pass_name, number) for (found, number), pass_name in product(calls.items(), passes)]
+    return sorted(jobs, key=lambda job: job.rank)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What is tuned for."""
+
+    name: str
+    device: torch.device
+    timer: Timer
+
+    @classmethod
+    def current(cls, repetitions_ms: int) -> Gpu:
+        """Raises ValueError without one that Triton can use."""
+        if not torch.cuda.is_available():
+            raise ValueError(
+                "autotune: expected a GPU that PyTorch can use (torch.cuda.is_available()), got none; "
+                "target=sm_90 compiles the candidates without one"
+            )
+        device = torch.device("cuda", torch.cuda.current_device())
+        return cls(torch.cuda.get_device_name(device), device, replays(device, repetitions_ms))
+
+
+def measure_all(jobs: list[Job], config: AutotuneConfig, gpu: Gpu) -> Iterator[str]:
+    """What to print at the end. Every launch that is the fastest so far is saved at once, so that what was measured is
+    kept after an interrupt.
+    """
+    folder = config.output and user_path(config.output)
+    deadline = math.inf if config.budget_s is None else time.monotonic() + config.budget_s
+    results: dict[Job, Tuned] = {}
+    with ExitStack() as stack:
+        ahead = compile_ahead(jobs, config, deadline, stack)
+        keep = partial(_keep, gpu.name, folder)
+        campaign = Campaign(gpu.device, gpu.timer, keep, tuned(gpu.name, folder), deadline, ahead)
+        bar = stack.enter_context(tqdm(unit=" launches", disable=None))
+        for outcome in campaign.tune_all(jobs):
+            if isinstance(outcome, Untuned):
+                tqdm.write(f"{_describe(outcome.job)}: {outcome.reason}")
+                continue
+            job, found = outcome
+            bar.set_description(f"{jobs.index(job) + 1}/{len(jobs)} {_describe(job)}", refresh=False)
+            if isinstance(found, Tuned):
+                results[job] = found
+            else:
+                bar.update()
+                if found.reason:
+                    tqdm.write(f"{_describe(job)}: {_short(found.launch)}: left out, {found.reason}")
+    yield _table(results)
+    yield str((folder or TUNED) / file_name(gpu.name))
+
+
+def compile_ahead(jobs: list[Job], config: AutotuneConfig, deadline: float, stack: ExitStack) -> Ahead | None:
+    """Processes that compile while this one measures; None for none."""
+    workers = min(max(1, (os.cpu_count() or 2) - 1), MOST_WORKERS) if config.workers is None else config.workers
+    if workers == 0:
+        return None
+    target = driver.active.get_current_target()
+    compilers = stack.enter_context(Compilers(target, workers, config.compile_s))
+    return Ahead(compilers, jobs, deadline)
+
+
+def _keep(gpu: str, folder: Path | None, found: Tuned) -> None:
+    save([found], gpu, folder)
+
+
+def _describe(job: Job) -> str:
+    work = job.workload
+    dtype = str(work.dtype).removeprefix("torch.")
+    return f"{job.pass_name} {work.score} {dtype} B {work.batch} Q {work.queries} S {work.tokens}"
+
+
+def _table(results: dict[Job, Tuned]) -> str:
+    """Before is the rule's launch, after the fastest."""
+    columns = [("", "<58"), ("before", ">10"), ("after", ">10"), ("ratio", ">7.2f"), ("  launch", "")]
+    times = {job: (found.by_rule.milliseconds, found.best.milliseconds) for job, found in results.items()}
+    lines = [
+        (_describe(job), f"{before:.3f} ms", f"{after:.3f} ms", before / after, f"  {_short(results[job].best.launch)}")
+        for job, (before, after) in times.items()
+    ]
+    return text_table(columns, lines)
+
+
+def _short(launch: AnyLaunch) -> str:
+    """Its settings without those that are left to Triton."""
+    return ", ".join(f"{name} {value}" for name, value in asdict(launch).items() if value is not None)
+
+
+def compile_all(jobs: list[Job], target: str) -> Iterator[str]:
+    """What to print: a table of what each candidate needs on `target`; the rule's own launch comes first."""
+    parse_target(target)
+    for job in jobs:
+        yield f"\n{_describe(job)} on {target}"
+        for launch in tqdm(candidates(job.shape), unit=" launches", leave=False, disable=None):
+            for found in resources(job, launch, target):
+                remark = "spills" if found.spilled else "rule" if launch == rule(job.shape) else ""
+                registers = f"{found.registers:4} registers {found.spilled:5} bytes spilled"
+                yield f"  {_short(launch):60}{registers}  {remark}"

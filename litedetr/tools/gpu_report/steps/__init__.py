@@ -1,0 +1,1 @@
+"""The steps of a report: a module each, whose `measure_step(context, tell)` tells its rows."""

@@ -1,0 +1,1 @@
+"""What a training step holds in memory, counted from the tensors that are alive."""
