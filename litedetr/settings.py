@@ -198,7 +198,7 @@ def _first(errors: ValidationError, section: str) -> Exception:
     if kind == "value_error":  # raised by a __post_init__, and named there
         return context["error"]
     if kind == "unknown_setting":
-        return _unknown(_dotted(section, (*path, context["name"])), context["known"], context["name"])
+        return _unknown(_dotted(section, (*path, str(context["name"]))), context["known"], context["name"])
     if kind == "missing" and isinstance(path[-1], int):  # an item of a list
         *path, _ = path
         length = 1 + max(error["loc"][-1] for error in all_of_them if error["loc"][:-1] == tuple(path))
@@ -206,8 +206,6 @@ def _first(errors: ValidationError, section: str) -> Exception:
     if kind == "missing":
         value = None
     name = _dotted(section, path) or context.get("class_name", "")
-    if kind == "unknown_setting" and name in RENAMED:
-        return ConfigError(f"{name}: renamed to {RENAMED[name]}")
     expected = EXPECTED[kind].format_map(context) if kind in EXPECTED else first["msg"].removeprefix("Input should be ")
     return _error(name, expected, value, _advice(kind, name, value))
 

@@ -115,8 +115,3 @@ def beside_model(settings: Mapping[str, Any], *classes: type) -> tuple[Any, ...]
     return tuple(
         from_mapping(cls, {name: settings[name] for name in names if name in settings}) for cls, names in named.items()
     )
-
-
-def require_image_size(size: tuple[int, int]) -> None:
-    """Raise ConfigError unless `size`, the setting image_size, is that of an image."""
-    as_type(ImageSize, size, "image_size")

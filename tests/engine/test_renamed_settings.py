@@ -61,7 +61,7 @@ def test_an_old_checkpoint_goes_on_as_a_new_one(
     told = capsys.readouterr().out
     assert "at step 2 of" in told
     assert "changed" not in told
-    assert resumed.scores == whole.scores
+    assert repr(resumed.scores) == repr(whole.scores)  # one NaN is not equal to another
     assert [record["lr"] for record in metrics(tmp_path / "old", "train")] == [
         record["lr"] for record in metrics(tmp_path / "whole", "train")
     ]

@@ -21,8 +21,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from litedetr.engine.run_config import require_image_size
+from litedetr.engine.run_config import ImageSize
 from litedetr.models import DetectorConfig, build_detector, level_shapes
+from litedetr.settings import as_type
 from litedetr.structures import ImageBatch
 
 TORCH_FLOPS = 2  # FlopCounterMode counts two a multiply-add
@@ -66,7 +67,7 @@ class Cost:
 
 def count(config: DetectorConfig, image_size: tuple[int, int], num_classes: int) -> Cost:
     """The cost of the configured detector at (height, width), without denoising queries and without any weights."""
-    require_image_size(image_size)
+    as_type(ImageSize, image_size, "image_size")
     with torch.device("meta"):
         model = build_detector(config, num_classes).eval()
         images = ImageBatch(torch.empty(1, 3, *image_size), torch.empty(1, 2, dtype=torch.int64), padded=False)
