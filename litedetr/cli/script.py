@@ -64,7 +64,7 @@ def _clear_errors() -> Iterator[None]:
         try:
             yield
         except OmegaConfBaseException as error:
-            text = str(error)
+            text = str(error).partition("\n")[0]
             if isinstance(error, InterpolationKeyError):
-                text = f"{text.splitlines()[0]}; a $ that is part of a value, and no reference, is written \\$"
+                text = f"{text}; a $ that is part of a value, and no reference, is written \\$"
             raise ConfigError(text) from error

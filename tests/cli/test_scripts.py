@@ -128,4 +128,5 @@ def test_a_mistake_is_one_clear_message(tmp_path: Path, script: str, settings: l
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+    assert "full_key" not in result.stderr  # of OmegaConf's errors their first line
     assert list(tmp_path.iterdir()) == []
