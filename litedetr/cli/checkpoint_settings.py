@@ -60,8 +60,7 @@ def _missing(model: Mapping[str, Any], given: Sequence[str], chosen: Mapping[str
         composed = detector_config(compose("train", [*kept, *map("=".join, chosen.items())]))
     except (ConfigError, OmegaConfBaseException):
         return None
-    mine = dict(flat_settings(to_mapping(composed)))
-    wanted = dict(flat_settings(model))
+    mine, wanted = flat_settings(to_mapping(composed)), flat_settings(model)
     return {n: value for n, value in wanted.items() if mine.get(n) != value and f"model.{n}" not in SAME_MODEL}
 
 

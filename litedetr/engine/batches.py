@@ -41,7 +41,7 @@ class StepBatches:
         advice = _fitting(len(dataset), ranks.world_size, grad_accum_steps)
         expected = f"at most the number of training images ({len(dataset)})"
         require(self.steps_per_epoch > 0, "schedule.batch_size", expected, batch_size, advice)
-        self.loader = _loader(dataset, settings, ranks, training=True)
+        self.loader = load_batches(dataset, settings, ranks, training=True)
 
     def from_step(self, step: int) -> Iterator[list[MicroBatch]]:
         """Endless, one list an optimiser step, beginning with step number `step`."""
@@ -63,12 +63,8 @@ def _fitting(num_images: int, world_size: int, grad_accum_steps: int) -> str:
     return f"schedule.batch_size={largest} schedule.grad_accum_steps={grad_accum_steps} fits"
 
 
-def evaluation_batches(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks) -> Loader:
-    """Batches that hold every image once over all ranks."""
-    return _loader(dataset, settings, ranks, training=False)
-
-
-def _loader(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks, training: bool) -> Loader:
+def load_batches(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks, training: bool = False) -> Loader:
+    """A rank's batches: of an epoch in training, otherwise such that all ranks together have every image once."""
     sampler = EpochSampler(
         num_items=len(dataset),
         batch_size=settings.batch_size,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,7 @@ from litedetr.faults.files import replacing
 from litedetr.models import Backend, Detector, build_detector
 from litedetr.paths import user_path
 from litedetr.renamed_settings import with_new_names
-from litedetr.settings import (
-    ConfigError,
-    Integer,
-    Maybe,
-    Number,
-    from_mapping,
-    require,
-    settings,
-    to_mapping,
-)
+from litedetr.settings import ConfigError, Integer, Maybe, Number, from_mapping, require, settings, to_mapping
 
 FORMAT = "litedetr checkpoint"
 VERSION = 1
@@ -77,12 +68,12 @@ class Progress:
 class Checkpoint:
     """Plain values and tensors only, so that it loads without running code.
 
-    config, categories: RunConfig and Categories as mappings. ema: averaged weights, None without averaging.
+    config: a RunConfig as a mapping. ema: averaged weights, None without averaging.
     optimizer: moments by parameter name. scaler: state of the fp16 gradient scaler, empty otherwise.
     """
 
     config: dict[str, Any]
-    categories: dict[str, list[Any]]
+    categories: Categories
     model: dict[str, Tensor]
     ema: dict[str, Tensor] | None
     optimizer: dict[str, dict[str, Any]]
@@ -92,7 +83,6 @@ class Checkpoint:
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # tensors
 
     def __post_init__(self) -> None:
-        from_mapping(Categories, self.categories)
         model = self.config.get("model")
         require(isinstance(model, Mapping), "config.model", "the settings of a detector", model)
 
@@ -113,7 +103,7 @@ class Checkpoint:
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Replace `path` in one step; StorageError where it cannot be written, and the old file stays."""
     content = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
-    content |= {"progress": asdict(checkpoint.progress)}
+    content |= {"progress": to_mapping(checkpoint.progress), "categories": to_mapping(checkpoint.categories)}
     content |= {"format": FORMAT, "version": VERSION, "torch_version": str(torch.__version__)}
     with replacing(path, _num_bytes(content)) as file:
         torch.save(content, file)
@@ -203,11 +193,10 @@ def load_detector(path: Path | str, backend: Backend | None = None) -> LoadedDet
         config = from_mapping(RunConfig, checkpoint.config)
     except ConfigError as error:
         raise CheckpointError(f"{path}: its configuration does not fit this version of the code: {error}") from error
-    categories = from_mapping(Categories, checkpoint.categories)
     attention = config.model.attention if backend is None else replace(config.model.attention, backend=backend)
-    model = build_detector(replace(config.model, attention=attention), len(categories.ids))
+    model = build_detector(replace(config.model, attention=attention), len(checkpoint.categories))
     load_weights(model, checkpoint.weights, path)
-    return LoadedDetector(model.eval(), categories, config)
+    return LoadedDetector(model.eval(), checkpoint.categories, config)
 
 
 def load_weights(model: torch.nn.Module, weights: dict[str, Tensor], path: Path | str) -> None:

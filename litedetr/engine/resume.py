@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from litedetr.engine.checkpoint import Checkpoint, CheckpointError, load_checkpoint, load_progress
@@ -11,19 +10,10 @@ from litedetr.engine.run_config import RunConfig
 from litedetr.settings import to_mapping
 
 
-@dataclass(frozen=True)
-class Unfinished:
-    """checkpoint: last.pt of the newest unfinished run of some configuration, None where there is none.
-
-    damaged: newer ones that cannot be read, of runs whose best.pt does not say that they are of this configuration.
+def find_unfinished(root: Path, config: RunConfig) -> tuple[Path | None, list[Path]]:
+    """last.pt of the newest unfinished run of `config` under `root`, None where there is none; and newer ones that
+    cannot be read, of runs whose best.pt does not say that they are of this configuration.
     """
-
-    checkpoint: Path | None
-    damaged: tuple[Path, ...]
-
-
-def find_unfinished(root: Path, config: RunConfig) -> Unfinished:
-    """Look through all runs under `root`. One whose last.pt is damaged is told by its best.pt."""
     checkpoints = sorted(root.glob("*/last.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
     damaged: list[Path] = []
     for path in checkpoints:
@@ -32,10 +22,10 @@ def find_unfinished(root: Path, config: RunConfig) -> Unfinished:
         last = _readable(path)
         known = last or _readable(path.with_name("best.pt"))
         if known is not None and _same_run(known, config):
-            return Unfinished(path, tuple(damaged))
+            return path, damaged
         if last is None:
             damaged.append(path)
-    return Unfinished(None, tuple(damaged))
+    return None, damaged
 
 
 def _is_finished(last: Path) -> bool:

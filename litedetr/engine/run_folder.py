@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,41 +28,18 @@ SAME_MODEL = {
 }
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """The files of a run. resume_from: the checkpoint to continue from, None for a new run.
 
     note: one line that tells the user what was decided.
     """
 
-    path: Path
-    resume_from: Path | None
-    note: str
-
-    @property
-    def last(self) -> Path:
-        return self.path / "last.pt"
-
-    @property
-    def best(self) -> Path:
-        return self.path / "best.pt"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.path / "tensorboard"
-
-    @property
-    def pictures(self) -> Path:
-        return self.path / "pictures"
-
-    @property
-    def results(self) -> Path:
-        """There once the run has been complete; of which step it tells, and it stays until there are newer ones."""
-        return self.path / "results.json"
+    def __init__(self, path: Path, resume_from: Path | None, note: str) -> None:
+        self.path, self.resume_from, self.note = path, resume_from, note
+        self.last, self.best = path / "last.pt", path / "best.pt"
+        self.metrics, self.tensorboard, self.pictures = path / "metrics.jsonl", path / "tensorboard", path / "pictures"
+        # There once the run has been complete; of which step it tells, and it stays until there are newer ones.
+        self.results = path / "results.json"
 
     def how_to_resume(self) -> str:
         """What is told if the run fails."""
@@ -144,14 +120,14 @@ def _new_run(root: Path, remark: str = "") -> RunFolder:
 
 
 def _newest_unfinished(root: Path, config: RunConfig) -> RunFolder:
-    found = find_unfinished(root, config)
-    damaged = ", ".join(map(str, found.damaged))
-    if found.checkpoint is None:
+    checkpoint, unreadable = find_unfinished(root, config)
+    damaged = ", ".join(map(str, unreadable))
+    if checkpoint is None:
         remark = f", passing over {damaged}, which cannot be read" if damaged else ""
         return _new_run(root, f"no unfinished run of this configuration under {root}{remark}: ")
-    folder = found.checkpoint.parent
+    folder = checkpoint.parent
     remark = f"; passed over, since it cannot be read: {damaged}" if damaged else ""
-    return RunFolder(folder, found.checkpoint, f"continuing {folder}{remark}")
+    return RunFolder(folder, checkpoint, f"continuing {folder}{remark}")
 
 
 def changed_settings(checkpoint: Checkpoint, config: RunConfig) -> list[str]:
@@ -159,9 +135,7 @@ def changed_settings(checkpoint: Checkpoint, config: RunConfig) -> list[str]:
 
     Raises OtherModelError where the model itself differs: then its weights do not mean the same.
     """
-    old, new = dict(flat_settings(checkpoint.full_config)), dict(flat_settings(to_mapping(config)))
-    differing = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-    lines = {name: f"{name}: {old.get(name)} -> {new.get(name)}" for name in differing}
+    lines = differences(checkpoint.full_config, to_mapping(config))
     model = [line for name, line in lines.items() if name.startswith("model.") and name not in SAME_MODEL]
     if model:
         what = "the checkpoint to continue has another model: take another run=... name, or its settings"
@@ -169,10 +143,16 @@ def changed_settings(checkpoint: Checkpoint, config: RunConfig) -> list[str]:
     return [line for name, line in lines.items() if not name.startswith("trainer.")]
 
 
-def flat_settings(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that differ, by name: `name: old -> new`."""
+    old, new = flat_settings(old), flat_settings(new)
+    names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    return {name: f"{name}: {old.get(name)} -> {new.get(name)}" for name in names}
+
+
+def flat_settings(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Every setting of nested mappings by its path, `encoder.update`."""
+    flat: dict[str, Any] = {}
     for key, value in mapping.items():
-        if isinstance(value, Mapping):
-            yield from flat_settings(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+        flat |= flat_settings(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat

@@ -17,7 +17,7 @@ from litedetr.engine.resume import checkpoint_to_continue
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import changed_settings
 from litedetr.models import Detector, build_detector, load_backbone_weights
-from litedetr.settings import from_mapping, require, to_mapping
+from litedetr.settings import require, to_mapping
 
 
 @dataclass
@@ -57,7 +57,7 @@ class TrainingState:
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(
             config=to_mapping(self.config),
-            categories=to_mapping(self.categories),
+            categories=self.categories,
             model=self.model.state_dict(),
             ema=None if self.average is None else self.average.model.state_dict(),
             optimizer=optimizer_state(self.model, self.update.optimizer),
@@ -106,7 +106,7 @@ class TrainingState:
         return notes
 
     def _check_fits(self, checkpoint: Checkpoint, path: Path) -> None:
-        if from_mapping(Categories, checkpoint.categories) != self.categories:
+        if checkpoint.categories != self.categories:
             advice = "take another run=... name, and trainer.init_from=... for all weights but the classes'"
             raise CheckpointError(f"{path}: trained on other classes: {advice}")
         if checkpoint.steps_per_epoch != self.steps_per_epoch:

@@ -12,9 +12,8 @@ from torch.utils.data import Dataset
 
 from litedetr.data import DataError, ImageFiles, Workers, find_images, read_image, read_size
 from litedetr.engine.checkpoint import checkpoint_file
-from litedetr.engine.gpu_settings import GpuSettings
 from litedetr.engine.loader import Loader
-from litedetr.engine.run_config import Device, Precision
+from litedetr.engine.run_config import Device, GpuSettings, Precision
 from litedetr.inference.output_folder import absolute_source, results_folder, without_drawn_pictures
 from litedetr.inference.prediction_writer import PredictionWriter
 from litedetr.inference.predictor import Predictor

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from litedetr.data import Categories, TransformConfig, evaluation_size, resized, to_pixels
 from litedetr.engine.checkpoint import LoadedDetector, checkpoint_file, load_detector
-from litedetr.engine.detect import Forward
+from litedetr.engine.detect import Forward, inference_copy
 from litedetr.engine.distributed import choose_device
-from litedetr.engine.inference_model import inference_copy
 from litedetr.engine.precision import choose_precision
 from litedetr.engine.run_config import Device, Precision
 from litedetr.inference.cuda_graphs import CudaGraphs, GpuCapture, check_cuda_graphs

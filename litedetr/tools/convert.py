@@ -103,6 +103,6 @@ def train_settings(config: DetectorConfig) -> list[str]:
         a, b = encoder.num_high_layers, encoder.num_blocks
         groups = ["encoder=h3l1", f"a={a}", f"b={b}"]
         composed = DetectorConfig(backbone=backbone, encoder=EncoderConfig("sequential", 3, a, b))
-    mine, theirs = dict(flat_settings(to_mapping(config))), dict(flat_settings(to_mapping(composed)))
+    mine, theirs = flat_settings(to_mapping(config)), flat_settings(to_mapping(composed))
     single = [f"{name}={'null' if value is None else value}" for name, value in mine.items() if value != theirs[name]]
     return ["size=paper", f"backbone={config.backbone.name}", "backbone.weights=null", *groups, *single]

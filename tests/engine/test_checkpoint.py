@@ -11,6 +11,7 @@ import pytest
 import torch
 from engine_helpers import MODEL, run_config
 
+from litedetr.data import Categories
 from litedetr.engine.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -22,7 +23,7 @@ from litedetr.engine.checkpoint import (
 from litedetr.models import build_detector
 from litedetr.settings import to_mapping
 
-CATEGORIES = {"names": ["cat", "dog"], "ids": [3, 17]}
+CATEGORIES = Categories(("cat", "dog"), (3, 17))
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
             parameter.add_(0.1 * torch.randn_like(parameter))
     config = to_mapping(run_config(cache))
     path = tmp_path_factory.mktemp("export") / "best.pt"
-    save_checkpoint(path, Checkpoint(config, to_mapping(SHAPES), model.state_dict(), None, {}, {}, Progress(), 1))
+    save_checkpoint(path, Checkpoint(config, SHAPES, model.state_dict(), None, {}, {}, Progress(), 1))
     return path
 
 

@@ -8,9 +8,8 @@ from functools import partial
 import torch
 
 from litedetr.engine.checkpoint import checkpoint_file, load_detector, load_progress
-from litedetr.engine.detect import Forward
+from litedetr.engine.detect import Forward, inference_copy
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.inference_model import inference_copy
 from litedetr.engine.optim import WeightUpdate
 from litedetr.engine.precision import autocast
 from litedetr.engine.run_config import beside_model, detector_config

@@ -10,8 +10,7 @@ from itertools import product
 
 import torch
 
-from litedetr.engine.gpu_settings import GpuSettings
-from litedetr.engine.run_config import Precision, detector_config
+from litedetr.engine.run_config import GpuSettings, Precision, detector_config
 from litedetr.kernels.bench.side_by_side import side_by_side
 from litedetr.tools.benchmark.peers import peer
 from litedetr.tools.benchmark.timed_detectors import Conditions, TimedDetector, of_config
