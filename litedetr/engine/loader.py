@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from litedetr.data import DataError, collate
-from litedetr.faults.loader_processes import LoaderError
+from litedetr.faults.processes import LoaderError
 from litedetr.faults.signals import leave_signals_to_parent
 from litedetr.structures import ImageBatch, TargetBatch
 

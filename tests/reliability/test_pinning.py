@@ -21,7 +21,7 @@ from litedetr.engine import loader
 from litedetr.engine.batches import LoaderSettings, StepBatches, load_batches
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.loader import Loader
-from litedetr.faults.loader_processes import LoaderError, loader_failures_named
+from litedetr.faults.processes import LoaderError, loader_failures_named
 from litedetr.structures import Target
 
 
