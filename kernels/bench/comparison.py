@@ -71,41 +71,6 @@ class Row:
     note: str  # why there is no graph
 
 
-COLUMNS = (
-    ("score", "score", "<18"),
-    ("queries", "queries", "<15"),
-    ("regime", "regime", "<8"),
-    ("dtype", "dtype", "<10"),
-    ("run", "run", "<10"),
-    ("who", "name", "<15"),
-    ("ms", "milliseconds", ">10.3f"),
-    ("timed", "timed", ">7"),
-    ("x ours", "ratio", ">8.2f"),
-    ("limit ms", "limit_ms", ">10.3f"),
-    ("share", "limit_share", ">7.2f"),
-    ("warm ms", "warm_ms", ">9.3f"),
-    ("cold ms", "cold_ms", ">9.3f"),
-    ("eager ms", "eager_ms", ">10.3f"),
-    ("host us", "host_us", ">9.0f"),
-    ("peak MiB", "peak_mib", ">10.0f"),
-    ("out err", "out_error", ">9.0e"),
-    ("grad err", "grad_error", ">10.0e"),
-)
-
-
-def _cell(value: object, form: str) -> str:
-    """A dash where a figure is unknown."""
-    return format(value, form) if value is not None else format("-", form.partition(".")[0])
-
-
-HEADER = "".join(_cell(label, form.partition(".")[0]) for label, _, form in COLUMNS)
-
-
-def line(row: Row) -> str:
-    cells = "".join(_cell(getattr(row, field), form) for _, field, form in COLUMNS)
-    return f"{cells}  {row.note}".rstrip()
-
-
 def measure(workloads: list[tuple[str, Workload]], comparison: Comparison, ceilings: Ceilings) -> Iterator[Row | str]:
     """Rows of ours and of every peer that can take the calls; a line of text where one is wrong and so not timed.
 

@@ -155,7 +155,7 @@ def scale_row(point, milliseconds: float, peak: float | None) -> ScaleRow:
 
 
 def test_points_of_both_axes():
-    found = [(p.over, p.part, p.side, p.num_objects) for p in points(SCALE)]
+    found = [(p.over, p.run, p.side, p.objects) for p in points(SCALE)]
     assert found[:3] == [("side", "forward", 64, 2), ("side", "forward", 128, 2), ("side", "training", 64, 2)]
     of_objects = [("objects", run, 32, n) for run in ("training", "losses") for n in (0, 300)]
     assert found[3:] == of_objects

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Literal
 
 import torch
@@ -27,18 +27,23 @@ class Point:
     """What is timed on one random image."""
 
     over: Axis  # what varies
-    part: Part  # a forward pass to detections, a training step, or its losses with their matching
+    run: Part  # a forward pass to detections, a training step, or its losses with their matching
     side: int
-    num_objects: int
+    objects: int
+
+    @property
+    def x(self) -> int:
+        """What it is drawn over: pixels, or objects."""
+        return self.side**2 if self.over == "side" else self.objects
 
     def make_step(self, detector: DetectorConfig, config: ScaleConfig, device: torch.device) -> Step:
         """With random weights."""
-        batch = ((self.side, self.side), 1, self.num_objects, config.num_classes, config.precision)
-        if self.part == "losses":
+        batch = ((self.side, self.side), 1, self.objects, config.num_classes, config.precision)
+        if self.run == "losses":
             sample = SampleStep(detector, StepConfig(*batch, average=False), device)
             output = sample.model(sample.images, sample.targets)
             return lambda: sample.criterion(output, sample.targets)
-        return of_config("", detector, Conditions(RandomBatch(*batch), device)).steps[self.part]
+        return of_config("", detector, Conditions(RandomBatch(*batch), device)).steps[self.run]
 
 
 def points(config: ScaleConfig) -> list[Point]:
@@ -50,13 +55,9 @@ def points(config: ScaleConfig) -> list[Point]:
 
 
 @dataclass(frozen=True)
-class ScaleRow:
+class ScaleRow(Point):
     """What one point took."""
 
-    over: Axis
-    run: Part
-    side: int
-    objects: int
     tokens: int  # of all levels
     gflops: float  # of a forward pass
     milliseconds: float
@@ -70,12 +71,7 @@ class ScaleRow:
         size = (point.side, point.side)
         tokens = sum(h * w for h, w in level_shapes(detector.neck.num_levels, size))
         gflops = count(detector, size, num_classes).total.published
-        return cls(point.over, point.part, point.side, point.num_objects, tokens, gflops, *measured)
-
-    @property
-    def x(self) -> int:
-        """What it is drawn over: pixels, or objects."""
-        return self.side**2 if self.over == "side" else self.objects
+        return cls(*astuple(point), tokens, gflops, *measured)
 
 
 def series(rows: Sequence[ScaleRow]) -> Iterator[list[ScaleRow]]:
