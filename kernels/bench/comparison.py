@@ -13,9 +13,10 @@ from torch import Tensor
 
 from litedetr.kernels.bench.accuracy import PEER_TOLERANCE, TOLERANCE, reference_results, relative_error
 from litedetr.kernels.bench.ceilings import Ceilings, floor_milliseconds
+from litedetr.kernels.bench.cuda_gpu import Step
 from litedetr.kernels.bench.peers import PEERS, obstacle
 from litedetr.kernels.bench.side_by_side import forward_step, side_by_side, training_step
-from litedetr.kernels.bench.timing import Step, Timed
+from litedetr.kernels.bench.timing import Timed
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.functional import Backend, attend
 from litedetr.kernels.inputs import Inputs

@@ -11,10 +11,10 @@ from fake_cuda import FakeCuda
 from litedetr.kernels.bench import comparison
 from litedetr.kernels.bench.ceilings import Ceilings
 from litedetr.kernels.bench.comparison import Comparison, Row, measure
-from litedetr.kernels.bench.cuda_gpu import CudaGpu
+from litedetr.kernels.bench.cuda_gpu import CudaGpu, NotCapturedError
 from litedetr.kernels.bench.peers import PEERS
 from litedetr.kernels.bench.side_by_side import forward_step, side_by_side, training_step
-from litedetr.kernels.bench.timing import NotCapturedError, Timing, time_on_gpu, warm_milliseconds
+from litedetr.kernels.bench.timing import Timing, time_on_gpu, warm_milliseconds
 from litedetr.kernels.bench.tuning import replays
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.tools.benchmark.time_rows import KERNEL_HEADER, kernel_line

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from litedetr.engine.distributed import choose_device
+from litedetr.kernels.bench.cuda_gpu import Step
 from litedetr.kernels.bench.side_by_side import side_by_side
-from litedetr.kernels.bench.timing import Step, Timing
+from litedetr.kernels.bench.timing import Timing
 from litedetr.paths import user_path
 from litedetr.tools.benchmark.benchmark_config import BenchmarkConfig
 from litedetr.tools.tables import write_csv

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from litedetr.kernels.bench.timing import Step
+from litedetr.kernels.bench.cuda_gpu import Step
 from litedetr.models import DetectorConfig, level_shapes
 from litedetr.tools.benchmark.benchmark_config import ScaleConfig
 from litedetr.tools.benchmark.timed_detectors import Conditions, of_config

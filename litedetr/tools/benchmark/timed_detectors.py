@@ -16,14 +16,13 @@ from litedetr.engine.precision import autocast
 from litedetr.engine.run_config import beside_model, detector_config
 from litedetr.engine.schedule_config import ScheduleConfig
 from litedetr.engine.train_step import TrainStep
-from litedetr.kernels.bench.timing import Step
+from litedetr.kernels.bench.cuda_gpu import Step
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models import Detector, DetectorConfig, build_detector
 from litedetr.paths import user_path
 from litedetr.settings import ConfigError
 from litedetr.tools.composition import Compose
-from litedetr.tools.flops.count import count
-from litedetr.tools.flops.flops_config import FlopsConfig
+from litedetr.tools.flops.count import FlopsConfig, count
 from litedetr.tools.random_batch import RandomBatch
 
 

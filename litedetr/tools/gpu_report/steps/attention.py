@@ -13,7 +13,7 @@ from litedetr.kernels.bench.comparison import Row as Measured
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.functional import Backend
 from litedetr.tools.gpu_report.plan import Context, Row, Tell
-from litedetr.tools.gpu_report.steps.attempts import Attempts
+from litedetr.tools.gpu_report.steps.attempts import attempts
 
 PASSES = ("forward", "training")
 TINY = {"shapes": ((6, 9), (3, 5), (2, 3), (1, 2)), "heads": 2, "channels": 8, "num_queries": 9}
@@ -50,7 +50,7 @@ REHEARSED = (Part(SINGLE, ("high",), ("grid",), ("reference", "unfused")),)
 def measure_step(context: Context, tell: Tell) -> None:
     device = torch.device(context.device)
     ceilings = Ceilings.of(device)
-    with Attempts(tell) as attempt:
+    with attempts(tell) as attempt:
         for part, (label, workload) in _workloads(context):
             how = Comparison(device, PASSES, part.peers, 1 if context.rehearse else MILLISECONDS, BACKEND)
             with attempt(f"{workload.score} {label} {workload.regime} {workload.dtype}"):
