@@ -23,7 +23,7 @@ from litedetr.tools.benchmark.peers import peer
 from litedetr.tools.benchmark.scale_plot import draw_scale
 from litedetr.tools.benchmark.scale_rows import ScaleRow, points, scale_table
 from litedetr.tools.benchmark.timed_detectors import Conditions, TimedDetector, of_config
-from litedetr.tools.flops.paper_tables import Paper
+from litedetr.tools.flops.tables import Paper
 from litedetr.tools.random_batch import RandomBatch
 
 CONDITIONS = Conditions(RandomBatch((64, 96), 1, 2, 3, "fp32"), torch.device("cpu"))

@@ -14,7 +14,7 @@ from litedetr.models import DetectorConfig, level_shapes
 from litedetr.tools.benchmark.benchmark_config import ScaleConfig
 from litedetr.tools.benchmark.timed_detectors import Conditions, of_config
 from litedetr.tools.flops.count import count
-from litedetr.tools.memory.sample_step import SampleStep, StepConfig
+from litedetr.tools.memory import SampleStep, StepConfig
 from litedetr.tools.random_batch import RandomBatch
 from litedetr.tools.tables import text_table
 

@@ -21,7 +21,7 @@ from litedetr.tools.benchmark.scale_plot import draw_scale
 from litedetr.tools.benchmark.scale_rows import ScaleRow, points, scale_table
 from litedetr.tools.benchmark.timed_detectors import Conditions, TimedDetector, of_checkpoint, of_config, of_settings
 from litedetr.tools.composition import Compose
-from litedetr.tools.flops.paper_tables import Paper
+from litedetr.tools.flops.tables import Paper
 from litedetr.tools.random_batch import RandomBatch
 from litedetr.tools.tables import text_line
 

@@ -76,10 +76,8 @@ def of_checkpoint(path: str, conditions: Conditions) -> TimedDetector:
 
 def _timed(name: str, model: Detector, conditions: Conditions, ap: float | None, ap_source: str) -> TimedDetector:
     cost = count(model.config, conditions.batch.image_size, model.num_classes).total
-    detecting, images = (
-        inference_copy(model, conditions.device, conditions.batch.precision),
-        conditions.batch.images(conditions.device),
-    )
+    detecting = inference_copy(model, conditions.device, conditions.batch.precision)
+    images = conditions.batch.images(conditions.device)
 
     def backbone() -> object:
         with torch.no_grad(), autocast(conditions.device, conditions.batch.precision):

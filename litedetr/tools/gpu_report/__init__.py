@@ -1,8 +1,8 @@
 """Measures the GPU that is here in steps, each in a process of its own, and makes a page of it: scripts/gpu_report.py.
 
-    command_line.py report_config.py    arguments, signals, exit code
+    command_line.py    arguments, signals, exit code
     plan.py            the steps, most valuable first
-    report.py          measures them within a budget
+    report.py          its settings; measures the steps within a budget
     child_process.py   one process with a time limit; step_process.py: what it does
     rows_file.py       the file that every figure goes to at once
     page.py summary.py markdown_tables.py legend.py report_plots.py    what is made of it at the end
