@@ -146,9 +146,10 @@ def _pairs(sides: Sequence[int]) -> tuple[tuple[int, int], ...]:
 
 
 def attention_flops(query, key, value, logits, reference, offsets, *_, **__) -> int:
-    """For FlopCounterMode, two FLOPs a multiply-add, from shapes:
+    """From shapes, two FLOPs a multiply-add, as torch.utils.flop_counter.FlopCounterMode counts them.
 
-    the bilinear samples of values (and own keys), the scores q . k, the weighted sum of the samples."""
+    The bilinear samples of values (and own keys), the scores q . k, the weighted sum of the samples.
+    """
     tables = 1 if key is None else 2
     scores = 1 if logits is None else 0
     return 2 * math.prod(offsets[:-1]) * value[-1] * (CORNERS * tables + scores + 1)

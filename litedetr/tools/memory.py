@@ -1,6 +1,4 @@
-"""What a training step holds in memory, counted from the tensors that are alive, and how long it takes: with each option
-that saves memory.
-"""
+"""What a training step holds in memory, by the tensors that are alive, and its time, with options that save memory."""
 
 from __future__ import annotations
 
