@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,33 +13,35 @@ BAGS_AT_ONCE = 1 << 15  # 4 MB of fp32 at D = 32
 
 
 def dots(vectors: Tensor, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-    """vectors (N, V, D), rows and weights (N, K, 4) -> (N, V, K) dot products with the samples.
-
-    Piece by piece, so that the samples stay in the cache.
-    """
-    num_bags = rows.shape[1]
-    out = vectors.new_empty(*vectors.shape[:2], num_bags)
-    step = max(1, BAGS_AT_ONCE // max(1, num_bags))
-    pieces = (x.split(step) for x in (vectors, rows, weights, out))
-    for some_vectors, some_rows, some_weights, some_out in zip(*pieces, strict=True):
-        samples = _bags(table, some_rows.flatten(0, 1), some_weights.flatten(0, 1))
+    """vectors (N, V, D), rows and weights (N, K, 4) -> (N, V, K) dot products with the samples."""
+    out = vectors.new_empty(*vectors.shape[:2], rows.shape[1])
+    for samples, some_vectors, some_out in _pieces(table, rows, weights, vectors, out):
         # the other order of the product takes several times as long
-        torch.bmm(some_vectors, samples.view(-1, num_bags, table.shape[-1]).transpose(1, 2), out=some_out)
+        torch.bmm(some_vectors, samples.transpose(1, 2), out=some_out)
     return out
 
 
 def attend(query: Tensor, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     """query (N, D), rows and weights (N, K, 4) -> (N, D): softmax over the dot products with the samples, times these.
 
-    Piece by piece, so that the samples are read once and are in the cache when they are summed.
+    Each piece is read once, and is in the cache when it is summed.
     """
-    out, num_bags = torch.empty_like(query), rows.shape[1]
-    step = max(1, BAGS_AT_ONCE // max(1, num_bags))
-    pieces = (x.split(step) for x in (query.unsqueeze(1), rows, weights, out.unsqueeze(1)))
-    for some_query, some_rows, some_weights, some_out in zip(*pieces, strict=True):
-        samples = _bags(table, some_rows.flatten(0, 1), some_weights.flatten(0, 1)).view(-1, num_bags, table.shape[-1])
+    out = torch.empty_like(query)
+    for samples, some_query, some_out in _pieces(table, rows, weights, query.unsqueeze(1), out.unsqueeze(1)):
         torch.bmm(torch.bmm(some_query, samples.transpose(1, 2)).softmax(-1), samples, out=some_out)
     return out
+
+
+def _pieces(table: Tensor, rows: Tensor, weights: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Samples (n, K, D) of n of the N query heads at a time, with the same part of `others` (N, ...).
+
+    So few that they stay in the cache until they are used.
+    """
+    num_bags = rows.shape[1]
+    step = max(1, BAGS_AT_ONCE // max(1, num_bags))
+    for some_rows, some_weights, *some in zip(*(x.split(step) for x in (rows, weights, *others)), strict=True):
+        samples = _bags(table, some_rows.flatten(0, 1), some_weights.flatten(0, 1))
+        yield samples.view(-1, num_bags, table.shape[-1]), *some
 
 
 def sums(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:

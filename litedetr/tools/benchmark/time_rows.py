@@ -17,8 +17,7 @@ from litedetr.tools.benchmark.machine import Machine
 from litedetr.tools.benchmark.model_plot import draw_models
 from litedetr.tools.benchmark.model_rows import ModelRow, headline, model_table, rows_of
 from litedetr.tools.benchmark.peers import peer
-from litedetr.tools.benchmark.scale_plot import draw_scale
-from litedetr.tools.benchmark.scale_rows import ScaleRow, points, scale_table
+from litedetr.tools.benchmark.scale import ScaleRow, draw_scale, points, scale_table
 from litedetr.tools.benchmark.timed_detectors import Conditions, TimedDetector, of_checkpoint, of_config, of_settings
 from litedetr.tools.composition import Compose
 from litedetr.tools.flops.tables import Paper
