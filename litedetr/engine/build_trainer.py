@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from litedetr.data import DatasetPair, build_datasets
-from litedetr.engine.batches import StepBatches, load_batches, loader_settings
+from litedetr.engine.batches import StepBatches
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.evaluation_loop import Evaluator
+from litedetr.engine.loader import build_loader, loader_settings
 from litedetr.engine.lr_schedule import LRSchedule, schedule_warnings
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import RunFolder
@@ -28,7 +29,7 @@ def build_trainer(config: RunConfig, folder: RunFolder, ranks: Ranks) -> Trainer
     data = build_datasets(config.data, config.seed)
     batches = StepBatches(data.train, settings, ranks, config.schedule.grad_accum_steps)
     lr_schedule = LRSchedule(config.schedule, batches.steps_per_epoch)
-    evaluator = Evaluator(data.val, load_batches(data.val, settings, ranks), config.trainer.precision, ranks)
+    evaluator = Evaluator(data.val, build_loader(data.val, settings, ranks), config.trainer.precision, ranks)
     state = TrainingState.initial(config, data.train.categories, batches.steps_per_epoch, ranks.device)
     start = _start(state, folder, lr_schedule.total_steps)
     train_step = _train_step(config, state, ranks)

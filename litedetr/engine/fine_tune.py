@@ -9,8 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 from litedetr.data import Categories
+from litedetr.engine.changed_settings import SAME_MODEL, differences
 from litedetr.engine.checkpoint import CheckpointError, OtherModelError, checkpoint_file, load_checkpoint
-from litedetr.engine.run_folder import SAME_MODEL, differences
 from litedetr.models import Detector
 from litedetr.settings import to_mapping
 

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from litedetr.data import Categories
+from litedetr.engine.changed_settings import changed_settings
 from litedetr.engine.checkpoint import Checkpoint, CheckpointError, Progress, checkpoint_file, load_weights
 from litedetr.engine.ema import ModelAverage
 from litedetr.engine.fine_tune import initialise_from
 from litedetr.engine.optim import WeightUpdate, load_optimizer_state, optimizer_state
 from litedetr.engine.resume import checkpoint_to_continue
 from litedetr.engine.run_config import RunConfig
-from litedetr.engine.run_folder import changed_settings
 from litedetr.models import Detector, build_detector, load_backbone_weights
 from litedetr.settings import require, to_mapping
 
