@@ -15,7 +15,7 @@ from litedetr.engine.checkpoint import OtherModelError
 from litedetr.engine.run_config import detector_config
 from litedetr.settings import ConfigError, to_mapping
 
-# Groups, widest first, and the settings that tell whether another choice is worth a try.
+# Groups, widest first; another choice is tried if one of these settings differs.
 GROUPS = {
     "model": ("encoder.update", "query_selection.kind", "decoder.heads", "hybrid.num_repeats"),
     "size": ("neck.channels", "attention.num_heads", "query_selection.num_queries", "decoder.num_layers"),

@@ -1,4 +1,4 @@
-"""The batches of every optimiser step, a function of the step alone."""
+"""The micro-batches of an optimiser step. They depend only on its number, so a resumed run sees the same."""
 
 from __future__ import annotations
 

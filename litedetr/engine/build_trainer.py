@@ -1,4 +1,4 @@
-"""From settings to a trainer: data, model, optimiser, and the checkpoint that a run goes on from."""
+"""From settings to a trainer: data, model, optimiser, and the checkpoint that the run resumes from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from litedetr.losses import Criterion
 
 
 def build_trainer(config: RunConfig, folder: RunFolder, ranks: Ranks) -> Trainer:
-    """Assemble a run of `config` in `folder`, at its beginning or where `folder.resume_from` stands.
+    """Assemble a run of `config` in `folder`, new or at the step of the checkpoint `folder.resume_from`.
 
     Raises ConfigError or CheckpointError for what cannot work, before any file is written.
     """
@@ -43,11 +43,11 @@ def build_trainer(config: RunConfig, folder: RunFolder, ranks: Ranks) -> Trainer
 
 
 def _start(state: TrainingState, folder: RunFolder, total_steps: int) -> list[str]:
-    """Bring `state` to where the run begins or goes on. Returns what to tell the user."""
+    """Give `state` its first weights, or those and the step of the checkpoint. Returns lines for the user."""
     if folder.resume_from is None:
         return state.begin()
     changed = state.restore(folder.resume_from)
-    if not folder.best.exists():  # in another folder: the best weights to come shall be kept there
+    if not folder.best.exists():  # resumed in a new folder, which needs a best.pt of its own
         state.progress = replace(state.progress, best_score=None)
     step = state.progress.step
     where = f"at step {step} of {total_steps}"

@@ -22,9 +22,9 @@ SAME_MODEL = {
 
 
 def changed_settings(checkpoint: Checkpoint, config: RunConfig) -> list[str]:
-    """What differs from the checkpoint's configuration, `name: old -> new`, trainer settings aside.
+    """What differs from the checkpoint's configuration, `name: old -> new`, without trainer settings.
 
-    Raises OtherModelError where the model itself differs: then its weights do not mean the same.
+    Raises OtherModelError if the model itself differs: the weights would not mean the same.
     """
     lines = differences(checkpoint.full_config, to_mapping(config))
     model = [line for name, line in lines.items() if name.startswith("model.") and name not in SAME_MODEL]

@@ -104,7 +104,7 @@ def _as_device(device: object) -> torch.device | None:
 def join_ranks(device: Device) -> Iterator[Ranks]:
     """The ranks that torchrun started, or a single one without it. Leaves the process group at the end.
 
-    Raises ConfigError where a GPU is asked for and there is none or not one for each process, and LostRanksError where
+    Raises ConfigError if a GPU is asked for and there is none or not one for each process, and LostRanksError if
     another rank ended too early.
     """
     on_gpu = choose_device(device).type == "cuda"

@@ -18,8 +18,8 @@ LONGEST_NAME = 255  # bytes, of file systems
 
 
 def agree_on_run_folder(root: Path, name: str | None, config: RunConfig, ranks: Ranks) -> RunFolder:
-    """The main rank's choice, where all ranks would continue the same: which machine has the main rank may change from
-    start to start, and a run must not begin anew because its folder lies on another one. ConfigError otherwise.
+    """The main rank's choice. ConfigError unless all ranks would resume from the same checkpoint or all from none:
+    another machine may have the main rank at the next start, and must not begin anew without the run's folder.
     """
     choices = ranks.gather(choose_run_folder(root, name, config))
     found = sorted({str(choice.resume_from or "none") for choice in choices})
@@ -31,10 +31,10 @@ def agree_on_run_folder(root: Path, name: str | None, config: RunConfig, ranks: 
 def choose_run_folder(root: Path, name: str | None, config: RunConfig) -> RunFolder:
     """The folder `root/name`, or one named by the time, as trainer.resume says.
 
-    `never`: a new run; ConfigError where `name` holds one already. `auto`: continues `name`, or without a name the
-    newest unfinished run of the same configuration; where there is none, begins a new run. A path continues that
-    checkpoint in its own folder, or in `name` where given. ConfigError too where `name` is no folder's name, or where
-    nothing can be written there.
+    `never`: a new run; ConfigError if there is one in `name` already.
+    `auto`: resumes `name`, or without a name the newest unfinished run of the same configuration; if there is none,
+    a new run. A path: resumes from this checkpoint, in its own folder, or in `name` if given.
+    ConfigError too if `name` cannot be a folder's name, or if nothing can be written there.
     """
     folder = _chosen(root, name, config)
     require_writable("run", folder.path)
@@ -64,7 +64,7 @@ def _chosen(root: Path, name: str | None, config: RunConfig) -> RunFolder:
 
 
 def _continue_path(path: Path, folder: Path | None) -> RunFolder:
-    """In `folder`, which must not hold another run, or where the checkpoint lies."""
+    """Resume in `folder`, which must not hold another run; None: in the checkpoint's own folder."""
     checkpoint = path / "last.pt" if path.is_dir() else path
     if not checkpoint.is_file():
         raise CheckpointError(f"resume={path}: no such checkpoint; expected auto, never, a checkpoint or a run folder")
@@ -96,7 +96,7 @@ def _newest_unfinished(root: Path, config: RunConfig) -> RunFolder:
 
 
 def find_unfinished(root: Path, config: RunConfig) -> tuple[Path | None, list[Path]]:
-    """last.pt of the newest unfinished run of `config` under `root`, None where there is none; and newer ones that
+    """last.pt of the newest unfinished run of `config` under `root`, None if there is none; and newer ones that
     cannot be read, of runs whose best.pt does not say that they are of this configuration.
     """
     checkpoints = sorted(root.glob("*/last.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
@@ -130,7 +130,7 @@ def _is_finished(last: Path) -> bool:
 
 
 def checkpoint_to_continue(path: Path) -> Checkpoint:
-    """As `load_checkpoint`; where `path` is damaged, CheckpointError says what else its run can be continued from."""
+    """As `load_checkpoint`. If `path` is damaged, the CheckpointError says from what else its run can be resumed."""
     try:
         return load_checkpoint(path)
     except CheckpointError as error:

@@ -15,15 +15,15 @@ class RunFolder:
         self.path, self.resume_from, self.note = path, resume_from, note
         self.last, self.best = path / "last.pt", path / "best.pt"
         self.metrics, self.tensorboard, self.pictures = path / "metrics.jsonl", path / "tensorboard", path / "pictures"
-        # There once the run has been complete; of which step it tells, and it stays until there are newer ones.
+        # Written at the end of a complete run, with its step; a continued run keeps it until its own are written.
         self.results = path / "results.json"
 
     def how_to_resume(self) -> str:
-        """What is told if the run fails."""
+        """What the error of a failed run says at its end."""
         if not self.last.exists():
             return "Nothing was saved yet"
         return f"The last checkpoint is intact: resume={self.path} continues from it"
 
     def left_after(self, step: int) -> str:
-        """What is told if the run is asked to stop."""
+        """What the user reads after a signal has stopped the run."""
         return f"left after step {step}, saved in {self.last}; resume={self.path} continues"

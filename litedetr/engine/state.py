@@ -1,4 +1,4 @@
-"""Everything that training changes: to and from a checkpoint."""
+"""Everything that training changes: weights, moments, averages, progress; saved to and restored from a checkpoint."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class TrainingState:
         )
 
     def restore(self, path: Path) -> list[str]:
-        """Continue from a checkpoint. Returns the settings that have changed since; CheckpointError where it can't."""
+        """Continue from a checkpoint. Returns the settings that have changed; CheckpointError if it does not fit."""
         checkpoint = checkpoint_to_continue(path)
         changed = changed_settings(checkpoint, self.config)
         self._check_fits(checkpoint, path)
@@ -83,7 +83,7 @@ class TrainingState:
     def begin(self) -> list[str]:
         """Take the pre-trained weights that a new run starts from. Returns what was taken and what was not.
 
-        ConfigError where parts of the backbone would stay random for ever.
+        ConfigError if parts of the backbone that are not trained would stay random.
         """
         notes = []
         backbone, init_from = self.config.model.backbone, self.config.trainer.init_from

@@ -107,7 +107,7 @@ class Tracker(SilentTracker):
             with writing(self._folder.tensorboard):
                 self._board.close()
         except StorageError:
-            if kind is None:  # otherwise the first error is the one to tell
+            if kind is None:  # otherwise the error that came first is reported
                 raise
 
     def _write(self, record: dict[str, Any]) -> None:
