@@ -40,7 +40,7 @@ class EvalConfig:
 def evaluate_checkpoint(config: EvalConfig, otherwise: str = OTHER_DATA) -> tuple[Evaluation | None, str]:
     """The evaluation (None on all ranks but the main one), and what was evaluated, in words.
 
-    otherwise: what to do without the data that the checkpoint was trained beside, for the ConfigError.
+    otherwise: advice for the ConfigError if the validation set of the checkpoint's run cannot be read.
     """
     loaded = load_detector(config.path)
     with join_ranks(config.device) as ranks:
