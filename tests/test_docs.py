@@ -86,7 +86,7 @@ def paths_of_tree(block: str) -> list[Path]:
             found.append(folder)
         if " · " in text:
             items = re.sub(r" \([^()]*\)", "", text.rpartition(": ")[2]).split(" · ")
-            found += [folder / item if item.endswith("/") else folder / f"{item}.py" for item in items]
+            found += [folder / item if (folder / item).is_dir() else folder / f"{item}.py" for item in items]
     return found
 
 
