@@ -71,8 +71,7 @@ def load_batches(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks,
         seed=settings.seed,
         rank=ranks.rank,
         world_size=ranks.world_size,
-        shuffle=training,
-        drop_last=training,
+        training=training,
     )
     pin = ranks.device.type == "cuda"
     return Loader(dataset, sampler, settings.num_workers, prefetch=settings.prefetch, pin=pin)
