@@ -32,7 +32,10 @@ def build_trainer(config: RunConfig, folder: RunFolder, ranks: Ranks) -> Trainer
     evaluator = Evaluator(data.val, build_loader(data.val, settings, ranks), config.trainer.precision, ranks)
     state = TrainingState.initial(config, data.train.categories, batches.steps_per_epoch, ranks.device)
     start = _start(state, folder, lr_schedule.total_steps)
-    train_step = _train_step(config, state, ranks)
+    if config.trainer.compile:
+        state.model.compile_parts()
+    model, criterion = ranks.share_gradients(state.model), Criterion(config.loss)
+    train_step = TrainStep(model, criterion, state.update, config.trainer.precision, config.seed, ranks)
     tracker = Tracker(folder, state.progress, lr_schedule.total_steps) if ranks.is_main else SilentTracker()
     about_data = [*data.notes, *_crowded(config, data)]
     description = _description(state, data, lr_schedule, ranks)
@@ -56,13 +59,6 @@ def _start(state: TrainingState, folder: RunFolder, total_steps: int) -> list[st
         beyond = f"at step {step}, beyond the {total_steps} steps of this schedule" if step > total_steps else where
         where = f"{beyond}: nothing is left to train, the weights are evaluated once more"
     return [where, *(f"changed since the checkpoint: {line}" for line in changed)]
-
-
-def _train_step(config: RunConfig, state: TrainingState, ranks: Ranks) -> TrainStep:
-    if config.trainer.compile:
-        state.model.compile_parts()
-    model = ranks.share_gradients(state.model)
-    return TrainStep(model, Criterion(config.loss), state.update, config.trainer.precision, config.seed, ranks)
 
 
 def _description(state: TrainingState, data: DatasetPair, lr_schedule: LRSchedule, ranks: Ranks) -> str:

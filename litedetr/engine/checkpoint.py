@@ -157,7 +157,11 @@ def _content(path: Path, tensors: bool = True) -> Mapping[str, Any]:
         reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
         advice = "it is damaged or no PyTorch file; take the run's other checkpoint (last.pt, best.pt)"
         raise CheckpointError(f"{path}: cannot be read: {advice} ({reason})") from error
-    _check_format(path, content)
+    if not isinstance(content, Mapping) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a checkpoint of this project; it must come from scripts/train.py")
+    version = content.get("version")
+    if version != VERSION:
+        raise CheckpointError(f"{path}: has format version {version}, this code reads version {VERSION}")
     return content
 
 
@@ -167,14 +171,6 @@ def _check_sums(path: Path) -> None:
         damaged = archive.testzip()
     if damaged is not None:
         raise ValueError(f"the checksum of {damaged} is wrong")
-
-
-def _check_format(path: Path, content: object) -> None:
-    if not isinstance(content, Mapping) or content.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a checkpoint of this project; it must come from scripts/train.py")
-    version = content.get("version")
-    if version != VERSION:
-        raise CheckpointError(f"{path}: has format version {version}, this code reads version {VERSION}")
 
 
 @dataclass(frozen=True)

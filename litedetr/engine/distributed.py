@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from litedetr.engine.run_config import Device
-from litedetr.faults.ranks import lost_ranks_named
+from litedetr.faults.processes import lost_ranks_named
 from litedetr.settings import require
 
 T = TypeVar("T")

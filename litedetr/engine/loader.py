@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from litedetr.data import CocoDetection, DataError, EpochSampler, collate
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.run_config import RunConfig
-from litedetr.faults.loader_processes import LoaderError
+from litedetr.faults.processes import LoaderError
 from litedetr.faults.signals import leave_signals_to_parent
 from litedetr.settings import require
 from litedetr.structures import ImageBatch, TargetBatch
@@ -48,8 +48,7 @@ def build_loader(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks,
         seed=settings.seed,
         rank=ranks.rank,
         world_size=ranks.world_size,
-        shuffle=training,
-        drop_last=training,
+        training=training,
     )
     pin = ranks.device.type == "cuda"
     return Loader(dataset, sampler, settings.num_workers, prefetch=settings.prefetch, pin=pin)

@@ -29,9 +29,6 @@ class LRSchedule:
     def total_steps(self) -> int:
         return (self.config.max_epochs or self.config.max_steps) * self._unit
 
-    def epoch_of(self, step: int) -> int:
-        return step // self.steps_per_epoch
-
     def factor(self, step: int) -> float:
         """What the peak rates are multiplied by at `step`, 0 being the first."""
         warmup = self.config.warmup_steps

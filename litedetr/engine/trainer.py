@@ -51,7 +51,8 @@ class Trainer:
                 self._evaluate()
             batches = self.batches.from_step(self.state.progress.step)
             timer.restart()
-            for step in range(self.state.progress.step, self._last_step):
+            total = self.lr_schedule.total_steps
+            for step in range(self.state.progress.step, min(total, self.config.stop_after or total)):
                 with timer.waiting():
                     micro_batches = next(batches)
                 factor = self.lr_schedule.factor(step)
@@ -67,11 +68,6 @@ class Trainer:
                     timer.restart()
             self._finish()
         return self.scores
-
-    @property
-    def _last_step(self) -> int:
-        total = self.lr_schedule.total_steps
-        return min(total, self.config.stop_after or total)
 
     def _saving_due(self) -> bool:
         """Whether to save now. Also before an evaluation: it takes long, and it can be done again."""

@@ -21,7 +21,7 @@ from litedetr.engine import loader
 from litedetr.engine.batches import StepBatches
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.loader import Loader, LoaderSettings, build_loader
-from litedetr.faults.loader_processes import LoaderError, loader_failures_named
+from litedetr.faults.processes import LoaderError, loader_failures_named
 from litedetr.structures import Target
 
 
