@@ -96,12 +96,12 @@ class Checkpoint:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """What to use the detector with: the averaged weights where there are any."""
+        """What to use the detector with: the averaged weights if there are any."""
         return self.model if self.ema is None else self.ema
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Replace `path` in one step; StorageError where it cannot be written, and the old file stays."""
+    """Replace `path` in one step; StorageError if it cannot be written; then the old file stays."""
     content = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
     content |= {"progress": to_mapping(checkpoint.progress), "categories": to_mapping(checkpoint.categories)}
     content |= {"format": FORMAT, "version": VERSION, "torch_version": str(torch.__version__)}
@@ -123,7 +123,7 @@ def checkpoint_file(path: Path | str) -> Path:
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a checkpoint to the CPU; CheckpointError where that cannot be done."""
+    """Read a checkpoint to the CPU; CheckpointError if that is not possible."""
     path = user_path(path)
     content = _content(path)
     known = {field.name: content[field.name] for field in fields(Checkpoint) if field.name in content}
@@ -142,9 +142,13 @@ def load_progress(path: Path) -> Progress:
 
 
 def _content(path: Path, tensors: bool = True) -> Mapping[str, Any]:
-    """What the file holds; CheckpointError where it is none of ours. Without `tensors` they stay on the disk."""
+    """What the file holds; CheckpointError if it is not a checkpoint of ours. Without `tensors` they are not read."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; a run folder holds last.pt and best.pt")
+        last = path.with_name("last.pt")
+        advice = "a run folder holds last.pt and best.pt"
+        if path.name == "best.pt" and last.is_file():
+            advice = f"the run was not evaluated yet; {last} has its latest weights"
+        raise CheckpointError(f"{path}: no such checkpoint; {advice}")
     try:
         if tensors:
             _check_sums(path)
@@ -162,7 +166,7 @@ def _content(path: Path, tensors: bool = True) -> Mapping[str, Any]:
 
 
 def _check_sums(path: Path) -> None:
-    """ValueError where a byte is not what was written: torch.load takes other weights for the saved ones."""
+    """ValueError if a byte is not what was written: torch.load takes other weights for the saved ones."""
     with zipfile.ZipFile(path) as archive:
         damaged = archive.testzip()
     if damaged is not None:
@@ -179,7 +183,7 @@ class LoadedDetector:
 
 
 def load_detector(path: Path | str, backend: Backend | None = None) -> LoadedDetector:
-    """The detector of a checkpoint, on the CPU; with averaged weights where there are any.
+    """The detector of a checkpoint, on the CPU; with averaged weights if there are any.
 
     backend: what computes its attentions; None: what the checkpoint says. CheckpointError says what is wrong with the
     file, ConfigError that there is no such backend.
@@ -196,7 +200,7 @@ def load_detector(path: Path | str, backend: Backend | None = None) -> LoadedDet
 
 
 def load_weights(model: torch.nn.Module, weights: dict[str, Tensor], path: Path | str) -> None:
-    """Load all of `weights`, all of `model`; CheckpointError where they do not fit."""
+    """Load all of `weights`, all of `model`; CheckpointError if they do not fit."""
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -9,8 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 from litedetr.data import Categories
+from litedetr.engine.changed_settings import SAME_MODEL, differences
 from litedetr.engine.checkpoint import CheckpointError, OtherModelError, checkpoint_file, load_checkpoint
-from litedetr.engine.run_folder import SAME_MODEL, differences
 from litedetr.models import Detector
 from litedetr.settings import to_mapping
 
@@ -34,10 +34,10 @@ class Initialisation:
 
 def initialise_from(model: Detector, categories: Categories, path: Path | str) -> Initialisation:
     """Start from the weights of a checkpoint; with another number of classes, class heads and label table stay as they
-    are, and so does the label table where one of the two has none, being without denoising.
+    are, and so does the label table if one of the two has none (no denoising).
 
     path: a file, or a run folder, whose best.pt is taken. categories: those that the model is going to learn. Anything
-    else that does not fit is a CheckpointError with the tensors' names, an OtherModelError where settings differ.
+    else that does not fit is a CheckpointError with the tensors' names, an OtherModelError if settings differ.
     """
     path = checkpoint_file(path)
     try:

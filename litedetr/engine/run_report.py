@@ -1,4 +1,4 @@
-"""What a run reports while it goes on, and at its end."""
+"""What a run reports: numbers and pictures while it trains, results.json and tables at its end."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Trainer:
         return self.state.progress.step % self.config.checkpoint_every == 0 or self._evaluation_due()
 
     def _evaluation_due(self) -> bool:
-        """Whether the weights of this step shall be evaluated and are not yet."""
+        """Whether the weights of this step are to be evaluated and have not been."""
         step, every = self.state.progress.step, self.config.evaluate_every
         if step == self.state.progress.evaluated_step:
             return False

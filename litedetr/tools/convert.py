@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from litedetr.data import COCO_CLASSES, Categories, DataConfig, TransformConfig, read_categories
+from litedetr.engine.changed_settings import flat_settings
 from litedetr.engine.checkpoint import Checkpoint, Progress, save_checkpoint
 from litedetr.engine.run_config import RunConfig
-from litedetr.engine.run_folder import flat_settings
 from litedetr.models import DetectorConfig
 from litedetr.models.detector_config import BackboneConfig, EncoderConfig
 from litedetr.paths import user_path

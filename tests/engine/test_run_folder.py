@@ -8,10 +8,12 @@ import torch
 from engine_helpers import run_config
 
 from litedetr.data import Categories
+from litedetr.engine.changed_settings import changed_settings
 from litedetr.engine.checkpoint import Checkpoint, CheckpointError, Progress, save_checkpoint
 from litedetr.engine.distributed import Ranks
+from litedetr.engine.resume import agree_on_run_folder, choose_run_folder
 from litedetr.engine.run_config import RunConfig
-from litedetr.engine.run_folder import RunFolder, agree_on_run_folder, changed_settings, choose_run_folder
+from litedetr.engine.run_folder import RunFolder
 from litedetr.settings import ConfigError, to_mapping
 
 

@@ -14,11 +14,11 @@ from torch.masked import masked_tensor
 
 import litedetr
 from litedetr.data import Categories, DataError, TransformConfig, build_datasets, evaluation_pixels
-from litedetr.engine.batches import LoaderSettings, load_batches
 from litedetr.engine.checkpoint import CheckpointError, LoadedDetector
 from litedetr.engine.detect import detect
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.evaluation_loop import Evaluator
+from litedetr.engine.loader import LoaderSettings, build_loader
 from litedetr.inference.predictor import Predictor, batches_by_key
 from litedetr.models import build_detector
 from litedetr.settings import ConfigError
@@ -142,7 +142,7 @@ def test_it_finds_what_the_evaluation_finds(cache: Path):
     model = build_detector(config.model, len(data.categories)).eval()
     predictor = Predictor(LoadedDetector(model, data.categories, config), torch.device("cpu"))
     ranks = Ranks(torch.device("cpu"))
-    evaluation = Evaluator(data, load_batches(data, LoaderSettings(1, 0, 0), ranks), "fp32", ranks)(model)
+    evaluation = Evaluator(data, build_loader(data, LoaderSettings(1, 0, 0), ranks), "fp32", ranks)(model)
     for image_id in data.image_ids:
         rows = evaluation.detections[evaluation.detections["image_id"] == image_id]
         found = predictor.predict(data.image_path(image_id), threshold=0, max_detections=300)[0]

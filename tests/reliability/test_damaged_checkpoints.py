@@ -23,8 +23,7 @@ from litedetr.engine.checkpoint import (
     save_checkpoint,
 )
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.resume import checkpoint_to_continue
-from litedetr.engine.run_folder import choose_run_folder
+from litedetr.engine.resume import checkpoint_to_continue, choose_run_folder
 from litedetr.models import build_detector
 from litedetr.settings import to_mapping
 
