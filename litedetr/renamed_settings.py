@@ -18,6 +18,9 @@ RENAMED = {
 
 def with_new_names(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The settings of a run, a RunConfig as a mapping, with today's names and the same meaning."""
+    data = config.get("data")
+    if isinstance(data, Mapping) and data.get("name") == "coco":  # reads no data.shapes, whose defaults were others
+        config = {**config, "data": {name: value for name, value in data.items() if name != "shapes"}}
     if not isinstance(config.get("schedule"), Mapping):
         return config
     schedule = dict(config["schedule"])

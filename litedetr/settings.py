@@ -23,6 +23,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     Strict,
     StrictBool,
     TypeAdapter,
@@ -37,6 +38,7 @@ from litedetr.renamed_settings import RENAMED
 
 T = TypeVar("T")
 MOST_INTEGER = 2**63 - 1  # that fits into a tensor
+MOST_CHARACTERS = 300  # of a value in an error
 
 
 class ConfigError(ValueError):
@@ -63,7 +65,9 @@ def _unknown(name: str, known: str, given: str) -> ConfigError:
 
 
 def _error(name: str, expected: str, value: object, advice: str = "") -> ConfigError:
-    return ConfigError(f"{name}: expected {expected}, got {value!r}" + (f": {advice}" if advice else ""))
+    got = " ".join(line.strip() for line in repr(value).splitlines())  # a tensor's has several
+    got = got if len(got) <= MOST_CHARACTERS else f"{got[:MOST_CHARACTERS]}..."
+    return ConfigError(f"{name}: expected {expected}, got {got}" + (f": {advice}" if advice else ""))
 
 
 def _as_integer(value: Any) -> Any:
@@ -79,8 +83,14 @@ def _as_number(value: Any) -> float:
     raise PydanticKnownError("float_type")  # pydantic itself would take a tensor
 
 
-def _as_text(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+def _as_text(value: Any) -> str:
+    """Text and paths as text. Pydantic itself would refuse a file's name that is not in UTF-8."""
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str):
+        raise PydanticKnownError("string_type")
+    if not text.strip():
+        raise PydanticCustomError("empty", "text that is not empty")
+    return str.__str__(text)
 
 
 def _none_if_off(value: Any) -> Any:
@@ -90,7 +100,7 @@ def _none_if_off(value: Any) -> Any:
 
 # What fields are made of; bounds come on top: Annotated[Integer, Field(ge=0)].
 Flag = StrictBool
-Text = Annotated[str, Strict(), Field(pattern=r"\S"), BeforeValidator(_as_text)]  # not empty; paths are taken too
+Text = Annotated[str, PlainValidator(_as_text)]  # not empty; paths are taken too
 Integer = Annotated[int, Strict(), Field(ge=-MOST_INTEGER, le=MOST_INTEGER), BeforeValidator(_as_integer)]
 Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_as_number)]  # finite
 Maybe = Annotated[T | None, BeforeValidator(_none_if_off)]
@@ -173,9 +183,9 @@ EXPECTED = {
     "int_type": "an integer",
     "float_type": "a number",
     "string_type": "text",
+    "string_unicode": "text in Unicode",
     "bool_type": "true or false",
     "finite_number": "a finite number",
-    "string_pattern_mismatch": "text that is not empty",
     "literal_error": "one of {expected}",
     "greater_than_equal": "at least {ge}",
     "greater_than": "more than {gt}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 from dataclasses import FrozenInstanceError, asdict, field, fields, replace
 from pathlib import Path
@@ -145,6 +146,27 @@ def test_values_of_python_and_numpy_are_converted():
     made = Outer(np.int64(3), np.float32(0.5), Path("a") / "b", [1, 2], names=["x", "y"])
     assert made == Outer(3, 0.5, "a/b", (1.0, 2.0), names=("x", "y"))
     assert [type(value) for value in (made.count, made.rate, made.betas[0])] == [int, float, float]
+
+
+def test_a_file_whose_name_is_not_in_utf8():
+    """As Python has it: with surrogates."""
+    name = os.fsdecode(b"caf\xe9")
+    made = from_mapping(Outer, {"count": 1, "name": Path(name)})
+    assert made.name == name
+    assert from_mapping(Outer, to_mapping(made)) == made
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (np.zeros((2, 2)), "array([[0., 0.], [0., 0.]])"),
+        ([7] * 1000, str([7] * 1000)[:300] + "..."),
+    ],
+)
+def test_a_value_in_an_error_takes_one_line(value: object, shown: str):
+    with pytest.raises(ConfigError) as caught:
+        from_mapping(Outer, {"count": value})
+    assert str(caught.value) == f"count: expected an integer, got {shown}"
 
 
 def test_settings_are_frozen_dataclasses():

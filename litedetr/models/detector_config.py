@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -53,13 +53,18 @@ class AttentionConfig:
     backend: Backend = "auto"  # what computes it, see `kernels`
 
 
+def _unless_full(default: int) -> Any:
+    """The default of a setting that is None with encoder.update=full."""
+    return Field(default_factory=lambda given: None if given.get("update") == "full" else default)
+
+
 @settings("encoder")
 class EncoderConfig:
     # sequential: Eqs. 1-2 of the paper; joint: the published code; full: every layer updates all tokens
     update: Literal["sequential", "joint", "full"] = "sequential"
-    num_high_levels: Maybe[Levels] = 3  # x of HxLy; None with `full`, as the next two
-    num_high_layers: Maybe[Layers] = 6  # A, the high-level updates of a block
-    num_blocks: Maybe[Layers] = 1  # B
+    num_high_levels: Maybe[Levels] = _unless_full(3)  # x of HxLy; None with `full`, as the next two
+    num_high_layers: Maybe[Layers] = _unless_full(6)  # A, the high-level updates of a block
+    num_blocks: Maybe[Layers] = _unless_full(1)  # B
     num_layers: Maybe[Layers] = None  # of `full` only
     feedforward: Width = 2048  # hidden width for high-level tokens
     low_feedforward: Maybe[Width] = None  # hidden width for low-level tokens; None: C

@@ -1,5 +1,6 @@
 """Settings under names that they had once: rejected with the new name, and read from the checkpoints that hold them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from litedetr.engine.checkpoint import load_checkpoint, load_detector
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.evaluate_checkpoint import EvalConfig, evaluate_checkpoint
 from litedetr.engine.run_config import RunConfig
-from litedetr.renamed_settings import RENAMED
+from litedetr.renamed_settings import RENAMED, with_new_names
 from litedetr.settings import ConfigError, from_mapping, to_mapping
 
 IN_EPOCHS = {"max_epochs": 2, "milestones": (1,), "gamma": 0.5, "warmup_steps": 1, "grad_accum_steps": 2}
@@ -80,3 +81,12 @@ def test_an_old_checkpoint_is_evaluated_and_fine_tuned(cache: Path, tmp_path: Pa
         one_rank,
     )
     assert trained.scores is not None
+
+
+def test_an_old_run_of_coco_data_is_the_same_run(tmp_path: Path):
+    """It holds the defaults of data.shapes, which it doesn't read, and they are others today."""
+    config = run_config(tmp_path)
+    config = replace(config, data=replace(config.data, name="coco", root="coco", shapes={}))
+    old = to_mapping(config)
+    old["data"]["shapes"]["max_side"] = 192
+    assert from_mapping(RunConfig, with_new_names(old)) == config

@@ -5,6 +5,7 @@ import torch
 from model_helpers import FULL, small_config, small_detector
 
 from litedetr.models.attention import reference_points
+from litedetr.models.detector_config import EncoderConfig
 from litedetr.settings import ConfigError
 
 
@@ -77,6 +78,13 @@ def test_without_low_level_update_s4_is_read_and_never_written(batch, num_high):
     assert not torch.allclose(blind.tokens, memory.tokens)
     assert not [name for name, _ in model.named_parameters() if "low_layer" in name]
     assert model.decoder.layers[0].cross_attention.grid[1] == num_high
+
+
+def test_a_full_encoder_has_no_interleaved_defaults():
+    made = EncoderConfig(update="full", num_layers=6)
+    assert (made.num_high_levels, made.num_high_layers, made.num_blocks) == (None, None, None)
+    made = EncoderConfig()
+    assert (made.num_high_levels, made.num_high_layers, made.num_blocks) == (3, 6, 1)
 
 
 def test_low_level_feedforward_is_narrow():

@@ -35,7 +35,7 @@ FOUR = replace(
 )
 FULL = replace(
     FOUR,
-    encoder=EncoderConfig("full", None, None, None, num_layers=2, feedforward=16),
+    encoder=EncoderConfig("full", num_layers=2, feedforward=16),
     attention=AttentionConfig("deformable", "deformable", num_heads=2, num_points=2),
 )
 SYSTEMS = {
