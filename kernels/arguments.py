@@ -64,13 +64,8 @@ def _lowered(inputs: Inputs) -> Inputs:
     dtype = autocast_dtype(inputs.value)
     if dtype is None:
         return inputs
-
-    def lowered(x: Tensor | None) -> Tensor | None:
-        return x if x is None or x.dtype == torch.float64 else x.to(dtype)
-
-    return Inputs(
-        lowered(inputs.query), lowered(inputs.key), lowered(inputs.value), lowered(inputs.logits), inputs.points
-    )
+    tensors = inputs.query, inputs.key, inputs.value, inputs.logits
+    return Inputs(*(x if x is None or x.dtype == torch.float64 else x.to(dtype) for x in tensors), inputs.points)
 
 
 def _check_like(name: str, tensor: Tensor, expected: tuple[int, ...], value: Tensor) -> None:

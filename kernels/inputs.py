@@ -45,12 +45,8 @@ class Inputs:
     def of_queries(self, part: slice) -> Inputs:
         """The call of some queries alone."""
         query, logits = (None if x is None else x[:, part] for x in (self.query, self.logits))
-        points = replace(
-            self.points,
-            reference=self.points.reference[:, part],
-            offsets=self.points.offsets[:, part],
-            query_shapes=None,
-        )
+        reference, offsets = (x[:, part] for x in (self.points.reference, self.points.offsets))
+        points = replace(self.points, reference=reference, offsets=offsets, query_shapes=None)
         return replace(self, query=query, logits=logits, points=points)
 
 

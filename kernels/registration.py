@@ -7,17 +7,18 @@ traces or counts do without operators (kernels/plain.py, kernels/eager.py).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import chain
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from litedetr.kernels import backends
 from litedetr.kernels.backends import Backend
 from litedetr.kernels.derivatives import refuse_second, register_derivatives, save_nothing
 from litedetr.kernels.eager import eager_attention, save_for_backward
-from litedetr.kernels.flops import register_formulas
 from litedetr.kernels.inputs import Inputs, Saved
 from litedetr.kernels.points import SamplingPoints
 
@@ -31,6 +32,7 @@ BACKWARD_SCHEMA = (
     "-> (Tensor query, Tensor key, Tensor value, Tensor logits, Tensor reference, Tensor offsets)"
 )
 NUM_INPUTS = 10
+CORNERS = 4  # of a bilinear sample
 LIBRARY = torch.library.Library("litedetr", "FRAGMENT")  # operators live as long as it does
 
 Attend = Callable[[Inputs, bool, bool], Tensor]  # (inputs, deterministic, plain) -> (B, Q, M * D)
@@ -58,7 +60,8 @@ def register(name: str, backend: Backend) -> Attend:
 
     register_derivatives(LIBRARY, forward, save, differentiate)
     register_derivatives(LIBRARY, backward, save_nothing, refuse_second)
-    register_formulas(getattr(torch.ops.litedetr, name), getattr(torch.ops.litedetr, f"{name}_backward"))
+    register_flop_formula(getattr(torch.ops.litedetr, name))(attention_flops)
+    register_flop_formula(getattr(torch.ops.litedetr, f"{name}_backward"))(attention_backward_flops)
 
     def backward_operator(
         inputs: Inputs, saved: Saved | None, grad_out: Tensor, deterministic: bool, reference_grad: bool
@@ -140,3 +143,18 @@ def _unflatten(flat: Sequence[object]) -> Inputs:
 
 def _pairs(sides: Sequence[int]) -> tuple[tuple[int, int], ...]:
     return tuple(zip(sides[::2], sides[1::2], strict=True))
+
+
+def attention_flops(query, key, value, logits, reference, offsets, *_, **__) -> int:
+    """From shapes, two FLOPs a multiply-add, as torch.utils.flop_counter.FlopCounterMode counts them.
+
+    The bilinear samples of values (and own keys), the scores q . k, the weighted sum of the samples.
+    """
+    tables = 1 if key is None else 2
+    scores = 1 if logits is None else 0
+    return 2 * math.prod(offsets[:-1]) * value[-1] * (CORNERS * tables + scores + 1)
+
+
+def attention_backward_flops(grad_out, out, log_sum_exp, reference_grad, *inputs, **kwargs) -> int:
+    """Twice the forward pass, as for a matrix product, and the forward pass recomputed."""
+    return 3 * attention_flops(*inputs)

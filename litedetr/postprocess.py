@@ -13,17 +13,6 @@ from litedetr.structures import Detections, Predictions
 NO_LABEL = -1  # of a pair whose query fell on padding
 
 
-def postprocess(
-    predictions: Predictions, original_sizes: Sequence[tuple[int, int]], max_detections: int = 300
-) -> list[Detections]:
-    """The best `max_detections` (query, class) pairs of each image, best first, on the CPU; none of queries that fell
-    on padding.
-
-    original_sizes: (height, width) of each image, in whose pixels the boxes are given.
-    """
-    return unpack(pack(predictions, max_detections), original_sizes)
-
-
 def pack(predictions: Predictions, max_detections: int = 300) -> Tensor:
     """`best_pairs` as one tensor (B, N, 6), score, label and box, in single precision at least: one copy to the host.
 
@@ -39,7 +28,11 @@ def pack(predictions: Predictions, max_detections: int = 300) -> Tensor:
 
 
 def unpack(packed: Tensor, original_sizes: Sequence[tuple[int, int]]) -> list[Detections]:
-    """The detections of each image, on the CPU, from what `pack` made: the only wait for the device in a batch."""
+    """The detections of each image, best first, on the CPU, from what `pack` made: the only wait for the device in a
+    batch. None are of queries that fell on padding.
+
+    original_sizes: (height, width) of each image, in whose pixels the boxes are given.
+    """
     found = []
     for pairs, (height, width) in zip(packed.cpu(), original_sizes, strict=True):
         scores, labels, boxes = pairs[:, 0], pairs[:, 1].long(), pairs[:, 2:]
@@ -50,7 +43,9 @@ def unpack(packed: Tensor, original_sizes: Sequence[tuple[int, int]]) -> list[De
 
 
 def best_pairs(predictions: Predictions, max_detections: int = 300) -> tuple[Tensor, Tensor, Tensor]:
-    """As `postprocess`, for the batch at once: scores and labels (B, N), boxes (B, N, 4) xyxy relative to the image."""
+    """The best (query, class) pairs of each image, best first: scores and labels (B, N), boxes (B, N, 4) xyxy relative
+    to the image.
+    """
     scores = predictions.class_logits.sigmoid()
     queries, num_classes = scores.shape[1:]
     best, index = scores.flatten(1).topk(min(max_detections, queries * num_classes), dim=1)

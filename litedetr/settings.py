@@ -1,5 +1,8 @@
 """Settings: frozen dataclasses that pydantic checks. A wrong entry is a ConfigError of one line that names it.
 
+A new setting is a field with a type, bounds and a default, like the one below, and an entry of the same name and
+default in conf/ (docs/configuration.md).
+
 @settings("backbone")
 class BackboneConfig:
     frozen_stages: Annotated[Integer, Field(ge=0, le=5)] = 2  # how many of (stem, layer1, ..., layer4) are not trained
@@ -112,7 +115,7 @@ def settings(section: str = "") -> Callable[[type[T]], type[T]]:
     """Make a class a frozen dataclass whose fields pydantic checks and converts, whether it is made in Python or by
     `from_mapping`. Its own `__post_init__` sees the converted fields.
 
-    section: where its settings stand, in the errors of one that is made in Python: `data.transforms`.
+    section: the path of its settings, `data.transforms`, for the errors of an object that is made in Python.
     """
 
     def decorate(cls: type[T]) -> type[T]:
@@ -164,7 +167,7 @@ _adapter = functools.cache(TypeAdapter)
 
 
 def to_mapping(config: object) -> dict[str, Any]:
-    """The inverse of `from_mapping`: plain dicts, lists, numbers and strings, safe to put in a checkpoint."""
+    """The inverse of `from_mapping`: plain dicts, lists, numbers and strings, as a checkpoint holds them."""
     return to_jsonable_python(config)
 
 

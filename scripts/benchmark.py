@@ -15,9 +15,7 @@ from litedetr.cli.script import script
 from litedetr.settings import from_mapping
 from litedetr.tools.benchmark.benchmark_config import BenchmarkConfig
 from litedetr.tools.benchmark.machine import Machine
-from litedetr.tools.benchmark.time_kernels import time_kernels
-from litedetr.tools.benchmark.time_models import time_models
-from litedetr.tools.benchmark.time_scale import time_scale
+from litedetr.tools.benchmark.time_rows import TIMED
 
 
 @script("benchmark")
@@ -27,7 +25,7 @@ def main(cfg: DictConfig) -> None:
         config = replace(config, models=replace(config.models, systems=()))  # only what the command line names
     machine = Machine.prepare(config)
     print(", ".join(f"{name} {value}" for name, value in machine.facts.items()))
-    for name, time in {"models": time_models, "kernels": time_kernels, "scale": time_scale}.items():
+    for name, time in TIMED.items():
         if name in config.rows:
             for line in time(config, machine, compose):
                 print(line, flush=True)

@@ -34,7 +34,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def settings(cfg: DictConfig) -> dict:
-    """data=... brings transforms of its own, which count only where they were asked for: a detector is evaluated at
+    """data=... brings transforms of its own, which count only if they were asked for: a detector is evaluated at
     the sizes it was trained for.
     """
     plain = as_mapping(cfg)

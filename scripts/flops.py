@@ -11,8 +11,8 @@ from litedetr.cli.compose import as_mapping, compose, given_overrides
 from litedetr.cli.script import script
 from litedetr.engine.run_config import beside_model, detector_config
 from litedetr.settings import require
+from litedetr.tools.flops.count import FlopsConfig
 from litedetr.tools.flops.count_systems import count_model, count_paper
-from litedetr.tools.flops.flops_config import FlopsConfig
 
 
 @script("flops")

@@ -10,8 +10,7 @@ from litedetr.cli.compose import as_mapping, compose, given_overrides
 from litedetr.cli.script import script
 from litedetr.engine.distributed import join_ranks, use_all_cores
 from litedetr.engine.run_config import beside_model
-from litedetr.tools.memory.compare_options import MemoryConfig, compare_options
-from litedetr.tools.memory.sample_step import StepConfig
+from litedetr.tools.memory import MemoryConfig, StepConfig, compare_options
 
 
 @script("memory")

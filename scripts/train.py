@@ -13,7 +13,7 @@ from litedetr.cli.compose import run_config, text_of
 from litedetr.cli.script import script
 from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.distributed import join_ranks, use_all_cores, use_deterministic_algorithms
-from litedetr.engine.run_folder import agree_on_run_folder
+from litedetr.engine.resume import agree_on_run_folder
 from litedetr.faults.files import replacing
 
 RUNS = Path("runs")

@@ -1,4 +1,4 @@
-"""README and docs: every command composes, every link leads somewhere."""
+"""README and docs: every command composes, every link leads somewhere, every path that they name exists."""
 
 import re
 import shlex
@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from litedetr.tools.gpu_report.report_config import ReportConfig
+from litedetr.tools.gpu_report.report import ReportConfig
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -73,3 +73,44 @@ def test_links_lead_somewhere(page: Path):
     targets = re.findall(r"\]\(([^)#\s]+)", page.read_text())
     missing = [t for t in targets if not t.startswith("http") and not (page.parent / t).exists()]
     assert missing == []
+
+
+def paths_of_tree(block: str) -> list[Path]:
+    """What the README's tree names: folders and files in its first 23 columns, and lists of files, `a · b (why)`."""
+    found, top, folder = [], ROOT, ROOT
+    for line in block.splitlines():
+        name, text = line[:23].strip(), line[23:]
+        if name:
+            top = top if line.startswith(" ") else ROOT / name
+            folder = top / name if line.startswith(" ") else top
+            found.append(folder)
+        if " · " in text:
+            items = re.sub(r" \([^()]*\)", "", text.rpartition(": ")[2]).split(" · ")
+            found += [folder / item if (folder / item).is_dir() else folder / f"{item}.py" for item in items]
+    return found
+
+
+def test_the_tree_is_as_the_readme_draws_it():
+    block = re.search(r"## The tree\n\n```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    drawn = paths_of_tree(block)
+    assert [path for path in drawn if not path.exists()] == []
+    rooms = {path.parent for path in (ROOT / "litedetr").glob("*/__init__.py")} | set((ROOT / "scripts").glob("*.py"))
+    assert rooms - set(drawn) == set()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "LOG.md"], ids=lambda page: page.name)
+def test_named_files_exist(page: Path):
+    named = set(re.findall(r"`((?:litedetr|kernels|conf|scripts|tests|docs)/[\w./-]+)`", page.read_text()))
+    example = {"conf/experiment/cells.yaml"}  # that docs/configuration.md shows how to write
+    assert {name for name in named - example if not (ROOT / name).exists()} == set()
+
+
+def test_the_table_of_groups_lists_all_choices():
+    rows = re.findall(r"^\| (`.*?) \| (`.*?) \|", (ROOT / "docs/configuration.md").read_text(), re.MULTILINE)
+    listed = {}
+    for groups, choices in rows:
+        names = re.findall(r"`(\w+)`", groups)
+        if all((ROOT / "conf" / name).is_dir() for name in names):
+            listed |= dict(zip(names, (set(re.findall(r"`(\w+)`", part)) for part in choices.split("; ")), strict=True))
+    assert len(listed) == 10
+    assert listed == {group: {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")} for group in listed}

@@ -18,7 +18,7 @@ from litedetr.engine.run_config import RunConfig
 from litedetr.engine.train_step import TrainStep
 from litedetr.losses import Criterion
 from litedetr.models import build_detector
-from litedetr.postprocess import postprocess
+from litedetr.postprocess import pack, unpack
 from litedetr.structures import ImageBatch, Target, TargetBatch
 
 ROOT = Path(__file__).parent.parent
@@ -101,7 +101,7 @@ def test_a_system_trains_for_a_step_and_evaluates(command):
     with torch.no_grad():
         output = model.eval()(images)
     assert (output.denoising, output.one_to_many) == (None, None)
-    detections = postprocess(output.predictions, [(120, 200), (80, 90)])
+    detections = unpack(pack(output.predictions), [(120, 200), (80, 90)])
     assert [len(d) > 0 and d.boxes.isfinite().all().item() for d in detections] == [True, True]
 
     travelled = pickle.loads(pickle.dumps(model, 2))  # the protocol of torch.save

@@ -11,8 +11,8 @@ import torch
 from triton.errors import TritonError
 
 from litedetr.kernels.bench.compile_ahead import Ahead
+from litedetr.kernels.bench.cuda_gpu import NotCapturedError
 from litedetr.kernels.bench.jobs import Job, Untuned
-from litedetr.kernels.bench.timing import NotCapturedError
 from litedetr.kernels.bench.tuning import AnyLaunch, Timer, Trial, Tuned, tune
 from litedetr.kernels.fused.launch import Shape
 

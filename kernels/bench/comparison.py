@@ -13,9 +13,10 @@ from torch import Tensor
 
 from litedetr.kernels.bench.accuracy import PEER_TOLERANCE, TOLERANCE, reference_results, relative_error
 from litedetr.kernels.bench.ceilings import Ceilings, floor_milliseconds
+from litedetr.kernels.bench.cuda_gpu import Step
 from litedetr.kernels.bench.peers import PEERS, obstacle
 from litedetr.kernels.bench.side_by_side import forward_step, side_by_side, training_step
-from litedetr.kernels.bench.timing import Step, Timed
+from litedetr.kernels.bench.timing import Timed
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.functional import Backend, attend
 from litedetr.kernels.inputs import Inputs
@@ -69,41 +70,6 @@ class Row:
     out_error: float  # relative RMS
     grad_error: float  # of the worst gradient, also in rows of the forward pass
     note: str  # why there is no graph
-
-
-COLUMNS = (
-    ("score", "score", "<18"),
-    ("queries", "queries", "<15"),
-    ("regime", "regime", "<8"),
-    ("dtype", "dtype", "<10"),
-    ("run", "run", "<10"),
-    ("who", "name", "<15"),
-    ("ms", "milliseconds", ">10.3f"),
-    ("timed", "timed", ">7"),
-    ("x ours", "ratio", ">8.2f"),
-    ("limit ms", "limit_ms", ">10.3f"),
-    ("share", "limit_share", ">7.2f"),
-    ("warm ms", "warm_ms", ">9.3f"),
-    ("cold ms", "cold_ms", ">9.3f"),
-    ("eager ms", "eager_ms", ">10.3f"),
-    ("host us", "host_us", ">9.0f"),
-    ("peak MiB", "peak_mib", ">10.0f"),
-    ("out err", "out_error", ">9.0e"),
-    ("grad err", "grad_error", ">10.0e"),
-)
-
-
-def _cell(value: object, form: str) -> str:
-    """A dash where a figure is unknown."""
-    return format(value, form) if value is not None else format("-", form.partition(".")[0])
-
-
-HEADER = "".join(_cell(label, form.partition(".")[0]) for label, _, form in COLUMNS)
-
-
-def line(row: Row) -> str:
-    cells = "".join(_cell(getattr(row, field), form) for _, field, form in COLUMNS)
-    return f"{cells}  {row.note}".rstrip()
 
 
 def measure(workloads: list[tuple[str, Workload]], comparison: Comparison, ceilings: Ceilings) -> Iterator[Row | str]:

@@ -1,18 +1,18 @@
-"""PyTorch's GPU as kernels/bench/timing.py needs it: events, CUDA graphs, a buffer that overwrites the L2 cache."""
+"""What timing needs of PyTorch's GPU: events, CUDA graphs, a buffer that overwrites the L2 cache."""
 
 from __future__ import annotations
 
 import gc
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from litedetr.kernels.bench.timing import NotCapturedError, Step
+Step = Callable[[], object]
 
 LEAD = 2  # untimed calls in front: the host runs ahead of the GPU, so no event waits for it
 WARM_UPS = 2  # on the stream of the capture: caches fill, kernels load
@@ -21,9 +21,13 @@ USUAL_L2 = 64 << 20  # bytes, if PyTorch does not say
 MIB = 2**20
 
 
+class NotCapturedError(Exception):
+    """A step cannot be captured in a CUDA graph; the message says why."""
+
+
 @dataclass(frozen=True)
 class CudaGpu:
-    """See litedetr.kernels.bench.timing.Gpu."""
+    """A GPU, and the host's clock beside it."""
 
     device: torch.device
     buffer: Tensor  # what a flush overwrites
@@ -34,12 +38,15 @@ class CudaGpu:
         return cls(device, torch.empty(FLUSH_OVER_L2 * size, dtype=torch.uint8, device=device))
 
     def now(self) -> float:
+        """The host's clock in seconds."""
         return time.perf_counter()
 
     def synchronize(self) -> None:
+        """Wait until all work is done."""
         torch.cuda.synchronize(self.device)
 
     def elapsed(self, call: Step, rounds: int) -> list[float]:
+        """Milliseconds of each of `rounds` calls, one behind the other without waiting, by events around each."""
         stream = torch.cuda.current_stream(self.device)
         pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(rounds)]
         for _ in range(LEAD):
@@ -52,7 +59,10 @@ class CudaGpu:
         return [start.elapsed_time(end) for start, end in pairs]
 
     def require_no_waits(self, step: Step) -> None:
-        """Run the step in the mode in which PyTorch raises at a wait, as a capture that fails there leaves traces."""
+        """Raise NotCapturedError if the host waits for the GPU within the step.
+
+        In the mode in which PyTorch raises at a wait, as a capture that fails there leaves traces.
+        """
         step()  # the first one may compile, or copy constants that are kept
         mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings():
@@ -68,6 +78,7 @@ class CudaGpu:
             torch.cuda.set_sync_debug_mode(mode)
 
     def capture(self, body: Step) -> Step:
+        """A function that replays what `body` launches; NotCapturedError if there is something no graph can hold."""
         main, side = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
         side.wait_stream(main)
         with torch.cuda.stream(side):
@@ -88,9 +99,11 @@ class CudaGpu:
         return graph.replay
 
     def flush(self) -> None:
+        """Enqueue a write to more memory than the L2 cache holds."""
         self.buffer.zero_()
 
     def peak_mib(self, step: Step) -> float:
+        """Memory that a warm step takes on top of what is there before it."""
         step()
         self.synchronize()
         torch.cuda.reset_peak_memory_stats(self.device)

@@ -59,22 +59,12 @@ def _grid_sample(table: Tensor, locations: Tensor, inputs: Inputs) -> Tensor:
     return torch.cat(samples, dim=-1).permute(0, 2, 3, 1).flatten(0, 1)  # from (B * M, D, Q, L * P)
 
 
-def deformops(inputs: Inputs) -> Tensor:
-    """The deformops library (MSDA only), as it comes: it adds the gradients of half-precision values in their precision
-    where the GPU has such atomics (sm_90 and later).
+def deformops(inputs: Inputs, **options: object) -> Tensor:
+    """The deformops library (MSDA only). It takes normalised locations.
+
+    Without options it adds the gradients of half-precision values in their precision where the GPU has such atomics
+    (sm_90 and later).
     """
-    return _deformops(inputs)
-
-
-def deformops_fp32(inputs: Inputs) -> Tensor:
-    """The same, with gradients added in fp32, as our kernels add them."""
-    from deformops.registry import Backend
-
-    return _deformops(inputs, backend=Backend.TRITON, fp32acc=True)
-
-
-def _deformops(inputs: Inputs, **options: object) -> Tensor:
-    """It takes normalised locations."""
     from deformops.registry import msda
 
     points, value = inputs.points, inputs.value
@@ -82,6 +72,13 @@ def _deformops(inputs: Inputs, **options: object) -> Tensor:
     starts = constant(tuple(level_starts(points.shapes)), torch.int64, value.device)
     weights = inputs.logits.unflatten(-1, points.offsets.shape[3:5])
     return msda(value, shapes, starts, _normalised(inputs).to(value.dtype), weights, method="softmax", **options)
+
+
+def deformops_fp32(inputs: Inputs) -> Tensor:
+    """The same, with gradients added in fp32, as our kernels add them."""
+    from deformops.registry import Backend
+
+    return deformops(inputs, backend=Backend.TRITON, fp32acc=True)
 
 
 @lru_cache

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from litedetr.kernels.bench.accuracy import by_name
-from litedetr.kernels.bench.cuda_gpu import CudaGpu
+from litedetr.kernels.bench.cuda_gpu import CudaGpu, Step
 from litedetr.kernels.bench.peers import Attend
-from litedetr.kernels.bench.timing import Gpu, Step, Timing, time_on_gpu
+from litedetr.kernels.bench.timing import Timing, time_on_gpu
 from litedetr.kernels.inputs import Inputs
 
 STDERR = 2  # the file descriptor, which C++ writes to
@@ -49,7 +49,7 @@ def training_step(attend: Attend, inputs: Inputs, grad_out: Tensor) -> Step:
 
 
 def side_by_side(
-    steps: dict[str, Step], device: torch.device, rounds: int, graphs: bool = True, gpu: Gpu | None = None
+    steps: dict[str, Step], device: torch.device, rounds: int, graphs: bool = True, gpu: CudaGpu | None = None
 ) -> dict[str, Timing]:
     """On a CPU in turns, so that what disturbs one disturbs all; on a GPU one after the other, eager and by replays.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
-Step = Callable[[], object]
+from litedetr.kernels.bench.cuda_gpu import CudaGpu, NotCapturedError, Step
+
 Timed = Literal["graph", "eager"]
 
 REPLAY_MS = 1.0  # a graph takes about so long: events and its launch take some microseconds
@@ -17,35 +17,6 @@ FEWEST_ROUNDS, MOST_ROUNDS = 5, 1000
 ESTIMATES = 3
 HOST_CALLS, HOST_ROUNDS = 20, 7
 LONG_MS = 2.0  # 20 longer calls may fill the launch queue, and the host would wait: they are timed one at a time
-
-
-class NotCapturedError(Exception):
-    """A step cannot be captured in a CUDA graph; the message says why."""
-
-
-class Gpu(Protocol):
-    """What timing needs of a GPU; kernels/bench/cuda_gpu.py has the real one."""
-
-    def now(self) -> float:
-        """The host's clock in seconds."""
-
-    def synchronize(self) -> None:
-        """Wait until all work is done."""
-
-    def elapsed(self, call: Step, rounds: int) -> list[float]:
-        """Milliseconds of each of `rounds` calls, one behind the other without waiting, by events around each."""
-
-    def require_no_waits(self, step: Step) -> None:
-        """Raise NotCapturedError if the host waits for the GPU within the step."""
-
-    def capture(self, body: Step) -> Step:
-        """A function that replays what `body` launches; NotCapturedError if there is something no graph can hold."""
-
-    def flush(self) -> None:
-        """Enqueue a write to more memory than the L2 cache holds."""
-
-    def peak_mib(self, step: Step) -> float:
-        """Memory that a warm step takes on top of what is there before it."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +49,7 @@ class Timing:
         return "graph" if self.timed == other.timed == "graph" else "eager"
 
 
-def time_on_gpu(step: Step, gpu: Gpu, milliseconds: float, graphs: bool = True) -> Timing:
+def time_on_gpu(step: Step, gpu: CudaGpu, milliseconds: float, graphs: bool = True) -> Timing:
     """Time a step. Eager calls, warm replays, cold replays and flushes take about `milliseconds` each.
 
     graphs: False for steps that change what they work on, such as an optimiser's: they are timed eagerly only.
@@ -97,12 +68,12 @@ def time_on_gpu(step: Step, gpu: Gpu, milliseconds: float, graphs: bool = True) 
     return Timing(eager, peak, warm, cold, host)
 
 
-def warm_milliseconds(step: Step, gpu: Gpu, milliseconds: float) -> float:
+def warm_milliseconds(step: Step, gpu: CudaGpu, milliseconds: float) -> float:
     """Median per call, replayed from a CUDA graph of many calls. Raises NotCapturedError."""
     return _replayed(gpu, step, _unrolled(_estimate(gpu, step)), milliseconds)
 
 
-def cold_milliseconds(step: Step, gpu: Gpu, milliseconds: float) -> float:
+def cold_milliseconds(step: Step, gpu: CudaGpu, milliseconds: float) -> float:
     """The same with a flush before each call, minus the time of as many flushes. Raises NotCapturedError."""
 
     def flushed() -> None:
@@ -113,11 +84,11 @@ def cold_milliseconds(step: Step, gpu: Gpu, milliseconds: float) -> float:
     return _replayed(gpu, flushed, calls, milliseconds) - _replayed(gpu, gpu.flush, calls, milliseconds)
 
 
-def _replayed(gpu: Gpu, step: Step, calls: int, milliseconds: float) -> float:
+def _replayed(gpu: CudaGpu, step: Step, calls: int, milliseconds: float) -> float:
     return _per_call(gpu, gpu.capture(_times(step, calls)), 1, milliseconds) / calls
 
 
-def _per_call(gpu: Gpu, step: Step, calls: int, milliseconds: float) -> float:
+def _per_call(gpu: CudaGpu, step: Step, calls: int, milliseconds: float) -> float:
     """Median over rounds of so many calls, of one call."""
     body = _times(step, calls)
     once = _estimate(gpu, body)
@@ -125,7 +96,7 @@ def _per_call(gpu: Gpu, step: Step, calls: int, milliseconds: float) -> float:
     return statistics.median(gpu.elapsed(body, rounds)) / calls
 
 
-def _estimate(gpu: Gpu, step: Step) -> float:
+def _estimate(gpu: CudaGpu, step: Step) -> float:
     return statistics.median(gpu.elapsed(step, ESTIMATES))
 
 
@@ -142,7 +113,7 @@ def _times(step: Step, calls: int) -> Step:
     return body
 
 
-def _host_microseconds(step: Step, gpu: Gpu, calls: int) -> float:
+def _host_microseconds(step: Step, gpu: CudaGpu, calls: int) -> float:
     """Microseconds per call, from an idle GPU on, of so few calls that none waits for room in the launch queue."""
     found = []
     for _ in range(HOST_ROUNDS):

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -71,19 +72,16 @@ def candidates(shape: Shape) -> list[AnyLaunch]:
 def _of_queries(shape: Shape) -> Iterator[Launch]:
     """In raster order."""
     per_query = triton.next_power_of_2(shape.points) * triton.next_power_of_2(shape.channels)
-    for warps in WARPS:
-        for block in (1, 2, 4, 8, 16, 32, 64, 128):
-            if _is_plausible(block * per_query, warps):
-                yield Launch(block, warps)
+    for warps, block in product(WARPS, (1, 2, 4, 8, 16, 32, 64, 128)):
+        if _is_plausible(block * per_query, warps):
+            yield Launch(block, warps)
 
 
 def _of_segments(shape: Shape) -> Iterator[Segments]:
     """Without the rule's bound on registers, which is for its own sizes."""
-    for warps in WARPS:
-        for tokens in (1, 2, 4, 8, 16):
-            for samples in (2, 4, 8, 16):
-                if _is_plausible(tokens * samples * triton.next_power_of_2(shape.channels), warps):
-                    yield Segments(tokens, samples, warps)
+    for warps, tokens, samples in product(WARPS, (1, 2, 4, 8, 16), (2, 4, 8, 16)):
+        if _is_plausible(tokens * samples * triton.next_power_of_2(shape.channels), warps):
+            yield Segments(tokens, samples, warps)
 
 
 def _is_plausible(elements: int, warps: int) -> bool:

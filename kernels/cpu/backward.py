@@ -10,7 +10,6 @@ from torch import Tensor
 from litedetr.kernels.cpu import bags
 from litedetr.kernels.cpu.corners import Corners
 from litedetr.kernels.cpu.rows import Chunk, Rows, tables_of
-from litedetr.kernels.cpu.scatter import Scatter
 from litedetr.kernels.cpu.table import unbordered
 from litedetr.kernels.inputs import Gradients, Inputs
 
@@ -51,7 +50,7 @@ def _backward_chunk(chunk: Chunk, rows: Rows, d_out: Tensor, grads: Gradients) -
     corners = rows.corners(chunk)
     weights = corners.weights()
     samples = Samples.of(corners, weights)
-    scatter = Scatter.of(corners.rows, len(value))
+    scatter = bags.Scatter.of(corners.rows, len(value))
 
     if rows.logits is not None:
         value_dots, key_dots = samples.dots(d_out.unsqueeze(1), value)[:, 0], None

@@ -1,6 +1,9 @@
-"""Samples as bags of weighted table rows, which `F.embedding_bag` sums as it reads them."""
+"""Samples as bags of weighted table rows, which `F.embedding_bag` sums as it reads them, and their gradient."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,33 +13,35 @@ BAGS_AT_ONCE = 1 << 15  # 4 MB of fp32 at D = 32
 
 
 def dots(vectors: Tensor, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-    """vectors (N, V, D), rows and weights (N, K, 4) -> (N, V, K) dot products with the samples.
-
-    Piece by piece, so that the samples stay in the cache.
-    """
-    num_bags = rows.shape[1]
-    out = vectors.new_empty(*vectors.shape[:2], num_bags)
-    step = max(1, BAGS_AT_ONCE // max(1, num_bags))
-    pieces = (x.split(step) for x in (vectors, rows, weights, out))
-    for some_vectors, some_rows, some_weights, some_out in zip(*pieces, strict=True):
-        samples = _bags(table, some_rows.flatten(0, 1), some_weights.flatten(0, 1))
+    """vectors (N, V, D), rows and weights (N, K, 4) -> (N, V, K) dot products with the samples."""
+    out = vectors.new_empty(*vectors.shape[:2], rows.shape[1])
+    for samples, some_vectors, some_out in _pieces(table, rows, weights, vectors, out):
         # the other order of the product takes several times as long
-        torch.bmm(some_vectors, samples.view(-1, num_bags, table.shape[-1]).transpose(1, 2), out=some_out)
+        torch.bmm(some_vectors, samples.transpose(1, 2), out=some_out)
     return out
 
 
 def attend(query: Tensor, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     """query (N, D), rows and weights (N, K, 4) -> (N, D): softmax over the dot products with the samples, times these.
 
-    Piece by piece, so that the samples are read once and are in the cache when they are summed.
+    Each piece is read once, and is in the cache when it is summed.
     """
-    out, num_bags = torch.empty_like(query), rows.shape[1]
-    step = max(1, BAGS_AT_ONCE // max(1, num_bags))
-    pieces = (x.split(step) for x in (query.unsqueeze(1), rows, weights, out.unsqueeze(1)))
-    for some_query, some_rows, some_weights, some_out in zip(*pieces, strict=True):
-        samples = _bags(table, some_rows.flatten(0, 1), some_weights.flatten(0, 1)).view(-1, num_bags, table.shape[-1])
+    out = torch.empty_like(query)
+    for samples, some_query, some_out in _pieces(table, rows, weights, query.unsqueeze(1), out.unsqueeze(1)):
         torch.bmm(torch.bmm(some_query, samples.transpose(1, 2)).softmax(-1), samples, out=some_out)
     return out
+
+
+def _pieces(table: Tensor, rows: Tensor, weights: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Samples (n, K, D) of n of the N query heads at a time, with the same part of `others` (N, ...).
+
+    So few that they stay in the cache until they are used.
+    """
+    num_bags = rows.shape[1]
+    step = max(1, BAGS_AT_ONCE // max(1, num_bags))
+    for some_rows, some_weights, *some in zip(*(x.split(step) for x in (rows, weights, *others)), strict=True):
+        samples = _bags(table, some_rows.flatten(0, 1), some_weights.flatten(0, 1))
+        yield samples.view(-1, num_bags, table.shape[-1]), *some
 
 
 def sums(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
@@ -46,3 +51,30 @@ def sums(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
 
 def _bags(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     return F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """The gradient of a gather without atomics: a sort of the rows, then a bag for each.
+
+    The corners of a chunk in ascending order of their table row.
+    """
+
+    order: Tensor  # (N * K * 4,), the corners
+    source: Tensor  # (N * K * 4,), their query heads
+    start: Tensor  # (rows + 1,), where the corners of each row begin
+
+    @classmethod
+    def of(cls, corners: Tensor, num_rows: int) -> Scatter:
+        """corners: (N, K, 4) rows of a table of `num_rows`."""
+        _, order = corners.view(-1).sort(stable=True)
+        counts = torch.bincount(corners.view(-1), minlength=num_rows)
+        per_head = max(1, corners[:1].numel())
+        return cls(order, order.div(per_head, rounding_mode="trunc"), F.pad(counts.cumsum(0), (1, 0)))
+
+    def add(self, table: Tensor, vectors: Tensor, weights: Tensor) -> None:
+        """Add to each row of `table` the weighted vectors of its corners; vectors (N, D), weights (N, K, 4)."""
+        weights = weights.view(-1).index_select(0, self.order)
+        table += F.embedding_bag(
+            self.source, vectors, self.start, per_sample_weights=weights, mode="sum", include_last_offset=True
+        )

@@ -10,12 +10,12 @@ from typing import Any
 from omegaconf.errors import OmegaConfBaseException
 
 from litedetr.cli.compose import CONFIG_FOLDER, compose, given_overrides
+from litedetr.engine.changed_settings import SAME_MODEL, flat_settings
 from litedetr.engine.checkpoint import OtherModelError
 from litedetr.engine.run_config import detector_config
-from litedetr.engine.run_folder import SAME_MODEL, flat_settings
 from litedetr.settings import ConfigError, to_mapping
 
-# Groups, widest first, and the settings that tell whether another choice is worth a try.
+# Groups, widest first; another choice is tried if one of these settings differs.
 GROUPS = {
     "model": ("encoder.update", "query_selection.kind", "decoder.heads", "hybrid.num_repeats"),
     "size": ("neck.channels", "attention.num_heads", "query_selection.num_queries", "decoder.num_layers"),
@@ -60,8 +60,7 @@ def _missing(model: Mapping[str, Any], given: Sequence[str], chosen: Mapping[str
         composed = detector_config(compose("train", [*kept, *map("=".join, chosen.items())]))
     except (ConfigError, OmegaConfBaseException):
         return None
-    mine = dict(flat_settings(to_mapping(composed)))
-    wanted = dict(flat_settings(model))
+    mine, wanted = flat_settings(to_mapping(composed)), flat_settings(model)
     return {n: value for n, value in wanted.items() if mine.get(n) != value and f"model.{n}" not in SAME_MODEL}
 
 

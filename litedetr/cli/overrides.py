@@ -1,4 +1,4 @@
-"""The command line's overrides, read before Hydra reads them: what it cannot take is told with the quotes that help."""
+"""Checks the command line's overrides before Hydra does, whose errors do not say which quotes would help."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from litedetr.settings import ConfigError
 
 
 def parse_overrides(texts: Sequence[str], is_sweep: bool) -> list[Override]:
-    """ConfigError for the first that Hydra cannot read, or that means several values where there is no sweep."""
+    """ConfigError for the first that Hydra cannot read, or that has several values without a sweep."""
     return [_parse(number, texts, is_sweep) for number in range(len(texts))]
 
 
@@ -46,7 +46,7 @@ def _read(text: str) -> Override:
 
 @cache
 def _parser() -> OverridesParser:
-    """Which knows the choices that glob(*) means."""
+    """Hydra's parser, which knows the choices that glob(*) stands for."""
     return OverridesParser.create(ConfigLoaderImpl(create_config_search_path(CONFIG_FOLDER)))
 
 
@@ -86,7 +86,7 @@ def _as_text(value: str) -> str:
 
 
 def _list_as_text(value: str) -> str | None:
-    """A list whose items are in quotes where they need them; None if `value` is no list that can be so written."""
+    """A list with quotes around the items that need them; None if `value` is not a list, or quotes do not help."""
     if not (_is_list(value) and value.endswith("]")):
         return None
     items = [item.strip() for item in value[1:-1].split(",")]

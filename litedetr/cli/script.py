@@ -1,4 +1,4 @@
-"""What makes a function a script: how its settings come, and how its output and errors go."""
+"""The decorator of every script's main function: composes its settings, prints --help, runs sweeps, shows errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from litedetr.settings import ConfigError
 
 @contextmanager
 def on_command_line() -> Iterator[None]:
-    """Every error is one line, told once; what the output's encoding lacks is written as its code, \\u732b."""
+    """Every error is printed once, as one line; what the output's encoding lacks is written as its code, \\u732b."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -33,12 +33,12 @@ def on_command_line() -> Iterator[None]:
 
 
 def script(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
-    """For the main function of scripts/<name>.py, which gets what Hydra composes of conf/<name>.yaml and of the command
-    line; with -m once for each combination, each in a process of its own.
+    """For the main function of scripts/<name>.py: calls it with the settings that Hydra composes from conf/<name>.yaml
+    and the command line; with -m once for each combination, each in its own process.
     """
 
     def decorated(main: Callable[[DictConfig], None]) -> Callable[[], None]:
-        # Hydra would print what main raises as a traceback, so its errors are told before Hydra gets them.
+        # Hydra would print what main raises as a traceback, so its errors are printed before Hydra gets them.
         composed = hydra.main(version_base=None, config_path=CONFIG_FOLDER, config_name=name)(_clear_errors()(main))
 
         @functools.wraps(main)

@@ -1,7 +1,7 @@
 """All jobs of a sweep (-m), one after the other, each in a process of its own.
 
-So a job inherits nothing that another one has set, left in memory or broken, and none that fails keeps others from
-running. Hydra itself would check all jobs first, run them in one process and end at the first that exits.
+So a job inherits nothing that another one has set, left in memory or broken, and a job that fails does not stop the
+others. Hydra itself would check all jobs first, run them in one process and end at the first that exits.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Job:
 
     number: int  # from 1
     overrides: tuple[str, ...]  # as Hydra takes them
-    name: str  # those that other jobs have otherwise
+    name: str  # the overrides in which it differs from other jobs
 
 
 class _SignalsToJob(StopRequest):

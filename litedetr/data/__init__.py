@@ -9,6 +9,6 @@ from litedetr.data.data_config import DataConfig, ShapesConfig, TransformConfig,
 from litedetr.data.epoch_sampler import EpochSampler, Sample, SampleKey, collate
 from litedetr.data.errors import DataError
 from litedetr.data.image_source import ImageFiles, find_images
-from litedetr.data.read_images import read_image, read_size, resized, to_pixels, to_rgb
+from litedetr.data.read_images import read_image, read_size, to_pixels, to_rgb
 from litedetr.data.stopwatch import Stopwatch
-from litedetr.data.transforms import evaluation_size
+from litedetr.data.transforms import evaluation_pixels, evaluation_size

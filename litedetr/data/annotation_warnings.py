@@ -56,7 +56,7 @@ def _box_warnings(names: list[str], boxes: np.ndarray, sizes: np.ndarray) -> lis
     begins_inside = (x >= -SLACK) & (y >= -SLACK)
     corners = begins_inside & (width > x) & (height > y) & (width <= right + SLACK) & (height <= bottom + SLACK)
     reason = ""
-    if _is_many(beyond) and corners.mean() > 1 - MANY:
+    if beyond.mean() >= MANY and corners.mean() > 1 - MANY:
         reason = ", which look like [x1, y1, x2, y2] where COCO has [x, y, width, height]"
     kinds = {
         "lie within 0 to 1, where COCO has pixels": relative,
@@ -68,12 +68,8 @@ def _box_warnings(names: list[str], boxes: np.ndarray, sizes: np.ndarray) -> lis
     return [
         f"{odd.sum()} of {len(names)} boxes {what}, the first is {names[odd.argmax()]}"
         for what, odd in kinds.items()
-        if _is_many(odd)
+        if odd.mean() >= MANY
     ]
-
-
-def _is_many(odd: np.ndarray) -> bool:
-    return bool(odd.mean() >= MANY)
 
 
 def _class_warnings(counts: Counter[int], ignored: Counter[int], categories: Categories) -> list[str]:

@@ -19,10 +19,6 @@ class DatasetPair:
     val: CocoDetection
 
     @property
-    def categories(self) -> Categories:
-        return self.train.categories
-
-    @property
     def notes(self) -> list[str]:
         """What the user should know of both, one line each."""
         return [*self.train.notes, *self.val.notes]

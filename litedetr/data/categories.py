@@ -43,13 +43,9 @@ class Categories:
             raise DataError(f"category ids: expected integers in 0..{count - 1}, got {', '.join(beyond)}")
         return cls(tuple(names.get(i, f"(unused {i})") for i in range(count)), tuple(range(count)))
 
-    @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Sequence[Any]]) -> Categories:
-        return cls(tuple(mapping["names"]), tuple(mapping["ids"]))
-
-    def to_mapping(self) -> dict[str, list[Any]]:
-        """Plain lists, safe to put in a checkpoint."""
-        return {"names": list(self.names), "ids": list(self.ids)}
+    def to_coco(self) -> list[dict[str, Any]]:
+        """The "categories" list of a COCO JSON."""
+        return [{"id": category_id, "name": name} for name, category_id in zip(self.names, self.ids, strict=True)]
 
     def __len__(self) -> int:
         return len(self.ids)

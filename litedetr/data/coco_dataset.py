@@ -137,8 +137,7 @@ def coco_ground_truth(annotations: Path, categories: Categories) -> COCO:
     known = set(categories.ids)
     kept = [a for a in source.annotations if a["category_id"] in known]
     images = [{name: image[name] for name in ("id", "file_name", "width", "height")} for image in source.images]
-    names = [{"id": i, "name": n} for n, i in zip(categories.names, categories.ids, strict=True)]
-    return indexed_coco(images, names, map(_ground_truth, kept))
+    return indexed_coco(images, categories.to_coco(), map(_ground_truth, kept))
 
 
 def _ground_truth(annotation: Mapping[str, Any]) -> dict[str, Any]:

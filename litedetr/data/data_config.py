@@ -98,7 +98,9 @@ class DataConfig:
         if self.name == "coco":
             self._require_location()
         else:
-            self._require_no_location()
+            for name in ("root", "train_images", "val_images"):
+                value = getattr(self, name)
+                require(value is None, f"data.{name}", f"null for the data set {self.name!r} (take data=coco)", value)
 
     def explicit_paths(self, split: Literal["train", "val"]) -> tuple[str | None, str | None]:
         """The (image folder, JSON file) of a split as configured."""
@@ -116,8 +118,3 @@ class DataConfig:
             "data.root: expected the folder of a COCO-format data set, or data.train_images, "
             f"data.train_annotations, data.val_images and data.val_annotations; {given}"
         )
-
-    def _require_no_location(self) -> None:
-        for name in ("root", "train_images", "val_images"):
-            value = getattr(self, name)
-            require(value is None, f"data.{name}", f"null for the data set {self.name!r} (take data=coco)", value)

@@ -38,11 +38,10 @@ def find_files(folder: Path, names: Sequence[str], source: Path) -> FoundFiles:
     A name without a file of its own gets the one file that differs only in case, Unicode form, percent-encoding,
     backslashes or leading folders (see `_spellings`), unless another name has that file.
     """
-    there = _are_there(folder, names)
-    missing = [name for name, is_there in zip(names, there, strict=True) if not is_there]
+    missing = _missing(folder, names)
     if not missing:
         return FoundFiles(list(names), [])
-    matches = _Matches(folder, names, {name for name, is_there in zip(names, there, strict=True) if is_there})
+    matches = _Matches(folder, names, set(names) - set(missing))
     resolved = {name: matches.only_file(name) for name in missing}
     lost = [name for name in missing if resolved[name] is None]
     if lost:
@@ -89,11 +88,11 @@ def _reason(path: Path) -> str:
     return ""
 
 
-def _are_there(folder: Path, names: Sequence[str]) -> list[bool]:
+def _missing(folder: Path, names: Sequence[str]) -> list[str]:
     """One listing for each folder, not one look for each file."""
     paths = [folder / name for name in names]
     listings = {parent: _listing(parent) for parent in {path.parent for path in paths}}
-    return [path.name in listings[path.parent] for path in paths]
+    return [name for name, path in zip(names, paths, strict=True) if path.name not in listings[path.parent]]
 
 
 def _listing(folder: Path) -> set[str]:

@@ -16,7 +16,7 @@ from typing import Literal
 
 from litedetr.data.data_config import DataConfig
 from litedetr.paths import user_path
-from litedetr.settings import ConfigError
+from litedetr.settings import ConfigError, require
 
 Split = Literal["train", "val"]
 
@@ -32,11 +32,15 @@ class SplitFiles:
 def find_split(config: DataConfig, split: Split) -> SplitFiles:
     """The files of a coco set's split: the explicit ones, or the first layout that is there; else ConfigError."""
     root = None if config.root is None else user_path(config.root)
-    if root is not None and not root.is_dir():
-        raise ConfigError(f"data.root: expected an existing folder, got {config.root!r}")
+    require(root is None or root.is_dir(), "data.root", "an existing folder", config.root)
     images, annotations = config.explicit_paths(split)
     if images is not None and annotations is not None:
-        return _explicit(split, root or Path(), images, annotations)
+        folder = root or Path()
+        files = SplitFiles(folder / user_path(images), folder / user_path(annotations))
+        require(files.images.is_dir(), f"data.{split}_images", "an existing folder", str(files.images))
+        is_there = files.annotations.is_file()
+        require(is_there, f"data.{split}_annotations", "an existing JSON file", str(files.annotations))
+        return files
     if root is None:
         raise ConfigError(f"data.root: expected a folder, or data.{split}_images and data.{split}_annotations")
     return find_in_layouts(root, split)
@@ -57,12 +61,3 @@ def find_in_layouts(root: Path, split: Split) -> SplitFiles:
         f"data.root: no known layout has the {split} split; looked for{looked_for}\n"
         f"or set data.{split}_images and data.{split}_annotations"
     )
-
-
-def _explicit(split: Split, root: Path, images: str, annotations: str) -> SplitFiles:
-    files = SplitFiles(root / user_path(images), root / user_path(annotations))
-    if not files.images.is_dir():
-        raise ConfigError(f"data.{split}_images: expected an existing folder, got {str(files.images)!r}")
-    if not files.annotations.is_file():
-        raise ConfigError(f"data.{split}_annotations: expected an existing JSON file, got {str(files.annotations)!r}")
-    return files

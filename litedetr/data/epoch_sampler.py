@@ -43,8 +43,9 @@ class EpochSampler:
     """Yields this rank's batches of SampleKeys, for DataLoader's `batch_sampler`.
 
     world_size * batch_size samples form a global batch: global batch k is the k-th such piece of the epoch's
-    permutation, whatever the world size, and every rank takes its contiguous part. Without `drop_last` the last
-    piece is shared out as evenly as it goes: every item exactly once, but a rank may get one batch less.
+    permutation, whatever the world size, and every rank takes its contiguous part; what is left over is dropped.
+    training: False keeps the items' order, and shares the last piece out as evenly as it goes: every item exactly once,
+    but a rank may get one batch less.
 
     Call `set_position` before iterating; it makes a resumed epoch continue at any batch.
     """
@@ -57,20 +58,15 @@ class EpochSampler:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        shuffle: bool = True,
-        drop_last: bool = True,
+        training: bool = True,
     ) -> None:
-        self.num_items, self.seed, self.shuffle = num_items, seed, shuffle
+        self.num_items, self.seed, self.training = num_items, seed, training
         self.rank, self.world_size = rank, world_size
         self.global_batch = batch_size * world_size
         whole, rest = divmod(num_items, self.global_batch)
-        if drop_last and whole == 0:
+        if training and whole == 0:
             raise ValueError(f"a batch of {self.global_batch} over all ranks is more than the {num_items} images")
-        if shuffle and not drop_last and 0 < rest < world_size:
-            raise ValueError(
-                f"{num_items} images in batches of {self.global_batch} leave {rest} for {world_size} ranks: drop_last"
-            )
-        has_part = not drop_last and rank * rest // world_size < (rank + 1) * rest // world_size
+        has_part = not training and rank * rest // world_size < (rank + 1) * rest // world_size
         self._num_batches = whole + has_part
         self._epoch, self._first_batch = 0, 0
 
@@ -90,7 +86,7 @@ class EpochSampler:
             yield [SampleKey(epoch, int(index)) for index in piece[start:end]]
 
     def _order(self, epoch: int) -> np.ndarray:
-        if not self.shuffle:
+        if not self.training:
             return np.arange(self.num_items)
         sequence = np.random.SeedSequence(self.seed, spawn_key=(epoch,))
         return np.random.default_rng(sequence).permutation(self.num_items)

@@ -38,17 +38,12 @@ AVIF_METADATA = re.compile(rb"(infe(?:\x02.{7}|\x03.{9}))(?:Exif|mime)", re.DOTA
 def orientation(image: Image.Image) -> int:
     """The EXIF orientation of an opened image, 1 to 8; without EXIF that of XMP. 1 if none makes sense."""
     try:
-        value = _from_exif(image.info.get("exif", b"")) or _exif_or_xmp(image).get(ExifTags.Base.Orientation)
+        # A PNG's own getexif reads its pixels for what may stand behind them, which is moved to the front here.
+        exif_or_xmp = Image.Image.getexif
+        value = _from_exif(image.info.get("exif", b"")) or exif_or_xmp(image).get(ExifTags.Base.Orientation)
     except Exception:  # broken metadata raise errors of many types; they then give no orientation
         return 1
     return int(value) if value in UPRIGHT else 1
-
-
-def _exif_or_xmp(image: Image.Image) -> Image.Exif:
-    """Without decoding: a PNG's own method reads its pixels for what may stand behind them, which is moved to the front
-    here.
-    """
-    return Image.Image.getexif(image)
 
 
 def _from_exif(block: bytes) -> object:

@@ -60,18 +60,14 @@ def _opened(source: Path | BinaryIO, pixels: bool = True) -> Iterator[Image.Imag
         with opened as file, Image.open(without_metadata(file, pixels)) as stored:
             if isinstance(stored, ImageFile.StubImageFile):
                 stored.load()  # Pillow knows the format but not how to decode it
-            _require_pixels(stored.size)
+            if min(stored.size) < 1:
+                raise ValueError(f"its size is {stored.size[0]}x{stored.size[1]} pixels")
             yield stored
     except UnidentifiedImageError:
         reason = f"it is of no format that Pillow knows{plugin_advice(source)}"
         raise DataError(f"{source}: cannot be read as an image: {reason}") from None
     except Exception as error:  # decoders raise errors of many types
         raise DataError(f"{source}: cannot be read as an image: {error}") from error
-
-
-def _require_pixels(size: tuple[int, int]) -> None:
-    if min(size) < 1:
-        raise ValueError(f"its size is {size[0]}x{size[1]} pixels")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from litedetr.data.data_config import TransformConfig
-from litedetr.data.read_images import resized
+from litedetr.data.read_images import resized, to_pixels
 from litedetr.data.stopwatch import Clock
 
 LONGEST_BEFORE_CROP = 8192  # pixels; DETR knows no limit, and makes 600x1,200,000 pixels of a strip of 1x2000
@@ -58,6 +59,11 @@ def for_evaluation(item: LabelledImage, config: TransformConfig) -> LabelledImag
 def evaluation_size(size: tuple[int, int], config: TransformConfig) -> tuple[int, int]:
     """(width, height) that an image of `size` (width, height) is resized to for evaluation."""
     return resized_size(size, config.eval_side or min(size), config.max_side)
+
+
+def evaluation_pixels(image: Image.Image, config: TransformConfig) -> Tensor:
+    """An RGB image to (3, h, w) uint8, resized as in evaluation."""
+    return resized(to_pixels(image), evaluation_size(image.size, config))
 
 
 def resize(item: LabelledImage, side: int, max_side: int | None = None) -> LabelledImage:

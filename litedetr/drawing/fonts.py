@@ -70,7 +70,6 @@ def _font_with(letters: frozenset[str]) -> tuple[str, str] | None:
 
 @cache
 def _warn_once(what: str) -> None:
-    """Once."""
     _log.warning("pictures: names have letters that %s lacks; %s", USUAL, what)
 
 

@@ -1,1 +1,1 @@
-"""Training and evaluation: the loop, and what surrounds it."""
+"""Training and evaluation. `build_trainer` assembles a run, `trainer` has the loop, `train_step` an optimiser step."""

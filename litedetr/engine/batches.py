@@ -1,34 +1,13 @@
-"""The batches of every optimiser step, a function of the step alone."""
+"""The micro-batches of an optimiser step. They depend only on its number, so a resumed run sees the same."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from litedetr.data import CocoDetection, EpochSampler
+from litedetr.data import CocoDetection
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.loader import Loader, MicroBatch
-from litedetr.engine.run_config import RunConfig
+from litedetr.engine.loader import LoaderSettings, MicroBatch, build_loader
 from litedetr.settings import require
-
-
-@dataclass(frozen=True)
-class LoaderSettings:
-    """How a rank loads its images."""
-
-    batch_size: int  # images of one micro-batch of one rank
-    num_workers: int
-    seed: int
-    prefetch: int | None = None  # as Loader's
-
-
-def loader_settings(config: RunConfig, ranks: Ranks) -> LoaderSettings:
-    """Split schedule.batch_size over ranks and accumulation."""
-    total, grad_accum_steps = config.schedule.batch_size, config.schedule.grad_accum_steps
-    shares = ranks.world_size * grad_accum_steps
-    expected = f"a multiple of processes ({ranks.world_size}) x schedule.grad_accum_steps ({grad_accum_steps})"
-    require(total % shares == 0, "schedule.batch_size", expected, total)
-    return LoaderSettings(total // shares, config.data.num_workers, config.seed, config.data.prefetch)
 
 
 class StepBatches:
@@ -41,7 +20,7 @@ class StepBatches:
         advice = _fitting(len(dataset), ranks.world_size, grad_accum_steps)
         expected = f"at most the number of training images ({len(dataset)})"
         require(self.steps_per_epoch > 0, "schedule.batch_size", expected, batch_size, advice)
-        self.loader = _loader(dataset, settings, ranks, training=True)
+        self.loader = build_loader(dataset, settings, ranks, training=True)
 
     def from_step(self, step: int) -> Iterator[list[MicroBatch]]:
         """Endless, one list an optimiser step, beginning with step number `step`."""
@@ -61,22 +40,3 @@ def _fitting(num_images: int, world_size: int, grad_accum_steps: int) -> str:
     grad_accum_steps = grad_accum_steps if num_images >= world_size * grad_accum_steps else 1
     largest = num_images - num_images % (world_size * grad_accum_steps)
     return f"schedule.batch_size={largest} schedule.grad_accum_steps={grad_accum_steps} fits"
-
-
-def evaluation_batches(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks) -> Loader:
-    """Batches that hold every image once over all ranks."""
-    return _loader(dataset, settings, ranks, training=False)
-
-
-def _loader(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks, training: bool) -> Loader:
-    sampler = EpochSampler(
-        num_items=len(dataset),
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        shuffle=training,
-        drop_last=training,
-    )
-    pin = ranks.device.type == "cuda"
-    return Loader(dataset, sampler, settings.num_workers, prefetch=settings.prefetch, pin=pin)

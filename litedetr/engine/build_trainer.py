@@ -1,13 +1,14 @@
-"""From settings to a trainer: data, model, optimiser, and the checkpoint that a run goes on from."""
+"""From settings to a trainer: data, model, optimiser, and the checkpoint that the run resumes from."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from litedetr.data import DatasetPair, build_datasets
-from litedetr.engine.batches import StepBatches, evaluation_batches, loader_settings
+from litedetr.engine.batches import StepBatches
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.evaluation_loop import Evaluator
+from litedetr.engine.loader import build_loader, loader_settings
 from litedetr.engine.lr_schedule import LRSchedule, schedule_warnings
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import RunFolder
@@ -20,7 +21,7 @@ from litedetr.losses import Criterion
 
 
 def build_trainer(config: RunConfig, folder: RunFolder, ranks: Ranks) -> Trainer:
-    """Assemble a run of `config` in `folder`, at its beginning or where `folder.resume_from` stands.
+    """Assemble a run of `config` in `folder`, new or at the step of the checkpoint `folder.resume_from`.
 
     Raises ConfigError or CheckpointError for what cannot work, before any file is written.
     """
@@ -28,10 +29,13 @@ def build_trainer(config: RunConfig, folder: RunFolder, ranks: Ranks) -> Trainer
     data = build_datasets(config.data, config.seed)
     batches = StepBatches(data.train, settings, ranks, config.schedule.grad_accum_steps)
     lr_schedule = LRSchedule(config.schedule, batches.steps_per_epoch)
-    evaluator = Evaluator(data.val, evaluation_batches(data.val, settings, ranks), config.trainer.precision, ranks)
+    evaluator = Evaluator(data.val, build_loader(data.val, settings, ranks), config.trainer.precision, ranks)
     state = TrainingState.initial(config, data.train.categories, batches.steps_per_epoch, ranks.device)
     start = _start(state, folder, lr_schedule.total_steps)
-    train_step = _train_step(config, state, ranks)
+    if config.trainer.compile:
+        state.model.compile_parts()
+    model, criterion = ranks.share_gradients(state.model), Criterion(config.loss)
+    train_step = TrainStep(model, criterion, state.update, config.trainer.precision, config.seed, ranks)
     tracker = Tracker(folder, state.progress, lr_schedule.total_steps) if ranks.is_main else SilentTracker()
     about_data = [*data.notes, *_crowded(config, data)]
     description = _description(state, data, lr_schedule, ranks)
@@ -42,11 +46,11 @@ def build_trainer(config: RunConfig, folder: RunFolder, ranks: Ranks) -> Trainer
 
 
 def _start(state: TrainingState, folder: RunFolder, total_steps: int) -> list[str]:
-    """Bring `state` to where the run begins or goes on. Returns what to tell the user."""
+    """Give `state` its first weights, or those and the step of the checkpoint. Returns lines for the user."""
     if folder.resume_from is None:
         return state.begin()
     changed = state.restore(folder.resume_from)
-    if not folder.best.exists():  # in another folder: the best weights to come shall be kept there
+    if not folder.best.exists():  # resumed in a new folder, which needs a best.pt of its own
         state.progress = replace(state.progress, best_score=None)
     step = state.progress.step
     where = f"at step {step} of {total_steps}"
@@ -55,13 +59,6 @@ def _start(state: TrainingState, folder: RunFolder, total_steps: int) -> list[st
         beyond = f"at step {step}, beyond the {total_steps} steps of this schedule" if step > total_steps else where
         where = f"{beyond}: nothing is left to train, the weights are evaluated once more"
     return [where, *(f"changed since the checkpoint: {line}" for line in changed)]
-
-
-def _train_step(config: RunConfig, state: TrainingState, ranks: Ranks) -> TrainStep:
-    if config.trainer.compile:
-        state.model.compile_parts()
-    model = ranks.share_gradients(state.model)
-    return TrainStep(model, Criterion(config.loss), state.update, config.trainer.precision, config.seed, ranks)
 
 
 def _description(state: TrainingState, data: DatasetPair, lr_schedule: LRSchedule, ranks: Ranks) -> str:

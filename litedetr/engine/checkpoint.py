@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,7 @@ from litedetr.faults.files import replacing
 from litedetr.models import Backend, Detector, build_detector
 from litedetr.paths import user_path
 from litedetr.renamed_settings import with_new_names
-from litedetr.settings import (
-    ConfigError,
-    Integer,
-    Maybe,
-    Number,
-    from_mapping,
-    require,
-    settings,
-    to_mapping,
-)
+from litedetr.settings import ConfigError, Integer, Maybe, Number, from_mapping, require, settings, to_mapping
 
 FORMAT = "litedetr checkpoint"
 VERSION = 1
@@ -77,12 +68,12 @@ class Progress:
 class Checkpoint:
     """Plain values and tensors only, so that it loads without running code.
 
-    config, categories: RunConfig and Categories as mappings. ema: averaged weights, None without averaging.
+    config: a RunConfig as a mapping. ema: averaged weights, None without averaging.
     optimizer: moments by parameter name. scaler: state of the fp16 gradient scaler, empty otherwise.
     """
 
     config: dict[str, Any]
-    categories: dict[str, list[Any]]
+    categories: Categories
     model: dict[str, Tensor]
     ema: dict[str, Tensor] | None
     optimizer: dict[str, dict[str, Any]]
@@ -92,7 +83,6 @@ class Checkpoint:
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # tensors
 
     def __post_init__(self) -> None:
-        from_mapping(Categories, self.categories)
         model = self.config.get("model")
         require(isinstance(model, Mapping), "config.model", "the settings of a detector", model)
 
@@ -106,14 +96,14 @@ class Checkpoint:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """What to use the detector with: the averaged weights where there are any."""
+        """What to use the detector with: the averaged weights if there are any."""
         return self.model if self.ema is None else self.ema
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Replace `path` in one step; StorageError where it cannot be written, and the old file stays."""
+    """Replace `path` in one step; StorageError if it cannot be written; then the old file stays."""
     content = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
-    content |= {"progress": asdict(checkpoint.progress)}
+    content |= {"progress": to_mapping(checkpoint.progress), "categories": to_mapping(checkpoint.categories)}
     content |= {"format": FORMAT, "version": VERSION, "torch_version": str(torch.__version__)}
     with replacing(path, _num_bytes(content)) as file:
         torch.save(content, file)
@@ -133,7 +123,7 @@ def checkpoint_file(path: Path | str) -> Path:
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a checkpoint to the CPU; CheckpointError where that cannot be done."""
+    """Read a checkpoint to the CPU; CheckpointError if that is not possible."""
     path = user_path(path)
     content = _content(path)
     known = {field.name: content[field.name] for field in fields(Checkpoint) if field.name in content}
@@ -152,9 +142,13 @@ def load_progress(path: Path) -> Progress:
 
 
 def _content(path: Path, tensors: bool = True) -> Mapping[str, Any]:
-    """What the file holds; CheckpointError where it is none of ours. Without `tensors` they stay on the disk."""
+    """What the file holds; CheckpointError if it is not a checkpoint of ours. Without `tensors` they are not read."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; a run folder holds last.pt and best.pt")
+        last = path.with_name("last.pt")
+        advice = "a run folder holds last.pt and best.pt"
+        if path.name == "best.pt" and last.is_file():
+            advice = f"the run was not evaluated yet; {last} has its latest weights"
+        raise CheckpointError(f"{path}: no such checkpoint; {advice}")
     try:
         if tensors:
             _check_sums(path)
@@ -163,24 +157,20 @@ def _content(path: Path, tensors: bool = True) -> Mapping[str, Any]:
         reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
         advice = "it is damaged or no PyTorch file; take the run's other checkpoint (last.pt, best.pt)"
         raise CheckpointError(f"{path}: cannot be read: {advice} ({reason})") from error
-    _check_format(path, content)
-    return content
-
-
-def _check_sums(path: Path) -> None:
-    """ValueError where a byte is not what was written: torch.load takes other weights for the saved ones."""
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise ValueError(f"the checksum of {damaged} is wrong")
-
-
-def _check_format(path: Path, content: object) -> None:
     if not isinstance(content, Mapping) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this project; it must come from scripts/train.py")
     version = content.get("version")
     if version != VERSION:
         raise CheckpointError(f"{path}: has format version {version}, this code reads version {VERSION}")
+    return content
+
+
+def _check_sums(path: Path) -> None:
+    """ValueError if a byte is not what was written: torch.load takes other weights for the saved ones."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} is wrong")
 
 
 @dataclass(frozen=True)
@@ -193,7 +183,7 @@ class LoadedDetector:
 
 
 def load_detector(path: Path | str, backend: Backend | None = None) -> LoadedDetector:
-    """The detector of a checkpoint, on the CPU; with averaged weights where there are any.
+    """The detector of a checkpoint, on the CPU; with averaged weights if there are any.
 
     backend: what computes its attentions; None: what the checkpoint says. CheckpointError says what is wrong with the
     file, ConfigError that there is no such backend.
@@ -203,15 +193,14 @@ def load_detector(path: Path | str, backend: Backend | None = None) -> LoadedDet
         config = from_mapping(RunConfig, checkpoint.config)
     except ConfigError as error:
         raise CheckpointError(f"{path}: its configuration does not fit this version of the code: {error}") from error
-    categories = from_mapping(Categories, checkpoint.categories)
     attention = config.model.attention if backend is None else replace(config.model.attention, backend=backend)
-    model = build_detector(replace(config.model, attention=attention), len(categories.ids))
+    model = build_detector(replace(config.model, attention=attention), len(checkpoint.categories))
     load_weights(model, checkpoint.weights, path)
-    return LoadedDetector(model.eval(), categories, config)
+    return LoadedDetector(model.eval(), checkpoint.categories, config)
 
 
 def load_weights(model: torch.nn.Module, weights: dict[str, Tensor], path: Path | str) -> None:
-    """Load all of `weights`, all of `model`; CheckpointError where they do not fit."""
+    """Load all of `weights`, all of `model`; CheckpointError if they do not fit."""
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

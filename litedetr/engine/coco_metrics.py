@@ -73,8 +73,12 @@ def _number(value: float | None) -> float:
 
 def coco_scores(ground_truth: COCO, detections: np.ndarray, categories: Categories) -> Scores:
     """Score `detections`, a DETECTION array, which may be empty, against all images of `ground_truth`."""
+    entries = detections_as_json(detections)
+    annotations = (entry | {"area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0} for entry in entries)
+    # Not COCO.loadRes, which fails on an empty list.
+    found = indexed_coco(ground_truth.dataset["images"], ground_truth.dataset["categories"], annotations)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        evaluation = COCOeval(ground_truth, _as_coco(ground_truth, detections), "bbox")
+        evaluation = COCOeval(ground_truth, found, "bbox")
         evaluation.params.catIds = list(categories.ids)
         evaluation.evaluate()
         evaluation.accumulate()
@@ -89,13 +93,6 @@ def coco_scores(ground_truth: COCO, detections: np.ndarray, categories: Categori
         for k, (name, category_id) in enumerate(zip(categories.names, categories.ids, strict=True))
     ]
     return Scores(summary, tuple(classes))
-
-
-def _as_coco(ground_truth: COCO, detections: np.ndarray) -> COCO:
-    """As COCO.loadRes, which fails on an empty list."""
-    entries = detections_as_json(detections)
-    annotations = (entry | {"area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0} for entry in entries)
-    return indexed_coco(ground_truth.dataset["images"], ground_truth.dataset["categories"], annotations)
 
 
 def detections_as_json(detections: np.ndarray) -> list[dict[str, object]]:

@@ -1,4 +1,4 @@
-"""One process or many: what torchrun says, and the few collectives that training needs on the host."""
+"""The ranks of a run, one or those that torchrun started; their devices, and collectives of values on the host."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from litedetr.engine.run_config import Device
-from litedetr.faults.ranks import lost_ranks_named
+from litedetr.faults.processes import lost_ranks_named
 from litedetr.settings import require
 
 T = TypeVar("T")
-SWEEP_JOB = "LITEDETR_SWEEP_JOB"  # names the number of the job that a process is of
+SWEEP_JOB = "LITEDETR_SWEEP_JOB"  # an environment variable: the number of the job that a process belongs to
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _as_device(device: object) -> torch.device | None:
 def join_ranks(device: Device) -> Iterator[Ranks]:
     """The ranks that torchrun started, or a single one without it. Leaves the process group at the end.
 
-    Raises ConfigError where a GPU is asked for and there is none or not one for each process, and LostRanksError where
+    Raises ConfigError if a GPU is asked for and there is none or not one for each process, and LostRanksError if
     another rank ended too early.
     """
     on_gpu = choose_device(device).type == "cuda"
@@ -118,8 +118,8 @@ def join_ranks(device: Device) -> Iterator[Ranks]:
     if world_size == 1:
         yield Ranks(own_device)
         return
-    # Host numbers travel by gloo even where gradients travel by NCCL, so they never wait for the GPU.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", **_meeting_place())
+    # Host numbers travel by gloo even if gradients travel by NCCL, so they never wait for the GPU.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", **_rendezvous())
     ranks = Ranks(own_device, dist.get_rank(), world_size)
     # Only after success: a rank that failed must not wait here for the others.
     with lost_ranks_named():
@@ -128,7 +128,7 @@ def join_ranks(device: Device) -> Iterator[Ranks]:
     dist.destroy_process_group()
 
 
-def _meeting_place() -> dict[str, Any]:
+def _rendezvous() -> dict[str, Any]:
     """Where the ranks find each other: torchrun's store. In a sweep each job has a part of it, since the addresses of
     an earlier job's processes stay there.
     """
@@ -146,6 +146,6 @@ def use_all_cores() -> None:
 
 
 def use_deterministic_algorithms() -> None:
-    """Refuse operations without a deterministic form; cuBLAS wants its workspace fixed for it."""
+    """Operations without a deterministic form raise an error from now on; cuBLAS needs a fixed workspace for it."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from litedetr.data import CocoDetection, DataConfig, DataError, build_eval_dataset
-from litedetr.engine.batches import LoaderSettings, evaluation_batches
 from litedetr.engine.checkpoint import LoadedDetector, checkpoint_file, load_detector
+from litedetr.engine.detect import inference_copy
 from litedetr.engine.distributed import join_ranks
 from litedetr.engine.evaluation_loop import Evaluation, Evaluator
-from litedetr.engine.gpu_settings import GpuSettings
-from litedetr.engine.inference_model import inference_copy
-from litedetr.engine.run_config import Device, Precision
+from litedetr.engine.loader import LoaderSettings, build_loader
+from litedetr.engine.run_config import Device, GpuSettings, Precision
 from litedetr.settings import ConfigError, Count, Maybe, Text, from_mapping, settings, to_mapping
 
 OTHER_DATA = "data=coco data.root=<folder> evaluates on another one"
@@ -41,14 +40,14 @@ class EvalConfig:
 def evaluate_checkpoint(config: EvalConfig, otherwise: str = OTHER_DATA) -> tuple[Evaluation | None, str]:
     """The evaluation (None on all ranks but the main one), and what was evaluated, in words.
 
-    otherwise: what to do without the data that the checkpoint was trained beside, for the ConfigError.
+    otherwise: advice for the ConfigError if the validation set of the checkpoint's run cannot be read.
     """
     loaded = load_detector(config.path)
     with join_ranks(config.device) as ranks:
         dataset = validation_set(config, loaded, otherwise)
         data = _data_config(config, loaded)
         settings = LoaderSettings(config.batch_size, data.num_workers, 0, data.prefetch)
-        with evaluation_batches(dataset, settings, ranks) as batches:
+        with build_loader(dataset, settings, ranks) as batches:
             model = inference_copy(loaded.model, ranks.device, config.precision)
             evaluation = Evaluator(dataset, batches, config.precision, ranks)(model)
     what = f"{config.path} on {len(dataset)} images of {dataset.annotations_path}"

@@ -24,7 +24,7 @@ from litedetr.structures import Detections, Target
 
 @dataclass(frozen=True)
 class Evaluation:
-    """scores, the detections behind them, a DETECTION array, and what they were scored against."""
+    """The scores, the detections they are of (an array of DETECTION) and the ground truth."""
 
     scores: Scores
     detections: np.ndarray

@@ -9,10 +9,10 @@ from pathlib import Path
 from torch import Tensor
 
 from litedetr.data import Categories
-from litedetr.engine.checkpoint import Checkpoint, CheckpointError, OtherModelError, checkpoint_file, load_checkpoint
-from litedetr.engine.run_folder import SAME_MODEL, flat_settings
+from litedetr.engine.changed_settings import SAME_MODEL, differences
+from litedetr.engine.checkpoint import CheckpointError, OtherModelError, checkpoint_file, load_checkpoint
 from litedetr.models import Detector
-from litedetr.settings import from_mapping, to_mapping
+from litedetr.settings import to_mapping
 
 LABEL_TABLE = re.compile(r"denoising\.labels\.")
 # Whose rows are classes: what another number of classes cannot take over.
@@ -34,10 +34,10 @@ class Initialisation:
 
 def initialise_from(model: Detector, categories: Categories, path: Path | str) -> Initialisation:
     """Start from the weights of a checkpoint; with another number of classes, class heads and label table stay as they
-    are, and so does the label table where one of the two has none, being without denoising.
+    are, and so does the label table if one of the two has none (no denoising).
 
     path: a file, or a run folder, whose best.pt is taken. categories: those that the model is going to learn. Anything
-    else that does not fit is a CheckpointError with the tensors' names, an OtherModelError where settings differ.
+    else that does not fit is a CheckpointError with the tensors' names, an OtherModelError if settings differ.
     """
     path = checkpoint_file(path)
     try:
@@ -45,9 +45,9 @@ def initialise_from(model: Detector, categories: Categories, path: Path | str) -
     except CheckpointError as error:
         raise CheckpointError(f"trainer.init_from: {error}") from error
     weights, own = checkpoint.weights, model.state_dict()
-    known = from_mapping(Categories, checkpoint.categories)
-    changed = _changed_settings(checkpoint, model)
-    free = LABEL_TABLE if len(known) == len(categories) else CLASS_PARTS
+    differing = differences(checkpoint.full_config["model"], to_mapping(model.config))
+    changed = [line for name, line in differing.items() if f"model.{name}" not in SAME_MODEL]
+    free = LABEL_TABLE if len(checkpoint.categories) == len(categories) else CLASS_PARTS
     misfits = _misfits(weights, own, free)
     if misfits and changed:
         details = f"\n  settings that differ: {_some(changed, '; ')}{misfits}"
@@ -59,7 +59,7 @@ def initialise_from(model: Detector, categories: Categories, path: Path | str) -
     model.load_state_dict(fitting, strict=False)
     left = tuple(name for name in own if name not in fitting)
     notes = [f"another model setting than there: {line}" for line in changed]
-    if len(known) == len(categories) and known != categories:
+    if len(checkpoint.categories) == len(categories) and checkpoint.categories != categories:
         notes.append("as many classes as there, but others: the class heads start as those of the other classes")
     return Initialisation(len(fitting), left, tuple(notes))
 
@@ -82,10 +82,3 @@ def _misfits(weights: dict[str, Tensor], own: dict[str, Tensor], free: re.Patter
 def _some(names: list[str], separator: str = ", ") -> str:
     shown = separator.join(names[:NUM_SHOWN])
     return f"{shown} and {len(names) - NUM_SHOWN} more" if len(names) > NUM_SHOWN else shown
-
-
-def _changed_settings(checkpoint: Checkpoint, model: Detector) -> list[str]:
-    old = dict(flat_settings(checkpoint.full_config["model"]))
-    new = dict(flat_settings(to_mapping(model.config)))
-    differing = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-    return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in differing if f"model.{name}" not in SAME_MODEL]

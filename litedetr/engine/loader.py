@@ -1,20 +1,57 @@
-"""Loader processes: how they read a data set."""
+"""The loaders of training and evaluation: batches that processes read from a data set."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from litedetr.data import DataError, collate
-from litedetr.faults.loader_processes import LoaderError
+from litedetr.data import CocoDetection, DataError, EpochSampler, collate
+from litedetr.engine.distributed import Ranks
+from litedetr.engine.run_config import RunConfig
+from litedetr.faults.processes import LoaderError
 from litedetr.faults.signals import leave_signals_to_parent
+from litedetr.settings import require
 from litedetr.structures import ImageBatch, TargetBatch
 
 MicroBatch = tuple[ImageBatch, TargetBatch]
 PATIENCE = 10.0  # seconds; the thread that pins batches looks every 5 whether it shall end
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """How a rank loads its images."""
+
+    batch_size: int  # images of one micro-batch of one rank
+    num_workers: int
+    seed: int
+    prefetch: int | None = None  # as Loader's
+
+
+def loader_settings(config: RunConfig, ranks: Ranks) -> LoaderSettings:
+    """Split schedule.batch_size over ranks and accumulation."""
+    total, grad_accum_steps = config.schedule.batch_size, config.schedule.grad_accum_steps
+    shares = ranks.world_size * grad_accum_steps
+    expected = f"a multiple of processes ({ranks.world_size}) x schedule.grad_accum_steps ({grad_accum_steps})"
+    require(total % shares == 0, "schedule.batch_size", expected, total)
+    return LoaderSettings(total // shares, config.data.num_workers, config.seed, config.data.prefetch)
+
+
+def build_loader(dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks, training: bool = False) -> Loader:
+    """A rank's batches: of an epoch in training, otherwise such that all ranks together have every image once."""
+    sampler = EpochSampler(
+        num_items=len(dataset),
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        training=training,
+    )
+    pin = ranks.device.type == "cuda"
+    return Loader(dataset, sampler, settings.num_workers, prefetch=settings.prefetch, pin=pin)
 
 
 class Loader:

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step."""
+"""The learning-rate schedule: the factor of each step, which depends on nothing but the step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from litedetr.engine.run_config import TrainerConfig
 from litedetr.engine.schedule_config import ScheduleConfig
 
 WARMUP_SHARE = 0.5  # of the run; a longer warm-up is warned of
-LONG = 100  # steps of a run that it would be a pity to lose
+LONG = 100  # steps; a shorter run is not warned that it saves only at its end
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,12 @@ class LRSchedule:
 
     @property
     def _unit(self) -> int:
-        """Steps of what the length and the milestones count."""
+        """Optimiser steps in one unit of the length and the milestones: an epoch, or one step with max_steps."""
         return self.steps_per_epoch if self.config.max_steps is None else 1
 
     @property
     def total_steps(self) -> int:
         return (self.config.max_epochs or self.config.max_steps) * self._unit
-
-    def epoch_of(self, step: int) -> int:
-        return step // self.steps_per_epoch
 
     def factor(self, step: int) -> float:
         """What the peak rates are multiplied by at `step`, 0 being the first."""
@@ -65,8 +62,8 @@ def _warmup_warnings(schedule: LRSchedule, run: str) -> list[str]:
     warmup, steps = schedule.config.warmup_steps, schedule.total_steps
     if warmup <= WARMUP_SHARE * steps:
         return []
-    told = f"is {warmup / steps:.0%} of {run}"
+    problem = f"is {warmup / steps:.0%} of {run}"
     if warmup >= steps:
-        told = f"is not over within {run}, whose rates end at {steps / (warmup + 1):.0%} of their peak"
+        problem = f"is not over within {run}, whose rates end at {steps / (warmup + 1):.0%} of their peak"
     advice = f"set schedule.warmup_steps={steps // 10}, or a larger {schedule.config.length_setting}"
-    return [f"schedule.warmup_steps={warmup} {told}: {advice}"]
+    return [f"schedule.warmup_steps={warmup} {problem}: {advice}"]

@@ -7,10 +7,10 @@ from dataclasses import field, fields
 from itertools import chain
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field
 
 from litedetr.data import DataConfig
-from litedetr.engine.gpu_settings import GpuSettings
 from litedetr.engine.schedule_config import ScheduleConfig
 from litedetr.losses import LossConfig
 from litedetr.models import DetectorConfig
@@ -36,6 +36,25 @@ ENCODER_SHORTHANDS = ("a", "b")  # conf/encoder/*.yaml: what encoder.num_high_la
 MODEL_SETTINGS = (*(field.name for field in fields(DetectorConfig)), *ENCODER_SHORTHANDS, "loss")
 PixelCount = Annotated[Integer, Field(ge=1, le=2**16)]
 ImageSize = tuple[PixelCount, PixelCount]  # height, width
+
+
+@settings("gpu")
+class GpuSettings:
+    """What PyTorch may do on a GPU for speed that changes the last bits of results or costs time at first.
+
+    The defaults leave PyTorch as it is; what pays was not yet measured on a GPU.
+    """
+
+    # Which fp32 products keep 10 bits of the mantissa; default: convolutions, unless PyTorch was told otherwise.
+    tf32: Literal["default", "never", "convolutions", "always"] = "default"
+    cudnn_benchmark: Flag = False  # time all algorithms of a convolution at each new size: for few sizes
+
+    def apply(self) -> None:
+        """Set PyTorch's switches of this process."""
+        torch.backends.cudnn.benchmark = self.cudnn_benchmark
+        if self.tf32 != "default":
+            torch.backends.cudnn.allow_tf32 = self.tf32 != "never"
+            torch.backends.cuda.matmul.allow_tf32 = self.tf32 == "always"
 
 
 @settings("trainer")

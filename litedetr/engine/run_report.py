@@ -1,4 +1,4 @@
-"""What a run reports while it goes on, and at its end."""
+"""What a run reports: numbers and pictures while it trains, results.json and tables at its end."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class RunReport:
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
         """Scores and sample pictures of the weights after `step` steps."""
-        self.tracker.evaluation(step, self.lr_schedule.epoch_of(step), evaluation.scores)
+        self.tracker.evaluation(step, step // self.lr_schedule.steps_per_epoch, evaluation.scores)
         for image_id in self.val_set.image_ids[: self.config.trainer.num_pictures]:
             image = self.val_set.load_image(image_id)
             picture = sample_picture(image, image_id, evaluation.detections, evaluation.ground_truth)

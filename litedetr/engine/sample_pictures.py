@@ -1,4 +1,4 @@
-"""Predictions beside ground truth, drawn."""
+"""Pictures of validation images: predictions at the left, ground truth at the right."""
 
 from __future__ import annotations
 

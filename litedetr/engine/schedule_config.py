@@ -49,9 +49,6 @@ class ScheduleConfig:
         divides = self.batch_size % self.grad_accum_steps == 0
         expected = f"a divisor of schedule.batch_size ({self.batch_size})"
         require(divides, "schedule.grad_accum_steps", expected, self.grad_accum_steps)
-        self._require_milestones()
-
-    def _require_milestones(self) -> None:
         if self.decay == "step":
             length = self.max_epochs or self.max_steps
             inside = all(milestone < length for milestone in self.milestones)

@@ -1,4 +1,4 @@
-"""Everything that training changes: to and from a checkpoint."""
+"""Everything that training changes: weights, moments, averages, progress; saved to and restored from a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 from litedetr.data import Categories
+from litedetr.engine.changed_settings import changed_settings
 from litedetr.engine.checkpoint import Checkpoint, CheckpointError, Progress, checkpoint_file, load_weights
 from litedetr.engine.ema import ModelAverage
 from litedetr.engine.fine_tune import initialise_from
 from litedetr.engine.optim import WeightUpdate, load_optimizer_state, optimizer_state
 from litedetr.engine.resume import checkpoint_to_continue
 from litedetr.engine.run_config import RunConfig
-from litedetr.engine.run_folder import changed_settings
 from litedetr.models import Detector, build_detector, load_backbone_weights
-from litedetr.settings import from_mapping, require, to_mapping
+from litedetr.settings import require, to_mapping
 
 
 @dataclass
@@ -57,7 +57,7 @@ class TrainingState:
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(
             config=to_mapping(self.config),
-            categories=to_mapping(self.categories),
+            categories=self.categories,
             model=self.model.state_dict(),
             ema=None if self.average is None else self.average.model.state_dict(),
             optimizer=optimizer_state(self.model, self.update.optimizer),
@@ -67,7 +67,7 @@ class TrainingState:
         )
 
     def restore(self, path: Path) -> list[str]:
-        """Continue from a checkpoint. Returns the settings that have changed since; CheckpointError where it can't."""
+        """Continue from a checkpoint. Returns the settings that have changed; CheckpointError if it does not fit."""
         checkpoint = checkpoint_to_continue(path)
         changed = changed_settings(checkpoint, self.config)
         self._check_fits(checkpoint, path)
@@ -83,7 +83,7 @@ class TrainingState:
     def begin(self) -> list[str]:
         """Take the pre-trained weights that a new run starts from. Returns what was taken and what was not.
 
-        ConfigError where parts of the backbone would stay random for ever.
+        ConfigError if parts of the backbone that are not trained would stay random.
         """
         notes = []
         backbone, init_from = self.config.model.backbone, self.config.trainer.init_from
@@ -106,7 +106,7 @@ class TrainingState:
         return notes
 
     def _check_fits(self, checkpoint: Checkpoint, path: Path) -> None:
-        if from_mapping(Categories, checkpoint.categories) != self.categories:
+        if checkpoint.categories != self.categories:
             advice = "take another run=... name, and trainer.init_from=... for all weights but the classes'"
             raise CheckpointError(f"{path}: trained on other classes: {advice}")
         if checkpoint.steps_per_epoch != self.steps_per_epoch:

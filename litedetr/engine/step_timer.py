@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 TOO_LONG = 0.2  # a share of the time that is worth a note
-ENOUGH = 20  # steps to judge by
+ENOUGH = 20  # steps, at least, before there is a note
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a run shows and writes while it goes on: progress bar, metrics.jsonl, TensorBoard, pictures."""
+"""What a run shows and writes while it trains: progress bar, metrics.jsonl, TensorBoard, pictures."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class SilentTracker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        """Nothing follows."""
+        """Nothing to close."""
 
 
 class Tracker(SilentTracker):
-    """Writes into `folder`, going on from `progress`. What was written after it is dropped with the first new record:
-    no step is there twice, and a run that ends before it has recorded anything leaves all as it was.
+    """Writes into `folder`. A run that is resumed at `progress` drops later records when it writes its first one: so no
+    step is there twice, and a run that ends before its first record changes nothing.
     """
 
     def __init__(self, folder: RunFolder, progress: Progress, total_steps: int) -> None:
@@ -69,12 +69,12 @@ class Tracker(SilentTracker):
 
     def say(self, text: str) -> None:
         encoding = sys.stdout.encoding or "utf-8"  # which may lack the letters of a class or a folder
-        with _whoever_reads_it():
+        with _ignoring_closed_output():
             self._bar.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
     def advance(self, loss: float, rate: float) -> None:
         self._shown |= {"loss": f"{loss:.3f}", "lr": f"{rate:.1e}"}
-        with _whoever_reads_it():
+        with _ignoring_closed_output():
             self._bar.set_postfix(self._shown, refresh=False)
             self._bar.update()
 
@@ -85,7 +85,7 @@ class Tracker(SilentTracker):
 
     def evaluation(self, step: int, epoch: int, scores: Scores) -> None:
         self._shown["AP"] = f"{scores.ap:.3f}"
-        with _whoever_reads_it():
+        with _ignoring_closed_output():
             self._bar.set_postfix(self._shown)
         self._write({"kind": "evaluation", "step": step, "epoch": epoch, **scores.to_mapping()})
         curves = {f"evaluation/{name}": scores.summary[name] for name in SUMMARY}
@@ -101,17 +101,17 @@ class Tracker(SilentTracker):
             self._board.add_image(f"pictures/{name}", np.asarray(image), step, dataformats="HWC")
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        with _whoever_reads_it():
+        with _ignoring_closed_output():
             self._bar.close()
         try:
             with writing(self._folder.tensorboard):
                 self._board.close()
         except StorageError:
-            if kind is None:  # otherwise the first error is the one to tell
+            if kind is None:  # otherwise the error that came first is reported
                 raise
 
     def _write(self, record: dict[str, Any]) -> None:
-        """Opened anew each time: nothing waits in a buffer that a full disk would refuse once more at the end."""
+        """Opens the file for each record: one left in a buffer would fail on a full disk again, at the end."""
         if self._has_earlier_lines:
             drop_metrics_after(self._folder.metrics, self._progress)
             self._has_earlier_lines = False
@@ -124,8 +124,8 @@ class Tracker(SilentTracker):
                 self._board.add_scalar(name, value, step)
 
 
-def _whoever_reads_it() -> AbstractContextManager[None]:
-    """A terminal that was closed and a pipe that nobody reads are no reason to end a run."""
+def _ignoring_closed_output() -> AbstractContextManager[None]:
+    """Ignore that the terminal was closed or that nobody reads the pipe: the run goes on."""
     return suppress(OSError)
 
 

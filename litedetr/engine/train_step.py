@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.loader import MicroBatch
-from litedetr.engine.optim import WeightUpdate, gradient_norm
+from litedetr.engine.optim import WeightUpdate
 from litedetr.engine.precision import autocast
 from litedetr.engine.run_config import Precision
 from litedetr.faults.errors import UserError
@@ -114,7 +114,7 @@ class TrainStep:
         """
         scaler = self.update.scaler
         scaler.unscale_(self.update.optimizer)
-        norm = gradient_norm(self.model, self.update.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.update.clip_norm or math.inf)
         scale = scaler.scale(torch.ones_like(loss))  # `get_scale` would wait by itself
         return tuple(map(float, to_host(loss, norm, scale)))
 

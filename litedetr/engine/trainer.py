@@ -51,7 +51,8 @@ class Trainer:
                 self._evaluate()
             batches = self.batches.from_step(self.state.progress.step)
             timer.restart()
-            for step in range(self.state.progress.step, self._last_step):
+            total = self.lr_schedule.total_steps
+            for step in range(self.state.progress.step, min(total, self.config.stop_after or total)):
                 with timer.waiting():
                     micro_batches = next(batches)
                 factor = self.lr_schedule.factor(step)
@@ -68,17 +69,12 @@ class Trainer:
             self._finish()
         return self.scores
 
-    @property
-    def _last_step(self) -> int:
-        total = self.lr_schedule.total_steps
-        return min(total, self.config.stop_after or total)
-
     def _saving_due(self) -> bool:
         """Whether to save now. Also before an evaluation: it takes long, and it can be done again."""
         return self.state.progress.step % self.config.checkpoint_every == 0 or self._evaluation_due()
 
     def _evaluation_due(self) -> bool:
-        """Whether the weights of this step shall be evaluated and are not yet."""
+        """Whether the weights of this step are to be evaluated and have not been."""
         step, every = self.state.progress.step, self.config.evaluate_every
         if step == self.state.progress.evaluated_step:
             return False

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from litedetr.faults.errors import UserError
 from litedetr.faults.files import StorageError
-from litedetr.faults.loader_processes import LoaderError, loader_failures_named
+from litedetr.faults.processes import LoaderError, loader_failures_named
 from litedetr.faults.signals import Interrupted
 
 USER_ERRORS = (ValueError, OSError, UserError)

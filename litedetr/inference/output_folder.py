@@ -59,10 +59,8 @@ def results_folder(parent: Path, source: str) -> Path:
     path = user_path(absolute_source(source))
     while has_magic(str(path)) and not path.exists():  # the part before a pattern gives the name
         path = path.parent
-    folder, digits = (
-        parent / (path.name or "images"),
-        hashlib.sha256(os.fsencode(absolute_source(source))).hexdigest()[:8],
-    )
+    folder = parent / (path.name or "images")
+    digits = hashlib.sha256(os.fsencode(absolute_source(source))).hexdigest()[:8]
     return folder if _is_free(folder, source) else folder.with_name(f"{folder.name}-{digits}")
 
 

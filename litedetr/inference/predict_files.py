@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,14 +10,22 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from litedetr.data import DataError, ImageFiles, Workers, find_images, read_image, read_size
+from litedetr.data import (
+    DataError,
+    ImageFiles,
+    TransformConfig,
+    Workers,
+    evaluation_pixels,
+    find_images,
+    read_image,
+    read_size,
+)
 from litedetr.engine.checkpoint import checkpoint_file
-from litedetr.engine.gpu_settings import GpuSettings
 from litedetr.engine.loader import Loader
-from litedetr.engine.run_config import Device, Precision
+from litedetr.engine.run_config import Device, GpuSettings, Precision
 from litedetr.inference.output_folder import absolute_source, results_folder, without_drawn_pictures
 from litedetr.inference.prediction_writer import PredictionWriter
-from litedetr.inference.predictor import Predictor
+from litedetr.inference.predictor import Predictor, batches_by_key
 from litedetr.paths import user_path
 from litedetr.settings import Count, Flag, Maybe, Probability, Text, settings
 from litedetr.structures import Detections
@@ -75,18 +83,17 @@ class Prepared:
 
 
 class FileDataset(Dataset[Prepared | Unreadable]):
-    """Image files as the detector of `predictor` takes them."""
+    """Image files by their path, as a detector of these transforms takes them."""
 
-    def __init__(self, paths: Sequence[Path], predictor: Predictor) -> None:
-        self.paths, self.prepare = paths, predictor.preparation
+    def __init__(self, transforms: TransformConfig) -> None:
+        self.transforms = transforms
 
-    def __getitem__(self, index: int) -> Prepared | Unreadable:
-        path = self.paths[index]
+    def __getitem__(self, path: Path) -> Prepared | Unreadable:
         try:
             image = read_image(path)
         except DataError as error:
             return Unreadable(path, str(error))
-        return Prepared(path, image, self.prepare(image))
+        return Prepared(path, image, evaluation_pixels(image, self.transforms))
 
 
 def predict_files(predictor: Predictor, files: ImageFiles, config: PredictConfig) -> Iterator[Prediction | Unreadable]:
@@ -97,9 +104,8 @@ def predict_files(predictor: Predictor, files: ImageFiles, config: PredictConfig
             sizes[path] = read_size(path)
         except DataError as error:
             yield Unreadable(path, str(error))
-    paths = list(sizes)
-    batches = predictor.batches([sizes[path] for path in paths], config.batch_size)
-    with Loader(FileDataset(paths, predictor), batches, config.num_workers, list) as loader:
+    batches = list(batches_by_key(sizes, lambda path: predictor.resized(sizes[path]), config.batch_size))
+    with Loader(FileDataset(predictor.transforms), batches, config.num_workers, list) as loader:
         for batch in loader:
             yield from (item for item in batch if isinstance(item, Unreadable))
             good = [item for item in batch if isinstance(item, Prepared)]

@@ -90,9 +90,7 @@ class PredictionWriter:
             "info": Results(self.source, tuple(sorted(self._drawn))).as_info(),
             "images": sorted(self._images, key=lambda entry: entry["id"]),
             "annotations": [{"id": number} | entry for number, entry in enumerate(order, start=1)],
-            "categories": [
-                {"id": i, "name": name} for name, i in zip(self.categories.names, self.categories.ids, strict=True)
-            ],
+            "categories": self.categories.to_coco(),
         }
         with replacing(self.json) as file:
             file.write(json.dumps(content).encode())

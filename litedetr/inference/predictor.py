@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from litedetr.data import Categories, TransformConfig, evaluation_size, resized, to_pixels
+from litedetr.data import Categories, evaluation_pixels, evaluation_size
 from litedetr.engine.checkpoint import LoadedDetector, checkpoint_file, load_detector
-from litedetr.engine.detect import Forward
+from litedetr.engine.detect import Forward, inference_copy
 from litedetr.engine.distributed import choose_device
-from litedetr.engine.inference_model import inference_copy
 from litedetr.engine.precision import choose_precision
 from litedetr.engine.run_config import Device, Precision
 from litedetr.inference.cuda_graphs import CudaGraphs, GpuCapture, check_cuda_graphs
@@ -29,20 +26,6 @@ from litedetr.structures import Detections, ImageBatch
 
 LOOK_AHEAD = 4  # batches: of images that are taken as they come, those that wait for others of their size
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """An RGB image -> (3, h, w) uint8, resized as in evaluation."""
-
-    transforms: TransformConfig
-
-    def size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(width, height) after the resizing of an image of (width, height) `size`."""
-        return evaluation_size(size, self.transforms)
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        return resized(to_pixels(image), self.size(image.size))
 
 
 class Predictor:
@@ -67,7 +50,7 @@ class Predictor:
         forward = Forward(inference_copy(loaded.model, self.device, self.precision), self.precision)
         self.forward = CudaGraphs(forward, GpuCapture(self.device)) if with_graphs else forward
         self.categories: Categories = loaded.categories
-        self.preparation = Preparation(loaded.config.data.transforms)
+        self.transforms = loaded.config.data.transforms
 
     @classmethod
     def load(
@@ -116,27 +99,24 @@ class Predictor:
         LOOK_AHEAD batches wait.
         Raises ValueError if something is no image, ConfigError if an argument cannot work.
         """
-        threshold, max_detections, batch_size = check_limits(threshold, max_detections, batch_size)
+        threshold = as_type(Probability, threshold, "threshold")
+        max_detections = as_type(Count, max_detections, "max_detections")
+        batch_size = as_type(Count, batch_size, "batch_size")
         is_there = isinstance(images, (list, tuple, np.ndarray, Tensor))
         pictures = (as_image_input(image, number) for number, image in enumerate(as_iterable(images)))
         numbered = enumerate(list(pictures) if is_there else pictures)
         most_waiting = math.inf if is_there else LOOK_AHEAD * batch_size
         found: dict[int, Detections] = {}
         for batch in batches_by_key(numbered, lambda pair: self.resized(pair[1].size), batch_size, most_waiting):
-            prepared = [self.preparation(picture.read()) for _, picture in batch]
+            prepared = [evaluation_pixels(picture.read(), self.transforms) for _, picture in batch]
             detections = self.detect(prepared, [picture.size for _, picture in batch])
             for (number, _), one in zip(batch, detections, strict=True):
                 found[number] = one.above(threshold).best(max_detections)
         return [found[number] for number in range(len(found))]
 
-    def batches(self, sizes: Iterable[tuple[int, int]], batch_size: int) -> list[list[int]]:
-        """Indices of images of (height, width) `sizes`, those in a batch are resized to the same size."""
-        batches = batches_by_key(enumerate(sizes), lambda pair: self.resized(pair[1]), batch_size)
-        return [[index for index, _ in batch] for batch in batches]
-
     def resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """(width, height) that an image of (height, width) `size` is resized to."""
-        return self.preparation.size(size[::-1])
+        return evaluation_size(size[::-1], self.transforms)
 
     def detect(self, prepared: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Detections]:
         """All detections of prepared images whose originals have the (height, width) `sizes`, clipped to them, on the
@@ -160,10 +140,3 @@ def batches_by_key(
         elif sum(map(len, waiting.values())) >= most_waiting:
             yield waiting.pop(next(iter(waiting)))  # that of the item that has waited longest
     yield from waiting.values()
-
-
-def check_limits(threshold: float, max_detections: int, batch_size: int) -> tuple[float, int, int]:
-    """The three as Python's numbers; ConfigError unless all can work."""
-    threshold = as_type(Probability, threshold, "threshold")
-    max_detections = as_type(Count, max_detections, "max_detections")
-    return threshold, max_detections, as_type(Count, batch_size, "batch_size")

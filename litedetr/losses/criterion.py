@@ -36,11 +36,11 @@ class Criterion:
         self.config = config
 
     def read(self, output: DetectorOutput, targets: TargetBatch) -> Readout:
-        """What the host needs of `output` before its loss. Waits for the device; nothing else here does."""
+        """Costs of the matching and whether predictions are finite, on the host. Only this waits for the device."""
         return read(output, self._groups(output, targets), self.config)
 
     def __call__(self, output: DetectorOutput, targets: TargetBatch, readout: Readout | None = None) -> Losses:
-        """readout: of the same arguments, if the caller has looked at it; else it is made here."""
+        """The loss of `output`. readout: of `read` with the same arguments; None: it is made here."""
         readout = self.read(output, targets) if readout is None else readout
         terms: dict[str, Tensor] = {}
         for known, assignments in zip(readout.costs, match(readout.costs), strict=True):

@@ -15,7 +15,7 @@ def focal_loss(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> T
 
 
 def focal_cost(logits: Tensor, alpha: float, gamma: float) -> Tensor:
-    """What it costs to call a query an object of each class: focal loss as one less as the other (DETR's matching)."""
+    """Class cost of the matching: the focal loss of a query with the class as its target, minus that without."""
     probability = logits.sigmoid()
     as_object = alpha * (1 - probability) ** gamma * -(probability + 1e-8).log()
     as_background = (1 - alpha) * probability**gamma * -(1 - probability + 1e-8).log()

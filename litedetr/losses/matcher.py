@@ -1,4 +1,4 @@
-"""Which query answers for which object."""
+"""Hungarian matching: which query is trained on which object; and the known pairs of denoising."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Group:
 
 @dataclass(frozen=True)
 class HostCosts:
-    """What the matching of a group needs, on the host."""
+    """A group and the costs of its pairs, on the host, where scipy solves the assignment."""
 
     group: Group
     costs: np.ndarray  # (layers, B, Q, N), N the most objects of an image; an image's own are the first columns

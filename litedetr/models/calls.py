@@ -1,4 +1,4 @@
-"""Which attentions a detector calls, and of what size: what a tuner or a benchmark of the kernels needs to know."""
+"""Which attentions a detector calls, and with what sizes; autotune and the benchmarks of the kernels read it."""
 
 from __future__ import annotations
 

@@ -77,10 +77,10 @@ class DecoderLayer(nn.Module):
 class Decoder(nn.Module):
     """forward(queries, memory, training) -> DetectorOutput.
 
-    training: queries of training alone, denoising or one-to-many ones. The reference box of layer n + 1 is layer n's
-    refined and detached one; if the decoder looks forward twice (DINO, section 3.5), layer n + 1's loss sees it
-    undetached. The published code embeds boxes relative to the padded image; `exact` padding embeds them relative to
-    the image.
+    training: queries that exist only in training, denoising or one-to-many ones. Each layer refines its reference
+    boxes, and the next layer gets them detached. If the decoder looks forward twice (DINO, section 3.5), the loss of
+    layer n + 1 also reaches the box that layer n refined. With `exact` padding boxes are embedded relative to the
+    image, in the published code relative to the padded image.
     """
 
     def __init__(self, config: DetectorConfig, num_classes: int) -> None:

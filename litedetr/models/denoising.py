@@ -45,8 +45,8 @@ class Denoising(nn.Module):
     """forward(targets) -> DenoisingQueries.
 
     Each group holds every object twice: as a positive, its corners moved by less than half its size, and as a
-    negative, moved by half to one size. Slots up to the batch's most objects are padding, and so is the one slot of a
-    batch without objects: the embedding then gets a zero gradient, not none.
+    negative, moved by half to one size. A group has as many slots as the image of the batch with the most objects
+    needs, and at least one, so that the label embedding always gets a gradient. Unused slots are padding.
     """
 
     def __init__(self, config: DenoisingConfig, channels: int, num_classes: int) -> None:
@@ -82,8 +82,8 @@ class Denoising(nn.Module):
 def group_mask(denoising: DenoisingQueries, num_queries: int) -> Tensor:
     """(B, Q', Q') bool, True where query i may attend to j, with Q' = denoising slots, then `num_queries` queries.
 
-    Denoising queries see their own group's real slots and, like everyone, the queries; queries see no group.
-    A padding slot sees at least itself, since a softmax over nothing is NaN.
+    A denoising query attends to the real slots of its own group and to the detector's queries. The detector's queries
+    attend only to each other. A padding slot attends to itself, since a softmax over nothing is NaN.
     """
     num_slots = len(denoising)
     device = denoising.valid.device

@@ -1,4 +1,4 @@
-"""The whole detector; its forward pass reads like the paper's figure."""
+"""The whole detector: backbone, neck, encoder, query selection, decoder, in the order of `Detector.forward`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from litedetr.structures import DetectorOutput, ImageBatch, Queries, TargetBatch
 
 
 class Detector(nn.Module):
-    """forward(images, targets) -> DetectorOutput; targets in training only, for its own queries."""
+    """A detection transformer whose parts `config` chooses; `forward` shows how they follow each other."""
 
     def __init__(self, config: DetectorConfig, num_classes: int) -> None:
         super().__init__()
@@ -34,6 +34,11 @@ class Detector(nn.Module):
         self.decoder = Decoder(config, num_classes)
 
     def forward(self, images: ImageBatch, targets: TargetBatch | None = None) -> DetectorOutput:
+        """Predictions of every decoder layer, for B images of pixels (B, 3, H, W).
+
+        targets: the ground truth, in training only. With it the output also has the predictions of the queries that
+        exist only in training (denoising, or one-to-many of H-DETR).
+        """
         images = images.normalised()
         pyramid = self.neck(self.backbone(images), images)
         memory = self.encoder(pyramid)
@@ -48,7 +53,7 @@ class Detector(nn.Module):
     def _training_queries(
         self, selected: Queries, targets: TargetBatch | None
     ) -> tuple[Queries, TrainingQueries | None]:
-        """The detector's queries, and those that learn beside them: noised objects or one-to-many queries."""
+        """The detector's own queries, and those of training: denoising queries, one-to-many queries or None."""
         if targets is not None and self.denoising is not None:
             return selected, self.denoising(targets)
         if targets is not None and self.hybrid is not None:
@@ -77,7 +82,7 @@ class Detector(nn.Module):
     def compile_parts(self) -> None:
         """Compile the backbone, and each layer of encoder and decoder, in place.
 
-        Layers are alike, so one compilation of each kind serves them all; what lies between depends on the data.
+        All layers of a kind share one compilation. What lies between them depends on the data and is not compiled.
         """
         self.backbone.compile()
         for module in self.modules():

@@ -42,7 +42,7 @@ class TokenGroup:
 
 
 class FeedForward(nn.Module):
-    """Linear, ReLU, linear, residual, norm; dropout behind both linears."""
+    """Linear, ReLU, linear, residual, norm; dropout after both linears."""
 
     def __init__(self, channels: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class EncoderLayer(nn.Module):
         self.feedforward = FeedForward(channels, hidden, dropout)
 
     def forward(self, pyramid: FeaturePyramid, group: TokenGroup) -> Tensor:
-        """Returns the updated tokens of the group alone."""
+        """Returns only the updated tokens of the group, (B, Q, C)."""
         return self.feedforward(self.attend(pyramid, group))
 
     def attend(self, pyramid: FeaturePyramid, group: TokenGroup) -> Tensor:
@@ -93,7 +93,7 @@ class JointLayer(EncoderLayer):
 
 
 class _Encoder(nn.Module):
-    """What the three forms share: applying a layer to a group, recomputed in the backward pass if asked."""
+    """Base of both encoders: applies a layer to a group of tokens, with activation checkpointing if configured."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -155,8 +155,8 @@ class JointBlock(nn.Module):
 class InterleavedEncoder(_Encoder):
     """forward(pyramid) -> pyramid: B blocks of A high-level updates and one low-level update.
 
-    Without `low_level_update` the result has the high levels alone: the low-level tokens, which nothing has updated,
-    end as keys and values of the high-level updates.
+    Without `low_level_update` the result has only the high levels: nothing updates the low-level tokens, which serve as
+    keys and values of the high-level updates.
     """
 
     def __init__(self, config: EncoderConfig, channels: int, make_attention) -> None:
@@ -189,7 +189,10 @@ class InterleavedEncoder(_Encoder):
 
 
 def build_encoder(config: DetectorConfig) -> nn.Module:
-    """The encoder of `config`, a module FeaturePyramid -> FeaturePyramid."""
+    """The encoder that `config.encoder.update` names, a module FeaturePyramid -> FeaturePyramid.
+
+    Every layer makes its own attention; another kind of encoder needs a branch here and a value of `update`.
+    """
     channels, attention = config.neck.channels, config.attention
 
     def make_attention() -> MultiScaleAttention:

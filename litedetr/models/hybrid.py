@@ -1,4 +1,4 @@
-"""The hybrid branch (H-DETR, section 3.2): queries of training alone, several of which learn the same object."""
+"""The hybrid branch (H-DETR, section 3.2): training queries, several of which learn the same object."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Hybrid(nn.Module):
 
 
 def separating_mask(one_to_many: OneToManyQueries, num_queries: int) -> Tensor:
-    """(1, Q', Q') bool, True where query i may attend to j: one-to-many queries, then `num_queries` others, each group
-    among itself.
+    """(1, Q', Q') bool, True where query i may attend to j: one-to-many queries, then `num_queries` others; each group
+    attends only to itself.
     """
     own = torch.arange(len(one_to_many) + num_queries, device=one_to_many.queries.content.device) >= len(one_to_many)
     return (own[:, None] == own[None, :]).unsqueeze(0)

@@ -12,8 +12,8 @@ LEAST_WORK = 1 << 20  # multiply-adds; below, starting a convolution costs more 
 class Linear(nn.Linear):
     """nn.Linear on x (..., C); on a CPU in fp32 it is computed as a convolution of one pixel.
 
-    The same product goes to oneDNN then, which uses the widest vectors that an x86 processor has. MKL, which serves
-    F.linear, does so on some makes alone: where it does not, forward and backward pass take half the time.
+    PyTorch computes convolutions by oneDNN, which uses the widest vectors of any x86 processor, and F.linear by MKL,
+    which does so only on some. On the others this halves the time of forward and backward pass.
     """
 
     def forward(self, x: Tensor) -> Tensor:

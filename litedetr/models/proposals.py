@@ -43,7 +43,7 @@ class BestTokens(nn.Module):
         self.padding = padding
 
     def forward(self, score: Tensor, memory: FeaturePyramid, num_extra: int) -> tuple[Tensor, Tensor | None]:
-        """num_extra: how many more than the detector's own queries. Q is less where there are fewer tokens.
+        """num_extra: how many more than the detector's own queries. Q is smaller if there are fewer tokens.
 
         The published code lets padded tokens compete, so that an image's queries depend on its batch.
         """
@@ -98,7 +98,7 @@ def take(x: Tensor, chosen: Tensor) -> Tensor:
 
 
 def silence(class_logits: Tensor, valid: Tensor | None) -> Tensor:
-    """class_logits (B, Q, K), saying nothing where `valid` (B, Q) is False."""
+    """class_logits (B, Q, K), set to NEVER at queries that are not `valid` (B, Q)."""
     return class_logits if valid is None else class_logits.masked_fill(~valid.unsqueeze(-1), NEVER)
 
 

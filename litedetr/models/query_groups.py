@@ -1,4 +1,4 @@
-"""The detector's queries and those of training alone: decoded together, without the former seeing the latter."""
+"""The detector's own queries and those of training, decoded together; masks keep the former from seeing the latter."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def join(queries: Queries, training: TrainingQueries | None) -> Queries:
 def attention_mask(queries: Queries, training: TrainingQueries | None) -> Tensor | None:
     """(B or 1, Q, Q) bool, True where joint query i may attend to j; None: everywhere.
 
-    Not None for padded images, though few have fewer tokens than queries: which ones only the device knows.
+    For padded images there is always a mask: only the device knows whether a query fell on padding.
     """
     mask = None if training is None else _training_mask(training, queries.content.shape[1])
     if queries.valid is None:
@@ -53,7 +53,7 @@ def attention_mask(queries: Queries, training: TrainingQueries | None) -> Tensor
 
 
 def split(layers: Sequence[Predictions], queries: Queries, training: TrainingQueries | None) -> DetectorOutput:
-    """Which of the joint predictions of every layer are the detector's, and which were for training."""
+    """Split the joint predictions of every layer into those of the detector and those of the training queries."""
     num_training = 0 if training is None else len(training)
     parts = [layer.split(num_training) for layer in layers]
     output = DetectorOutput(tuple(_silenced(own, queries.valid) for _, own in parts))
@@ -80,5 +80,5 @@ def _joint_valid(queries: Queries, training: TrainingQueries | None) -> Tensor |
 
 
 def _silenced(predictions: Predictions, valid: Tensor | None) -> Predictions:
-    """Queries that fell on padding predict nothing."""
+    """Set the class logits of queries that fell on padding so low that they count as background."""
     return replace(predictions, class_logits=silence(predictions.class_logits, valid), valid=valid)

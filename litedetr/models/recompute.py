@@ -1,4 +1,4 @@
-"""Layers whose inner values are computed again in the backward pass: less memory, more time."""
+"""Activation checkpointing: inner values of a layer are computed again in the backward pass, for less memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def run(layer: nn.Module, *args: object, recompute: bool) -> Any:
-    """layer(*args). With `recompute`, training keeps the arguments alone (Chen et al., 2016, arXiv 1604.06174)."""
+    """layer(*args). With `recompute`, training keeps only the arguments (Chen et al., 2016, arXiv 1604.06174)."""
     if recompute and layer.training:
         return checkpoint(layer, *args, use_reentrant=False)
     return layer(*args)

@@ -9,9 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -27,12 +25,11 @@ from litedetr.kernels.bench.resources import parse_target, resources
 from litedetr.kernels.bench.tuning import AnyLaunch, Timer, Tuned, candidates, replays, save
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.fused.launch import TUNED, Pass, file_name, rule, tuned
-from litedetr.models import AttentionCall, DetectorConfig, attention_calls
+from litedetr.models import DetectorConfig, attention_calls
 from litedetr.paths import user_path
 from litedetr.settings import Count, Integer, Maybe, Number, Some, Text, settings
 from litedetr.tools.tables import text_table
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 MOST_WORKERS = 1024  # processes that compile
 
 
@@ -54,23 +51,13 @@ class AutotuneConfig:
 
 def jobs_of(config: AutotuneConfig, model: DetectorConfig) -> list[Job]:
     """One for each kind of call that the model makes, each precision and pass; the most valuable first."""
-
-    def workload(call: AttentionCall, dtype: str) -> Workload:
-        return Workload(
-            call.kind,
-            DTYPES[dtype],
-            call.query_levels,
-            call.num_queries,
-            shapes=call.shapes,
-            batch=config.batch_size,
-            heads=model.attention.num_heads,
-            channels=model.neck.channels // model.attention.num_heads,
-            points=model.attention.num_points,
-        )
-
-    calls = Counter()
+    heads = model.attention.num_heads
+    sizes = {"heads": heads, "channels": model.neck.channels // heads, "points": model.attention.num_points}
+    sizes |= {"batch": config.batch_size}
+    calls: Counter[Workload] = Counter()
     for call, dtype in product(attention_calls(model, config.image_size), dict.fromkeys(config.dtypes)):
-        calls[workload(call, dtype)] += call.count
+        queries = {"query_levels": call.query_levels, "num_queries": call.num_queries, "shapes": call.shapes}
+        calls[Workload(call.kind, getattr(torch, dtype), **queries, **sizes)] += call.count
     passes = dict.fromkeys(config.passes)
     jobs = [Job(found, pass_name, number) for (found, number), pass_name in product(calls.items(), passes)]
     return sorted(jobs, key=lambda job: job.rank)
@@ -105,8 +92,14 @@ def measure_all(jobs: list[Job], config: AutotuneConfig, gpu: Gpu) -> Iterator[s
     results: dict[Job, Tuned] = {}
     with ExitStack() as stack:
         ahead = compile_ahead(jobs, config, deadline, stack)
-        keep = partial(_keep, gpu.name, folder)
-        campaign = Campaign(gpu.device, gpu.timer, keep, tuned(gpu.name, folder), deadline, ahead)
+        campaign = Campaign(
+            gpu.device,
+            gpu.timer,
+            lambda found: save([found], gpu.name, folder),
+            tuned(gpu.name, folder),
+            deadline,
+            ahead,
+        )
         bar = stack.enter_context(tqdm(unit=" launches", disable=None))
         for outcome in campaign.tune_all(jobs):
             if isinstance(outcome, Untuned):
@@ -132,10 +125,6 @@ def compile_ahead(jobs: list[Job], config: AutotuneConfig, deadline: float, stac
     target = driver.active.get_current_target()
     compilers = stack.enter_context(Compilers(target, workers, config.compile_s))
     return Ahead(compilers, jobs, deadline)
-
-
-def _keep(gpu: str, folder: Path | None, found: Tuned) -> None:
-    save([found], gpu, folder)
 
 
 def _describe(job: Job) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from litedetr.data import COCO_CLASSES, Categories, DataConfig, TransformConfig, read_categories
+from litedetr.engine.changed_settings import flat_settings
 from litedetr.engine.checkpoint import Checkpoint, Progress, save_checkpoint
 from litedetr.engine.run_config import RunConfig
-from litedetr.engine.run_folder import flat_settings
 from litedetr.models import DetectorConfig
 from litedetr.models.detector_config import BackboneConfig, EncoderConfig
 from litedetr.paths import user_path
@@ -103,6 +103,6 @@ def train_settings(config: DetectorConfig) -> list[str]:
         a, b = encoder.num_high_layers, encoder.num_blocks
         groups = ["encoder=h3l1", f"a={a}", f"b={b}"]
         composed = DetectorConfig(backbone=backbone, encoder=EncoderConfig("sequential", 3, a, b))
-    mine, theirs = dict(flat_settings(to_mapping(config))), dict(flat_settings(to_mapping(composed)))
+    mine, theirs = flat_settings(to_mapping(config)), flat_settings(to_mapping(composed))
     single = [f"{name}={'null' if value is None else value}" for name, value in mine.items() if value != theirs[name]]
     return ["size=paper", f"backbone={config.backbone.name}", "backbone.weights=null", *groups, *single]

@@ -9,8 +9,13 @@ from pathlib import Path
 
 def text_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[object]]) -> str:
     """A line of labels, then one for each row; None is a dash. columns: (label, format of its figures) of each."""
-    lines = [[label for label, _ in columns], *rows]
-    return "\n".join("".join(_cell(x, form) for x, (_, form) in zip(line, columns, strict=True)) for line in lines)
+    labels, forms = zip(*columns, strict=True)
+    return "\n".join(text_line(forms, cells) for cells in (labels, *rows))
+
+
+def text_line(forms: Iterable[str], cells: Iterable[object]) -> str:
+    """A line of a table. forms: the format of each column's figures; text takes its width."""
+    return "".join(_cell(value, form) for value, form in zip(cells, forms, strict=True))
 
 
 def _cell(value: object, form: str) -> str:

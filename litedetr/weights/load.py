@@ -12,8 +12,8 @@ from torch import Tensor
 from litedetr.models import Detector, build_detector
 from litedetr.weights.errors import PublishedWeightsError, listed
 from litedetr.weights.files import unwrap
-from litedetr.weights.layout import Layout, read_layout
-from litedetr.weights.renames import Rename, Rows, is_unused, rename_table
+from litedetr.weights.layout import read_layout
+from litedetr.weights.renames import UNUSED, Rename, Rows, rename_table
 
 
 def load_published(state_dict: Mapping[str, Any], num_high_levels: int | None) -> Detector:
@@ -27,7 +27,10 @@ def load_published(state_dict: Mapping[str, Any], num_high_levels: int | None) -
     state = unwrap(state_dict)
     layout = read_layout(state, num_high_levels)
     model = build_detector(layout.config, layout.num_classes)
-    model.load_state_dict(_translate(state, layout, model.state_dict()))
+    table = rename_table(layout)
+    sources = {name: _source(name, tuple(tensor.shape), table) for name, tensor in model.state_dict().items()}
+    _check(state, list(sources.values()))
+    model.load_state_dict({name: source.take(state) for name, source in sources.items()})
     return model.eval()
 
 
@@ -44,13 +47,6 @@ class _Source:
         return tensor if self.rows is None else tensor[self.rows.first : self.rows.last]
 
 
-def _translate(state: Mapping[str, Tensor], layout: Layout, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    table = rename_table(layout)
-    sources = {name: _source(name, tuple(tensor.shape), table) for name, tensor in own.items()}
-    _check(state, list(sources.values()))
-    return {name: source.take(state) for name, source in sources.items()}
-
-
 def _source(name: str, shape: tuple[int, ...], table: list[Rename]) -> _Source:
     rename = next(rename for rename in table if name.startswith(rename.ours))
     names = tuple(published + name.removeprefix(rename.ours) for published in rename.published)
@@ -61,7 +57,7 @@ def _check(state: Mapping[str, Tensor], sources: list[_Source]) -> None:
     """PublishedWeightsError unless `state` has all the sources, in shape, and nothing else."""
     expected = {name: source.shape for source in sources for name in source.names}
     missing = [name for name in expected if name not in state]
-    unknown = [name for name in state if name not in expected and not is_unused(name)]
+    unknown = [name for name in state if name not in expected and not UNUSED.fullmatch(name)]
     misfits = [
         f"{name} {tuple(state[name].shape)}, not {shape}"
         for name, shape in expected.items()

@@ -63,7 +63,8 @@ DECODER_LAYER = {
 SHARED_HEADS = {"decoder.head.classes.": "class_embed.", "decoder.head.box.": "bbox_embed."}
 SHARED_HEADS_OF = ("", "transformer.decoder.")
 
-# Attention has a query_proj even if its weights come from the query only; batch norms count their batches.
+# Tensors that the published code has without using them: attention has a query_proj even if its weights come from the
+# query only; batch norms count their batches.
 UNUSED = re.compile(
     r"backbone\.0\.body\..+\.num_batches_tracked"
     r"|transformer\.(encoder\.layers\.\d+\.self|decoder\.layers\.\d+\.cross)_attn\.query_proj\.(weight|bias)"
@@ -117,8 +118,3 @@ def _decoder(config: DetectorConfig) -> Iterator[Rename]:
         yield Rename(f"{own}.value.", joint, Rows(2 * channels, 3 * channels, 3 * channels))
     for ours, published in SHARED_HEADS.items():
         yield Rename(ours, tuple(f"{owner}{published}{i}." for owner in SHARED_HEADS_OF for i in layers))
-
-
-def is_unused(name: str) -> bool:
-    """Whether a tensor that no rename asks for is one that the published code has without using it."""
-    return UNUSED.fullmatch(name) is not None

@@ -34,7 +34,7 @@ def test_layouts(
         files.annotations.rename(files.annotations.with_name(f"instances_{split}{year}.json"))
     datasets = build_datasets(coco(native, root=str(tmp_path)), seed=0)
     assert (len(datasets.train), len(datasets.val)) == (3, 2)
-    assert datasets.categories == Categories(("cat", "dog"), (5, 90))
+    assert datasets.train.categories == Categories(("cat", "dog"), (5, 90))
 
 
 def test_an_unknown_layout_lists_what_was_looked_for(native: TransformConfig, tmp_path: Path) -> None:

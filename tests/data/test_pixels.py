@@ -10,9 +10,10 @@ from engine_helpers import MODEL
 from PIL import Image
 
 from litedetr import pixels
-from litedetr.data import collate, resized, to_pixels
+from litedetr.data import collate, to_pixels
 from litedetr.data.draw_shapes import draw_scene
 from litedetr.data.epoch_sampler import Sample
+from litedetr.data.read_images import resized
 from litedetr.models import build_detector
 from litedetr.pixels import IMAGENET_MEAN, IMAGENET_STD
 from litedetr.structures import ImageBatch, Target

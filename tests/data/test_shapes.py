@@ -94,12 +94,12 @@ def test_no_shape_is_hidden_by_more_than_half() -> None:
 def test_read_like_any_coco_set(tmp_path: Path) -> None:
     transforms = TransformConfig((), 1333, None, 0.5, False)
     datasets = build_datasets(DataConfig("shapes", transforms, shapes=tiny(tmp_path)), seed=0)
-    assert datasets.categories == Categories(SHAPES, (3, 7, 12, 20, 41))
+    assert datasets.train.categories == Categories(SHAPES, (3, 7, 12, 20, 41))
     assert (len(datasets.train), len(datasets.val)) == (3, 2)
     truth = datasets.train.coco_ground_truth()
     assert sum(len(datasets.train[i].target) for i in range(3)) == len(truth.anns) > 0
     ringless = build_datasets(DataConfig("shapes", transforms, classes=("ring",), shapes=tiny(tmp_path)), seed=0)
-    assert ringless.categories == Categories(("ring",), (7,))
+    assert ringless.train.categories == Categories(("ring",), (7,))
 
 
 def test_the_same_settings_draw_the_same_set_once(tmp_path: Path) -> None:

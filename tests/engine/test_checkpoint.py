@@ -11,10 +11,12 @@ import pytest
 import torch
 from engine_helpers import MODEL, run_config
 
+from litedetr.data import Categories
 from litedetr.engine.checkpoint import (
     Checkpoint,
     CheckpointError,
     Progress,
+    checkpoint_file,
     load_checkpoint,
     load_detector,
     save_checkpoint,
@@ -22,7 +24,7 @@ from litedetr.engine.checkpoint import (
 from litedetr.models import build_detector
 from litedetr.settings import to_mapping
 
-CATEGORIES = {"names": ["cat", "dog"], "ids": [3, 17]}
+CATEGORIES = Categories(("cat", "dog"), (3, 17))
 
 
 @pytest.fixture
@@ -104,7 +106,7 @@ def test_a_truncated_file_is_refused_by_name(checkpoint: Checkpoint, tmp_path: P
 
 def test_foreign_missing_and_future_files_are_refused(checkpoint: Checkpoint, tmp_path: Path):
     path = tmp_path / "x.pt"
-    with pytest.raises(CheckpointError, match="no such checkpoint"):
+    with pytest.raises(CheckpointError, match=r"no such checkpoint; a run folder holds last\.pt and best\.pt"):
         load_checkpoint(path)
     torch.save({"model": {}}, path)
     with pytest.raises(CheckpointError, match="not a checkpoint of this project"):
@@ -113,6 +115,12 @@ def test_foreign_missing_and_future_files_are_refused(checkpoint: Checkpoint, tm
     torch.save(torch.load(path) | {"version": 99}, path)
     with pytest.raises(CheckpointError, match="version 99"):
         load_checkpoint(path)
+
+
+def test_a_run_without_an_evaluation_has_its_weights_in_last(checkpoint: Checkpoint, tmp_path: Path):
+    save_checkpoint(tmp_path / "last.pt", checkpoint)
+    with pytest.raises(CheckpointError, match=re.escape(f"not evaluated yet; {tmp_path / 'last.pt'} has")):
+        load_checkpoint(checkpoint_file(tmp_path))
 
 
 def test_a_detector_is_rebuilt_from_the_file_alone_with_averaged_weights(checkpoint: Checkpoint, tmp_path: Path):

@@ -36,7 +36,7 @@ def checkpoint(model: DetectorConfig, folder: Path) -> Checkpoint:
     """Of two classes, with averaged weights."""
     return Checkpoint(
         config=to_mapping(replace(run_config(folder), model=model)),
-        categories=to_mapping(CLASSES),
+        categories=CLASSES,
         model=build_detector(model, 2).state_dict(),
         ema=build_detector(model, 2).state_dict(),
         optimizer={},

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from litedetr.engine.gpu_settings import GpuSettings
-from litedetr.engine.run_config import TrainerConfig
+from litedetr.engine.run_config import GpuSettings, TrainerConfig
 from litedetr.settings import ConfigError
 
 

@@ -10,9 +10,8 @@ import torch
 from engine_helpers import MODEL
 from torch import nn
 
-from litedetr.engine.detect import Forward, detect
+from litedetr.engine.detect import Forward, detect, inference_copy
 from litedetr.engine.ema import ModelAverage
-from litedetr.engine.inference_model import inference_copy
 from litedetr.models import Detector, build_detector
 from litedetr.models.detector_config import BackboneConfig
 from litedetr.structures import ImageBatch

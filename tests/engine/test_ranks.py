@@ -16,7 +16,7 @@ from litedetr.engine.checkpoint import load_checkpoint
 from litedetr.engine.distributed import Ranks, join_ranks
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import RunFolder
-from litedetr.faults.ranks import LostRanksError, lost_ranks_named
+from litedetr.faults.processes import LostRanksError, lost_ranks_named
 from litedetr.settings import ConfigError, from_mapping, to_mapping
 
 

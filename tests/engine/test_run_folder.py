@@ -7,15 +7,18 @@ import pytest
 import torch
 from engine_helpers import run_config
 
+from litedetr.data import Categories
+from litedetr.engine.changed_settings import changed_settings
 from litedetr.engine.checkpoint import Checkpoint, CheckpointError, Progress, save_checkpoint
 from litedetr.engine.distributed import Ranks
+from litedetr.engine.resume import agree_on_run_folder, choose_run_folder
 from litedetr.engine.run_config import RunConfig
-from litedetr.engine.run_folder import RunFolder, agree_on_run_folder, changed_settings, choose_run_folder
+from litedetr.engine.run_folder import RunFolder
 from litedetr.settings import ConfigError, to_mapping
 
 
 def checkpoint_of(config: RunConfig) -> Checkpoint:
-    return Checkpoint(to_mapping(config), {"names": ["cat"], "ids": [1]}, {}, None, {}, {}, Progress(), 3)
+    return Checkpoint(to_mapping(config), Categories(("cat",), (1,)), {}, None, {}, {}, Progress(), 3)
 
 
 def add_run(root: Path, name: str, config: RunConfig, age: float, finished: bool = False) -> Path:

@@ -174,14 +174,14 @@ def test_a_finished_run_that_goes_on_is_unfinished(whole_run: Path, cache: Path,
     """Its old results are still there."""
     folder = shutil.copytree(whole_run, tmp_path / "runs" / "foo")
     longer = run_config(cache, schedule={"max_epochs": 4}, trainer={"resume": "auto", "stop_after": 8})
-    assert find_unfinished(folder.parent, run_config(cache)).checkpoint is None
-    assert find_unfinished(folder.parent, longer).checkpoint is None
+    assert find_unfinished(folder.parent, run_config(cache))[0] is None
+    assert find_unfinished(folder.parent, longer)[0] is None
     train(longer, folder, one_rank)
     assert json.loads((folder / "results.json").read_text())["step"] == 6
-    assert find_unfinished(folder.parent, longer).checkpoint == folder / "last.pt"
+    assert find_unfinished(folder.parent, longer)[0] == folder / "last.pt"
     train(replace(longer, trainer=replace(longer.trainer, stop_after=None)), folder, one_rank)
     assert json.loads((folder / "results.json").read_text())["step"] == 12
-    assert find_unfinished(folder.parent, longer).checkpoint is None
+    assert find_unfinished(folder.parent, longer)[0] is None
 
 
 def test_the_bar_shows_the_last_evaluation(

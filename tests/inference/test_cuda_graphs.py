@@ -21,8 +21,7 @@ from test_predictor import loaded_at, picture, predictor_at, same
 from torch import Tensor
 
 import litedetr
-from litedetr.engine.detect import Forward
-from litedetr.engine.inference_model import inference_copy
+from litedetr.engine.detect import Forward, inference_copy
 from litedetr.inference.cuda_graphs import CudaGraphs, GpuCapture
 from litedetr.inference.predict_files import PredictConfig, open_prediction
 from litedetr.inference.predictor import Predictor

@@ -13,13 +13,13 @@ from PIL import Image
 from torch.masked import masked_tensor
 
 import litedetr
-from litedetr.data import Categories, DataError, TransformConfig, build_datasets
-from litedetr.engine.batches import LoaderSettings, evaluation_batches
+from litedetr.data import Categories, DataError, TransformConfig, build_datasets, evaluation_pixels
 from litedetr.engine.checkpoint import CheckpointError, LoadedDetector
 from litedetr.engine.detect import detect
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.evaluation_loop import Evaluator
-from litedetr.inference.predictor import Predictor
+from litedetr.engine.loader import LoaderSettings, build_loader
+from litedetr.inference.predictor import Predictor, batches_by_key
 from litedetr.models import build_detector
 from litedetr.settings import ConfigError
 from litedetr.structures import Detections, ImageBatch
@@ -116,7 +116,8 @@ def test_boxes_are_in_original_pixels_whatever_the_resizing(cache: Path):
 
 def test_images_are_batched_by_size_and_come_back_in_order(predictor: Predictor):
     sizes = [(64, 48), (48, 64), (64, 48), (64, 48), (48, 64)]
-    assert predictor.batches([(h, w) for w, h in sizes], batch_size=2) == [[0, 2], [1, 4], [3]]
+    batches = batches_by_key(range(5), lambda number: predictor.resized(sizes[number][::-1]), 2)
+    assert list(batches) == [[0, 2], [1, 4], [3]]
     images = [picture(*size, seed) for seed, size in enumerate(sizes)]
     together = predictor.predict(images, threshold=0, batch_size=2)
     for image, found in zip(images, together, strict=True):
@@ -141,7 +142,7 @@ def test_it_finds_what_the_evaluation_finds(cache: Path):
     model = build_detector(config.model, len(data.categories)).eval()
     predictor = Predictor(LoadedDetector(model, data.categories, config), torch.device("cpu"))
     ranks = Ranks(torch.device("cpu"))
-    evaluation = Evaluator(data, evaluation_batches(data, LoaderSettings(1, 0, 0), ranks), "fp32", ranks)(model)
+    evaluation = Evaluator(data, build_loader(data, LoaderSettings(1, 0, 0), ranks), "fp32", ranks)(model)
     for image_id in data.image_ids:
         rows = evaluation.detections[evaluation.detections["image_id"] == image_id]
         found = predictor.predict(data.image_path(image_id), threshold=0, max_detections=300)[0]
@@ -238,9 +239,12 @@ def test_detections_lie_in_their_images(cache: Path):
             torch.nn.init.constant_(head.bias, 0.0)
             head.bias.data[2:] = 3.0
     images = [picture(), picture(31, 97)]
-    unclipped = detect(predictor.model, ImageBatch.from_images([predictor.preparation(images[0])]), [(48, 64)], "fp32")[
-        0
-    ].boxes
+    unclipped = detect(
+        predictor.model,
+        ImageBatch.from_images([evaluation_pixels(images[0], predictor.transforms)]),
+        [(48, 64)],
+        "fp32",
+    )[0].boxes
     assert (unclipped.min() < -1).item()
     for image, found in zip(images, predictor.predict(images, threshold=0), strict=True):
         x1, y1, x2, y2 = found.boxes.unbind(1)

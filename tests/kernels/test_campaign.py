@@ -15,8 +15,8 @@ from triton.runtime.errors import OutOfResources
 from litedetr.kernels.bench import campaign as module
 from litedetr.kernels.bench import tuning
 from litedetr.kernels.bench.campaign import Campaign
+from litedetr.kernels.bench.cuda_gpu import NotCapturedError
 from litedetr.kernels.bench.jobs import Job, Untuned
-from litedetr.kernels.bench.timing import NotCapturedError
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.fused.launch import Launch, Shape, read_entries, rule
 

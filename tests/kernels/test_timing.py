@@ -10,13 +10,14 @@ from fake_cuda import FakeCuda
 
 from litedetr.kernels.bench import comparison
 from litedetr.kernels.bench.ceilings import Ceilings
-from litedetr.kernels.bench.comparison import HEADER, Comparison, Row, line, measure
-from litedetr.kernels.bench.cuda_gpu import CudaGpu
+from litedetr.kernels.bench.comparison import Comparison, Row, measure
+from litedetr.kernels.bench.cuda_gpu import CudaGpu, NotCapturedError
 from litedetr.kernels.bench.peers import PEERS
 from litedetr.kernels.bench.side_by_side import forward_step, side_by_side, training_step
-from litedetr.kernels.bench.timing import NotCapturedError, Timing, time_on_gpu, warm_milliseconds
+from litedetr.kernels.bench.timing import Timing, time_on_gpu, warm_milliseconds
 from litedetr.kernels.bench.tuning import replays
 from litedetr.kernels.bench.workloads import Workload
+from litedetr.tools.benchmark.time_rows import KERNEL_HEADER, kernel_line
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SMALL = Workload("key_aware_shared", torch.float32, (1, 2), shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2)
@@ -233,10 +234,10 @@ def test_what_a_peer_that_fails_has_computed_is_gone_when_others_are_timed(monke
 
 def test_rows_fill_their_columns(timed_rows: dict[str, Row]):
     for row in timed_rows.values():
-        text = line(row)
-        assert len(text.removesuffix(row.note).rstrip()) == len(HEADER)
+        text = kernel_line(row)
+        assert len(text.removesuffix(row.note).rstrip()) == len(KERNEL_HEADER)
         assert text.endswith(row.note)
-    assert " - " in line(timed_rows["reference"])
+    assert " - " in kernel_line(timed_rows["reference"])
 
 
 def test_ceilings_of_a_gpu(fake: FakeCuda, gpu: CudaGpu, monkeypatch: pytest.MonkeyPatch):

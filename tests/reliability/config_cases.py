@@ -25,9 +25,8 @@ from litedetr.tools.autotune import AutotuneConfig
 from litedetr.tools.benchmark.benchmark_config import BenchmarkConfig
 from litedetr.tools.export.export_config import ExportConfig
 from litedetr.tools.feeding import FeedingConfig
-from litedetr.tools.flops.flops_config import FlopsConfig
-from litedetr.tools.memory.compare_options import MemoryConfig
-from litedetr.tools.memory.sample_step import StepConfig
+from litedetr.tools.flops.count import FlopsConfig
+from litedetr.tools.memory import MemoryConfig, StepConfig
 
 CONF = Path(__file__).parents[2] / "conf"
 REMOVED = object()

@@ -12,6 +12,7 @@ import torch
 from engine_helpers import MODEL, run_config
 from fault_helpers import assert_identical
 
+from litedetr.data import Categories
 from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.checkpoint import (
     Checkpoint,
@@ -22,8 +23,7 @@ from litedetr.engine.checkpoint import (
     save_checkpoint,
 )
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.resume import checkpoint_to_continue
-from litedetr.engine.run_folder import choose_run_folder
+from litedetr.engine.resume import checkpoint_to_continue, choose_run_folder
 from litedetr.models import build_detector
 from litedetr.settings import to_mapping
 
@@ -35,9 +35,7 @@ def checkpoint(folder: Path, **settings: Any) -> Checkpoint:
     weights = build_detector(MODEL, 2).state_dict()
     moments = {"weight": {"step": torch.tensor(5.0), "exp_avg": torch.ones(2)}}
     config = to_mapping(replace(run_config(folder), **settings))
-    return Checkpoint(
-        config, {"names": ["cat", "dog"], "ids": [3, 17]}, weights, weights, moments, {}, Progress(5, 3), 3
-    )
+    return Checkpoint(config, Categories(("cat", "dog"), (3, 17)), weights, weights, moments, {}, Progress(5, 3), 3)
 
 
 @pytest.fixture
@@ -108,7 +106,7 @@ def test_what_is_no_checkpoint_is_refused(last: Path, tmp_path: Path):
         ({"progress": {"step": "five"}}, "(progress.step: expected an integer, got 'five')"),
         ({"progress": {"steps": 5}}, "(progress.steps: expected one of step, "),
         ({"steps_per_epoch": 2.5}, "(steps_per_epoch: expected an integer, got 2.5)"),
-        ({"categories": {"names": ["cat"], "ids": 3}}, "(categories.ids: expected a valid list, got 3)"),
+        ({"categories": {"names": ["cat"], "ids": 3}}, "(categories.ids: expected a list, got 3)"),
         ({"categories": {"names": ["cat"], "ids": [3, 4]}}, "(categories need as many names as ids"),
         ({"config": {"data": {}}}, "(config.model: expected the settings of a detector, got None)"),
     ],

@@ -20,7 +20,7 @@ from litedetr.engine.checkpoint import load_checkpoint
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import RunFolder
-from litedetr.faults.loader_processes import LoaderError
+from litedetr.faults.processes import LoaderError
 
 LAST = 11  # an image of the first epoch's last batch
 

@@ -18,10 +18,10 @@ from torch.utils.data._utils import pin_memory
 
 from litedetr.data import DataError, Sample, build_datasets
 from litedetr.engine import loader
-from litedetr.engine.batches import LoaderSettings, StepBatches, evaluation_batches
+from litedetr.engine.batches import StepBatches
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.loader import Loader
-from litedetr.faults.loader_processes import LoaderError, loader_failures_named
+from litedetr.engine.loader import Loader, LoaderSettings, build_loader
+from litedetr.faults.processes import LoaderError, loader_failures_named
 from litedetr.structures import Target
 
 
@@ -123,5 +123,5 @@ def test_of_an_error_of_cuda_its_first_line_is_the_reason():
 def test_only_a_gpu_wants_pinned_memory(cache, device: str):
     data = build_datasets(run_config(cache).data, 0)
     settings, ranks = LoaderSettings(2, 0, 0, prefetch=3), Ranks(torch.device(device))
-    loaders = (StepBatches(data.train, settings, ranks, 1).loader, evaluation_batches(data.val, settings, ranks))
+    loaders = (StepBatches(data.train, settings, ranks, 1).loader, build_loader(data.val, settings, ranks))
     assert all(loading._batches.pin_memory == (device == "cuda") for loading in loaders)

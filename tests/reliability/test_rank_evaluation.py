@@ -13,10 +13,10 @@ from engine_helpers import MODEL, run_config
 from pycocotools.coco import COCO
 
 from litedetr.data import CocoDetection, build_datasets
-from litedetr.engine.batches import LoaderSettings, evaluation_batches
 from litedetr.engine.coco_metrics import coco_scores, detections_as_json
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.evaluation_loop import Evaluation, Evaluator
+from litedetr.engine.loader import LoaderSettings, build_loader
 from litedetr.models import Detector, build_detector
 
 
@@ -47,7 +47,7 @@ def evaluate(cache: Path, detector: Detector, world_size: int, batch_size: int) 
     ranks = OneAfterTheOther(torch.device("cpu"), 0, world_size)
     for rank in reversed(range(world_size)):
         own = replace(ranks, rank=rank)
-        batches = evaluation_batches(data, LoaderSettings(batch_size, num_workers=0, seed=0), own)
+        batches = build_loader(data, LoaderSettings(batch_size, num_workers=0, seed=0), own)
         evaluation = Evaluator(data, batches, "fp32", own)(detector)
         assert (evaluation is None) == (rank != 0)
     return evaluation

@@ -12,8 +12,8 @@ from fault_helpers import assert_identical, left_by
 from litedetr.data import TransformConfig
 from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.distributed import Ranks, use_deterministic_algorithms
+from litedetr.engine.resume import choose_run_folder
 from litedetr.engine.run_config import RunConfig
-from litedetr.engine.run_folder import choose_run_folder
 
 # Every kind of randomness: three sizes, crops half of the time, flips.
 AUGMENTED = TransformConfig(

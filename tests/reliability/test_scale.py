@@ -114,7 +114,7 @@ def test_an_image_of_4000_pixels_is_learned_resized_and_detected_whole(tmp_path:
         for how in (transforms(side=256), transforms())
     )
     for predictor, side in ((resized, 256), (whole, 4000)):
-        assert predictor.preparation.size((4000, 4000)) == (side, side)
+        assert predictor.resized((4000, 4000)) == (side, side)
         (found,) = predictor.predict(root / "val" / "0.jpg", threshold=0.0)
         assert found.boxes.max() > 1000  # in pixels of the file
 
@@ -159,7 +159,7 @@ def test_the_papers_detector_takes_4000_pixels(tmp_path: Path):
     for how, side in ((transforms(side=800, max_side=1333), 800), (transforms(), 4000)):
         data = replace(loaded.config.data, transforms=how)
         predictor = Predictor(replace(loaded, config=replace(loaded.config, data=data)), CPU)
-        assert predictor.preparation.size((4000, 4000)) == (side, side)
+        assert predictor.resized((4000, 4000)) == (side, side)
         (found,) = predictor.predict(tmp_path / "large.jpg", threshold=0.0, max_detections=300)
         assert len(found) == 300
         assert found.boxes.isfinite().all()

@@ -13,8 +13,9 @@ from engine_helpers import run_config
 from scale_helpers import Picture, coco, write_set
 
 from litedetr.data import TransformConfig, build_datasets
-from litedetr.engine.batches import LoaderSettings, StepBatches
+from litedetr.engine.batches import StepBatches
 from litedetr.engine.distributed import Ranks
+from litedetr.engine.loader import LoaderSettings
 
 DETR = TransformConfig(
     train_sides=tuple(range(480, 801, 32)), max_side=1333, eval_side=800, flip=0.5, crop=True

@@ -18,8 +18,14 @@ from litedetr.models.detector_config import (
     QuerySelectionConfig,
 )
 from litedetr.structures import ImageBatch, Predictions
-from litedetr.tools.plots.attention_hooks import record_attentions
-from litedetr.tools.plots.attention_samples import Samples, decoder_samples, encoder_samples, level_names, tokens_at
+from litedetr.tools.plots.attention_samples import (
+    Samples,
+    decoder_samples,
+    encoder_samples,
+    level_names,
+    record_attentions,
+    tokens_at,
+)
 from litedetr.tools.plots.draw_attention import find_object
 
 FOUR = replace(

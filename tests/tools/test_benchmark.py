@@ -20,10 +20,9 @@ from litedetr.tools.benchmark.benchmark_config import ScaleConfig
 from litedetr.tools.benchmark.model_plot import draw_models
 from litedetr.tools.benchmark.model_rows import ModelRow, headline, model_table, rows_of
 from litedetr.tools.benchmark.peers import peer
-from litedetr.tools.benchmark.scale_plot import draw_scale
-from litedetr.tools.benchmark.scale_rows import ScaleRow, points, scale_table
+from litedetr.tools.benchmark.scale import ScaleRow, draw_scale, points, scale_table
 from litedetr.tools.benchmark.timed_detectors import Conditions, TimedDetector, of_config
-from litedetr.tools.flops.paper_tables import Paper
+from litedetr.tools.flops.tables import Paper
 from litedetr.tools.random_batch import RandomBatch
 
 CONDITIONS = Conditions(RandomBatch((64, 96), 1, 2, 3, "fp32"), torch.device("cpu"))
@@ -155,7 +154,7 @@ def scale_row(point, milliseconds: float, peak: float | None) -> ScaleRow:
 
 
 def test_points_of_both_axes():
-    found = [(p.over, p.part, p.side, p.num_objects) for p in points(SCALE)]
+    found = [(p.over, p.run, p.side, p.objects) for p in points(SCALE)]
     assert found[:3] == [("side", "forward", 64, 2), ("side", "forward", 128, 2), ("side", "training", 64, 2)]
     of_objects = [("objects", run, 32, n) for run in ("training", "losses") for n in (0, 300)]
     assert found[3:] == of_objects

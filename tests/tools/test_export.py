@@ -16,7 +16,7 @@ from torch import Tensor
 from litedetr.data import Categories, DataConfig, TransformConfig, to_pixels
 from litedetr.engine.checkpoint import Checkpoint, Progress, load_detector, save_checkpoint
 from litedetr.models import build_detector, level_shapes
-from litedetr.postprocess import postprocess
+from litedetr.postprocess import pack, unpack
 from litedetr.settings import ConfigError, to_mapping
 from litedetr.structures import ImageBatch
 from litedetr.tools.convert import NO_ROOT
@@ -46,7 +46,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
             parameter.add_(0.1 * torch.randn_like(parameter))
     config = to_mapping(run_config(cache))
     path = tmp_path_factory.mktemp("export") / "best.pt"
-    save_checkpoint(path, Checkpoint(config, to_mapping(SHAPES), model.state_dict(), None, {}, {}, Progress(), 1))
+    save_checkpoint(path, Checkpoint(config, SHAPES, model.state_dict(), None, {}, {}, Progress(), 1))
     return path
 
 
@@ -75,7 +75,7 @@ def detections(checkpoint: Path, images: Tensor) -> list[tuple[Tensor, Tensor, T
     """By the way that training and evaluation go, in pixels of the images."""
     model = load_detector(checkpoint).model
     batch = ImageBatch.from_images([to_pixels(Image.fromarray(image.permute(1, 2, 0).numpy())) for image in images])
-    found = postprocess(model(batch).predictions, [tuple(images.shape[-2:])] * len(images))
+    found = unpack(pack(model(batch).predictions), [tuple(images.shape[-2:])] * len(images))
     return [(x.scores, x.labels, x.boxes) for x in found]
 
 

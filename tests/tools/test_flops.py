@@ -17,11 +17,18 @@ from litedetr.models.detector_config import AttentionConfig
 from litedetr.settings import ConfigError, from_mapping
 from litedetr.structures import FeaturePyramid
 from litedetr.tools.flops.ap_plot import Point, points
-from litedetr.tools.flops.cost_tables import table_text, write_costs
-from litedetr.tools.flops.count import Cost, Part, count, count_parts, token_shares
+from litedetr.tools.flops.count import Cost, FlopsConfig, Part, count, count_parts, token_shares
 from litedetr.tools.flops.count_systems import choose, counted
-from litedetr.tools.flops.flops_config import FlopsConfig
-from litedetr.tools.flops.paper_tables import CountedRow, CountedTable, Figures, Paper, PaperRow, PaperTable
+from litedetr.tools.flops.tables import (
+    CountedRow,
+    CountedTable,
+    Figures,
+    Paper,
+    PaperRow,
+    PaperTable,
+    table_text,
+    write_costs,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (850, 1040)

@@ -15,8 +15,7 @@ from litedetr.engine.optim import build_optimizer
 from litedetr.engine.run_config import detector_config
 from litedetr.engine.schedule_config import ScheduleConfig
 from litedetr.models import DetectorConfig
-from litedetr.tools.memory.live_bytes import LiveBytes
-from litedetr.tools.memory.sample_step import SampleStep, StepConfig
+from litedetr.tools.memory import LiveBytes, SampleStep, StepConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")

@@ -23,9 +23,8 @@ from litedetr.settings import ConfigError
 from litedetr.structures import Predictions
 from litedetr.tools.plots.draw_attention import draw_attention, find_object
 from litedetr.tools.plots.draw_scores import draw_scores
-from litedetr.tools.plots.draw_training import draw_training
+from litedetr.tools.plots.draw_training import LAST, LossPart, draw_training, loss_parts
 from litedetr.tools.plots.load_scores import last_scores
-from litedetr.tools.plots.losses_figure import LAST, LossPart, loss_parts
 from litedetr.tools.plots.plot_config import AttentionPlot, ScorePlot, TrainingPlot
 from litedetr.tools.plots.run_history import Curve, read_history
 from litedetr.tools.plots.style import run_names

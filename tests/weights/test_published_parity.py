@@ -13,7 +13,7 @@ from published_helpers import fill_value, from_json, vectors
 
 from litedetr.losses import Criterion, LossConfig, Losses
 from litedetr.models import Detector
-from litedetr.postprocess import postprocess
+from litedetr.postprocess import pack, unpack
 from litedetr.structures import Detections, DetectorOutput, ImageBatch, Target, TargetBatch
 from litedetr.weights import load_published
 
@@ -52,7 +52,7 @@ def _run(model: Detector) -> Run:
     losses = Criterion(LossConfig())(output, _targets())
     losses.total.backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return Run(memories[0], output, postprocess(output.predictions, [(480, 640), (448, 576)]), losses, gradients)
+    return Run(memories[0], output, unpack(pack(output.predictions), [(480, 640), (448, 576)]), losses, gradients)
 
 
 def _images() -> ImageBatch:

@@ -11,7 +11,11 @@ from litedetr.settings import require
 
 
 def build_backbone(config: BackboneConfig, num_outputs: int, exact_padding: bool) -> nn.Module:
-    """A module ImageBatch -> list[FeatureMap] of the last `num_outputs` stages, with `out_channels` of each."""
+    """A module ImageBatch -> list[FeatureMap] of the last `num_outputs` stages, fine to coarse.
+
+    What another backbone needs: `out_channels`, one number for each of these stages, and `channels_last`, whether its
+    maps have this layout. Its settings go into BackboneConfig, a file of defaults into conf/backbone/.
+    """
     if config.name.startswith(PREFIX):
         expected = f"0 with backbone.name={config.name}"
         require(config.frozen_stages == 0, "backbone.frozen_stages", expected, config.frozen_stages)

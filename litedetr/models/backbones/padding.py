@@ -20,11 +20,11 @@ class PaddingMask:
 
     @classmethod
     def of(cls, images: ImageBatch) -> PaddingMask | None:
-        """None where no image is padded, which spares all masking."""
+        """None if no image is padded; then nothing is masked."""
         return cls(images.sizes) if images.padded else None
 
     def halved(self) -> PaddingMask:
-        """The mask behind a stride-2 convolution: like the map itself, its valid part is rounded up."""
+        """The mask after a stride-2 convolution: the valid size is rounded up, as the size of the map is."""
         return PaddingMask((self.sizes + 1) // 2)
 
     def valid(self, height: int, width: int) -> Tensor:
@@ -42,7 +42,7 @@ class FeatureMap:
 
 
 def zero_padding(x: Tensor, mask: PaddingMask | None) -> Tensor:
-    """x (B, C, H, W) with zeros on padding: what a convolution sees there when the image stands alone."""
+    """x (B, C, H, W) with zeros on padding, which a convolution also sees beyond the edge of an unpadded image."""
     return x if mask is None else x.masked_fill(~mask.valid(*x.shape[-2:]), 0)
 
 

@@ -26,7 +26,7 @@ def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> n
 
 
 class Shortcut(nn.ModuleList):
-    """1x1 convolution and norm where a block changes shape; torchvision calls them downsample.0 and .1."""
+    """1x1 convolution and norm for a block that changes the shape; torchvision calls them downsample.0 and .1."""
 
     def forward(self, x: Tensor, mask: PaddingMask | None) -> Tensor:
         return convolve(x, *self, mask)

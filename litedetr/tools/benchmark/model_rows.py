@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from litedetr.kernels.bench.timing import Step, Timed, Timing
+from litedetr.kernels.bench.cuda_gpu import Step
+from litedetr.kernels.bench.timing import Timed, Timing
 from litedetr.tools.benchmark.timed_detectors import TimedDetector
 from litedetr.tools.random_batch import RandomBatch
 from litedetr.tools.tables import text_table

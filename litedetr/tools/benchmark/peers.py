@@ -12,19 +12,20 @@ from litedetr.settings import require
 from litedetr.tools.benchmark.timed_detectors import Conditions, TimedDetector
 
 STRIDE = 32  # RT-DETR takes sides that are multiples of it
-PEERS = ("rt_detr", "deformable_detr")
 NAMES = {"rt_detr": "RT-DETR R50 (transformers)", "deformable_detr": "Deformable DETR R50 (transformers)"}
 
 
 def peer(name: str, conditions: Conditions) -> TimedDetector:
-    """A peer by its name in PEERS, on images whose sides are rounded up to multiples of 32; ConfigError without the
+    """A peer by a name of NAMES, on images whose sides are rounded up to multiples of 32; ConfigError without the
     transformers library.
     """
     has_library = find_spec("transformers") is not None
     require(has_library, "models.peers", "[] without the transformers library (pip install litedetr[backbones])", name)
     torch.manual_seed(0)
     model = (_rt_detr() if name == "rt_detr" else _deformable_detr()).eval().to(conditions.device)
-    pixels = _rounded_up(conditions.batch.images(conditions.device).pixels)
+    height, width = conditions.batch.image_size
+    pixels = conditions.batch.images(conditions.device).pixels
+    pixels = nn.functional.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE))
 
     def timed(module: nn.Module, *arguments: Tensor):
         def step() -> object:
@@ -50,8 +51,3 @@ def _deformable_detr() -> nn.Module:
     backbone = ResNetConfig(out_features=["stage2", "stage3", "stage4"])
     config = DeformableDetrConfig(use_timm_backbone=False, use_pretrained_backbone=False, backbone_config=backbone)
     return DeformableDetrForObjectDetection(config)
-
-
-def _rounded_up(pixels: Tensor) -> Tensor:
-    height, width = pixels.shape[-2:]
-    return nn.functional.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE))

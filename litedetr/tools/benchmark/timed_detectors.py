@@ -8,22 +8,20 @@ from functools import partial
 import torch
 
 from litedetr.engine.checkpoint import checkpoint_file, load_detector, load_progress
-from litedetr.engine.detect import Forward
+from litedetr.engine.detect import Forward, inference_copy
 from litedetr.engine.distributed import Ranks
-from litedetr.engine.inference_model import inference_copy
 from litedetr.engine.optim import WeightUpdate
 from litedetr.engine.precision import autocast
 from litedetr.engine.run_config import beside_model, detector_config
 from litedetr.engine.schedule_config import ScheduleConfig
 from litedetr.engine.train_step import TrainStep
-from litedetr.kernels.bench.timing import Step
+from litedetr.kernels.bench.cuda_gpu import Step
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models import Detector, DetectorConfig, build_detector
 from litedetr.paths import user_path
 from litedetr.settings import ConfigError
 from litedetr.tools.composition import Compose
-from litedetr.tools.flops.count import count
-from litedetr.tools.flops.flops_config import FlopsConfig
+from litedetr.tools.flops.count import FlopsConfig, count
 from litedetr.tools.random_batch import RandomBatch
 
 
@@ -77,10 +75,8 @@ def of_checkpoint(path: str, conditions: Conditions) -> TimedDetector:
 
 def _timed(name: str, model: Detector, conditions: Conditions, ap: float | None, ap_source: str) -> TimedDetector:
     cost = count(model.config, conditions.batch.image_size, model.num_classes).total
-    detecting, images = (
-        inference_copy(model, conditions.device, conditions.batch.precision),
-        conditions.batch.images(conditions.device),
-    )
+    detecting = inference_copy(model, conditions.device, conditions.batch.precision)
+    images = conditions.batch.images(conditions.device)
 
     def backbone() -> object:
         with torch.no_grad(), autocast(conditions.device, conditions.batch.precision):

@@ -105,7 +105,7 @@ def describe(
     return {
         "format": config.format,
         "outputs": list(graph.output_names),
-        "categories": loaded.categories.to_mapping(),
+        "categories": to_mapping(loaded.categories),
         "preprocessing": {"colour": "RGB", "range": [0, 255], "dtype": "uint8", "normalisation": "inside"} | sides,
         "attention_backend": config.attention,
         "device": graph.mean.device.type,

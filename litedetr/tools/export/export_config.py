@@ -34,7 +34,8 @@ class ExportConfig:
     tolerance: Annotated[Number, Field(gt=0)] = 1e-4
 
     def __post_init__(self) -> None:
-        self._require_backend()
+        expected = "null or reference with format=onnx, which knows no operators of ours"
+        require(self.format != "onnx" or self.backend != "auto", "backend", expected, self.backend)
         for size in self.check_sizes or ():
             other = size[1:] != self.image_size
             require(other, "check_sizes", f"sizes other than image_size, {list(self.image_size)}", list(size))
@@ -57,7 +58,3 @@ class ExportConfig:
     def attention(self) -> Backend:
         """What computes the attentions in the file."""
         return self.backend or ("reference" if self.format == "onnx" else "auto")
-
-    def _require_backend(self) -> None:
-        expected = "null or reference with format=onnx, which knows no operators of ours"
-        require(self.format != "onnx" or self.backend != "auto", "backend", expected, self.backend)

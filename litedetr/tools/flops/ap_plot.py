@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from litedetr.tools.flops.paper_tables import CountedRow, CountedTable
+from litedetr.tools.flops.tables import CountedRow, CountedTable
 from litedetr.tools.plots.style import save
 
 SIZE_INCHES, DPI = (10, 6.5), 130

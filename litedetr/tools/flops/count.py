@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -23,12 +24,23 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from litedetr.engine.run_config import ImageSize
 from litedetr.models import DetectorConfig, build_detector, level_shapes
-from litedetr.settings import as_type
+from litedetr.settings import Count, Integer, Maybe, Some, Text, as_type, settings
 from litedetr.structures import ImageBatch
 
 TORCH_FLOPS = 2  # FlopCounterMode counts two a multiply-add
 CORNERS = 4  # of a bilinear sample
 NORM = 5  # fvcore's figure for each element of a norm with affine parameters
+
+
+@settings()
+class FlopsConfig:
+    """The settings of conf/flops.yaml beside the model's."""
+
+    rows: Literal["auto", "paper", "this"]
+    tables: Maybe[Some[Integer]]
+    image_size: ImageSize
+    num_classes: Count
+    output: Text
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,19 @@ from litedetr.paths import user_path
 from litedetr.settings import ConfigError, from_mapping, require
 from litedetr.tools.composition import Compose
 from litedetr.tools.flops.ap_plot import draw
-from litedetr.tools.flops.cost_tables import cost_text, shares_text, table_text, write_costs
-from litedetr.tools.flops.count import Cost, count, token_shares
-from litedetr.tools.flops.flops_config import FlopsConfig
-from litedetr.tools.flops.paper_tables import CountedRow, CountedTable, Figures, Paper, PaperRow, PaperTable
+from litedetr.tools.flops.count import Cost, FlopsConfig, count, token_shares
+from litedetr.tools.flops.tables import (
+    CountedRow,
+    CountedTable,
+    Figures,
+    Paper,
+    PaperRow,
+    PaperTable,
+    cost_text,
+    shares_text,
+    table_text,
+    write_costs,
+)
 
 OTHER_SYSTEM = "not of this code"
 

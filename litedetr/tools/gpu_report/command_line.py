@@ -10,8 +10,7 @@ from typing import NoReturn
 
 from litedetr.settings import ConfigError
 from litedetr.tools.gpu_report.page import write_page
-from litedetr.tools.gpu_report.report import Report
-from litedetr.tools.gpu_report.report_config import ReportConfig
+from litedetr.tools.gpu_report.report import Report, ReportConfig
 
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)  # beside Ctrl-C
 

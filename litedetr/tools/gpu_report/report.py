@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from litedetr.paths import CLONE, user_path
-from litedetr.settings import ConfigError
+from litedetr.settings import ConfigError, Count, Flag, Maybe, Text, from_mapping, require, settings
 from litedetr.tools.gpu_report.child_process import Outcome, in_child
 from litedetr.tools.gpu_report.plan import REHEARSAL, STEPS, Step, StepCall
-from litedetr.tools.gpu_report.report_config import ReportConfig
 from litedetr.tools.gpu_report.rows_file import KIND, NAME, OUTCOME, Rows
+from litedetr.tools.plain_settings import plain_settings
 
 PAGE_SECONDS = 5  # of the budget, for the page and its plots
 LEAST_SECONDS = 5  # with fewer left, no step begins
@@ -27,6 +27,26 @@ QUESTION_SECONDS = 120  # for the name of the GPU; the first use of a driver can
 
 WORKER = (sys.executable, "-m", "litedetr.tools.gpu_report.step_process")
 GPU_NAME = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
+
+
+@settings()
+class ReportConfig:
+    """Settings of scripts/gpu_report.py, `name=value`, read without Hydra, which may not be installed."""
+
+    budget: Maybe[Count] = None  # seconds for all steps; null: each takes up to its own limit
+    rehearse: Flag = False  # every step at tiny sizes, on a CPU in Triton's interpreter if there is no GPU
+    steps: Maybe[tuple[Text, ...]] = None  # names; null: all; []: none, only make the page from the rows that are there
+    output: Text = "runs/gpu_report"  # the folder; each GPU has one of its own in it
+
+    def __post_init__(self) -> None:
+        names = [step.name for step in STEPS]
+        unknown = [name for name in self.steps or () if name not in names]
+        require(not unknown, "steps", f"null or some of {', '.join(names)}", unknown)
+
+    @classmethod
+    def from_arguments(cls, arguments: Sequence[str]) -> ReportConfig:
+        """Raises ConfigError for an argument that is not `name=value`, an unknown setting, or a wrong value."""
+        return from_mapping(cls, plain_settings(arguments))
 
 
 @dataclass(frozen=True)

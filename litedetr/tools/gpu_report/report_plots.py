@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 
 from litedetr.tools.gpu_report.plan import Row
 from litedetr.tools.gpu_report.summary import OURS, PASSES, WORKLOAD, Steps, by_workload, grouped, of_kind
+from litedetr.tools.plots.style import colour, new_figure, save
 
-DPI = 110
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d1f")
 INCHES_PER_BAR = 0.16
 INCHES_PER_LINE = 0.26
 WIDTH = 9.0  # inches
@@ -24,9 +23,7 @@ def draw(name: str, steps: Steps, folder: Path) -> Path | None:
     rows = [row for kind in kinds for row in of_kind(steps, name, kind)]
     if not rows:
         return None
-    path = folder / f"{name}.png"
-    make(rows).savefig(path)
-    return path
+    return save(make(rows), folder / f"{name}.png")
 
 
 def _attention(rows: list[Row]) -> Figure:
@@ -35,7 +32,7 @@ def _attention(rows: list[Row]) -> Figure:
     names = sorted(dict.fromkeys(row["name"] for row in rows), key=lambda name: name != OURS)
     labels = [_label(group) for group in by_workload(rows)]
     passes = grouped(rows, ("run",))
-    figure = Figure(figsize=(WIDTH, 1.4 + INCHES_PER_LINE * len(labels)), dpi=DPI, layout="constrained")
+    figure = new_figure(WIDTH, 1.4 + INCHES_PER_LINE * len(labels))
     panels = figure.subplots(1, len(passes), squeeze=False, sharey=True)[0]
     for axes, found in zip(panels, passes, strict=True):
         _dots(axes, found, names, labels)
@@ -60,8 +57,7 @@ def _dots(axes: Axes, rows: Sequence[Row], names: Sequence[str], labels: Sequenc
     for number, name in enumerate(names):
         times = {_label([row]): row["milliseconds"] for row in reversed(rows) if row["name"] == name}
         size = 7 if name == OURS else 5
-        colour = COLOURS[number % len(COLOURS)]
-        axes.plot(times.values(), [lines[label] for label in times], "o", color=colour, ms=size, label=name)
+        axes.plot(times.values(), [lines[label] for label in times], "o", color=colour(number), ms=size, label=name)
     axes.set_xscale("log")
     axes.grid(alpha=0.3)
 
@@ -80,14 +76,13 @@ def _memory_access(rows: list[Row]) -> Figure:
 
 def _bars(labels: Sequence[str], names: Sequence[str], bars: Sequence[Sequence[float | None]], unit: str) -> Figure:
     """Horizontal bars: a group for each label, of each one bar for each name; None leaves a gap."""
-    height = 1.2 + INCHES_PER_BAR * len(labels) * (len(names) + 1)
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+    figure = new_figure(WIDTH, 1.2 + INCHES_PER_BAR * len(labels) * (len(names) + 1))
     axes = figure.subplots()
     thickness = 0.9 / len(names)
     for number, name in enumerate(names):
         places = [group - 0.45 + (number + 0.5) * thickness for group in range(len(labels))]
         values = [values[number] or 0 for values in bars]
-        axes.barh(places, values, thickness, label=name, color=COLOURS[number % len(COLOURS)])
+        axes.barh(places, values, thickness, label=name, color=colour(number))
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.set_ylim(len(labels) - 0.5, -0.5)  # the first on top
     axes.set_xlabel(unit)

@@ -1,15 +1,65 @@
-"""Where recorded attentions sample for one point of the image, or one object, layer by layer."""
+"""Where a detector's attentions sample for one point of the image, or one object, layer by layer.
+
+Their arguments are recorded during a forward pass, by hooks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
-from litedetr.tools.plots.attention_hooks import RecordedCall
+from litedetr.models.attention import MultiScaleAttention, SampledAttention
+from litedetr.structures import FeaturePyramid
 
 Shapes = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class RecordedCall:
+    """One call of `attention`, whose name in the detector begins with `encoder.` or `decoder.`; see
+    MultiScaleAttention for its arguments.
+    """
+
+    name: str
+    attention: MultiScaleAttention
+    query: Tensor
+    reference: Tensor
+    memory: FeaturePyramid
+    query_shapes: tuple[tuple[int, int], ...] | None = None
+
+    @torch.no_grad()
+    def sampled(self, queries: Sequence[int]) -> SampledAttention:
+        """Where the queries of these indices sample, of all images of the batch; without gradients."""
+        index = list(queries)
+        return self.attention.sampled(self.query[:, index], self.reference[:, index], self.memory)
+
+
+@contextmanager
+def record_attentions(model: nn.Module) -> Iterator[list[RecordedCall]]:
+    """Within the context, every call of an attention of `model` to its memory is appended, in the order of calls."""
+    calls: list[RecordedCall] = []
+
+    def record(name: str, attention: MultiScaleAttention, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        arguments = inspect.signature(attention.forward).bind(*args, **kwargs).arguments
+        calls.append(RecordedCall(name, attention, **arguments))
+
+    hooks = [
+        module.register_forward_pre_hook(partial(record, name), with_kwargs=True)
+        for name, module in model.named_modules()
+        if isinstance(module, MultiScaleAttention)
+    ]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,20 @@ from PIL import Image
 from torch import Tensor
 
 from litedetr.boxes import cxcywh_to_xyxy
-from litedetr.data import Categories, read_image
+from litedetr.data import Categories, evaluation_pixels, read_image
 from litedetr.engine.checkpoint import LoadedDetector, checkpoint_file, load_detector
 from litedetr.engine.distributed import choose_device
-from litedetr.inference.predictor import Preparation
 from litedetr.paths import user_path
 from litedetr.settings import require
 from litedetr.structures import ImageBatch, Predictions
 from litedetr.tools.plots.attention_figure import AttentionPicture, draw_picture
-from litedetr.tools.plots.attention_hooks import RecordedCall, record_attentions
-from litedetr.tools.plots.attention_samples import AttentionSamples, decoder_samples, encoder_samples
+from litedetr.tools.plots.attention_samples import (
+    AttentionSamples,
+    RecordedCall,
+    decoder_samples,
+    encoder_samples,
+    record_attentions,
+)
 from litedetr.tools.plots.plot_config import AttentionPlot
 from litedetr.tools.plots.style import fonts_for, save
 
@@ -79,7 +83,7 @@ def draw_attention(config: AttentionPlot) -> list[Path]:
 
 @torch.no_grad()
 def _look(loaded: LoadedDetector, image: Image.Image, config: AttentionPlot) -> tuple[Predictions, list[RecordedCall]]:
-    pixels = Preparation(loaded.config.data.transforms)(image)
+    pixels = evaluation_pixels(image, loaded.config.data.transforms)
     device = choose_device(config.device)
     with record_attentions(loaded.model.to(device)) as calls:
         output = loaded.model(ImageBatch.from_images([pixels]).to(device))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import ScalarFormatter
 
 from litedetr.paths import user_path
-from litedetr.tools.plots.losses_figure import losses_figure
 from litedetr.tools.plots.plot_config import TrainingPlot
-from litedetr.tools.plots.run_curves import RunCurves, from_zero
-from litedetr.tools.plots.run_history import read_history
-from litedetr.tools.plots.style import fonts_for, new_figure, run_names, save, set_labels
+from litedetr.tools.plots.run_history import History, Kind, read_history
+from litedetr.tools.plots.style import FONT, colour, display_name, fonts_for, new_figure, run_names, save, set_labels
 
 SCORES = {
     "AP": "AP",
@@ -29,6 +33,13 @@ NUMBERS = {
     "images_per_second": "training images per second",
 }
 SIZE_INCHES = (11.7, 11.3)
+TERMS = {"class": "classes (focal)", "l1": "boxes (L1)", "giou": "boxes (1 - GIoU)"}
+BRANCHES = {"": "decoder", "proposals": "proposals", "denoising": "denoising", "one_to_many": "one-to-many"}
+PANEL, LEGEND = (3.9, 2.7), 0.8  # inches, of the losses' figure
+LAST = 10**6  # the decoder's last layer and the proposals have no number
+LINES = {"last layer": "-", "the one before": "--", "two before": "-.", "earlier ones": ":"}
+FAINT = 0.22  # opacity of the raw curves
+HEADROOM = 1.08
 
 
 def draw_training(config: TrainingPlot) -> list[Path]:
@@ -38,7 +49,7 @@ def draw_training(config: TrainingPlot) -> list[Path]:
     curves = RunCurves(histories, config.over, config.smoothing)
     output = user_path(config.output or folders[0] / "plots")
     with fonts_for(history.name for history in histories):
-        figures = {"training": _numbers_figure(curves), "losses": losses_figure(curves)}
+        figures = {"training": _numbers_figure(curves), "losses": _losses_figure(curves)}
         return [save(figure, output / f"{name}.png") for name, figure in figures.items()]
 
 
@@ -63,3 +74,92 @@ def _numbers_figure(curves: RunCurves) -> Figure:
             from_zero(axes)
     curves.legend(figure)
     return figure
+
+
+@dataclass(frozen=True)
+class LossPart:
+    """A number of a training step. branch: a key of BRANCHES. layer: LAST if the name has none."""
+
+    name: str
+    term: str
+    branch: str
+    layer: int
+
+    @classmethod
+    def parse(cls, name: str) -> LossPart | None:
+        """None if `name`, as litedetr.losses.Losses has it, is no part of the loss."""
+        found = re.fullmatch(rf"({'|'.join(TERMS)})(?:_(proposals|denoising|one_to_many))?(?:_(\d+))?", name)
+        if found is None:
+            return None
+        term, branch, layer = found.groups()
+        return cls(name, term, branch or "", LAST if layer is None else int(layer))
+
+
+def _losses_figure(curves: RunCurves) -> Figure:
+    """Unweighted parts, per object: a row for each term, a column for each branch that some run has, a line for each
+    layer.
+    """
+    parts = loss_parts(name for history in curves.histories for name in history.numbers())
+    branches = [branch for branch in BRANCHES if any(part.branch == branch for part in parts)] or [""]
+    figure = new_figure(max(len(branches), 2) * PANEL[0], len(TERMS) * PANEL[1] + LEGEND)
+    panels = figure.subplots(len(TERMS), len(branches), squeeze=False)
+    deepest = 1
+    for row, (term, title) in zip(panels, TERMS.items(), strict=True):
+        for axes, branch in zip(row, branches, strict=True):
+            layers = [part for part in parts if (part.term, part.branch) == (term, branch)]
+            for depth, part in enumerate(layers):
+                curves.draw(axes, "train", part.name, depth)
+            set_labels(axes, f"{BRANCHES[branch]}: {title}", x=curves.over)
+            from_zero(axes)
+            deepest = max(deepest, len(layers))
+    curves.legend(figure, deepest)
+    return figure
+
+
+def loss_parts(names: Iterable[str]) -> list[LossPart]:
+    """Those that are parts of the loss, each once, the last layers first."""
+    found = {name: LossPart.parse(name) for name in names}
+    return sorted((part for part in found.values() if part is not None), key=lambda part: -part.layer)
+
+
+@dataclass(frozen=True)
+class RunCurves:
+    """Curves of several runs in one panel, each run in its colour.
+
+    over: what stands on the x axis. smoothing: of the bold curves of training steps; see Curve.smoothed."""
+
+    histories: Sequence[History]
+    over: Literal["epoch", "step"]
+    smoothing: float
+
+    def draw(self, axes: Axes, kind: Kind, name: str, depth: int = 0, smooth: bool = True) -> None:
+        """The number `name` of all runs. depth: layers before the last one, the only one that shows raw values."""
+        curves = [history.curve(kind, name, self.over) for history in self.histories]
+        smoothing = self.smoothing if smooth and kind == "train" else 0
+        line = list(LINES.values())[min(depth, len(LINES) - 1)]
+        for number, curve in enumerate(curves):
+            if smoothing and depth == 0:
+                axes.plot(curve.x, curve.y, color=colour(number), alpha=FAINT, linewidth=0.8)
+            smooth_curve, marker = curve.smoothed(smoothing), "o" if kind == "evaluation" or len(curve) == 1 else ""
+            style = {"color": colour(number), "linewidth": 1.8 if depth == 0 else 1.0, "marker": marker}
+            axes.plot(smooth_curve.x, smooth_curve.y, line, markersize=4, **style)
+        if not any(map(len, curves)):
+            nothing = "no evaluation yet" if kind == "evaluation" else "nothing logged"
+            axes.text(0.5, 0.5, nothing, ha="center", va="center", transform=axes.transAxes, fontsize=FONT["label"])
+        axes.grid(alpha=0.25)
+
+    def legend(self, figure: Figure, depth: int = 1) -> None:
+        """Above the panels: the runs' names and, of more than one, the lines of `depth` layers."""
+        entries = [
+            Line2D([], [], color=colour(number), linewidth=3, label=display_name(history.name))
+            for number, history in enumerate(self.histories)
+        ]
+        layers = list(LINES.items())[:depth] if depth > 1 else []
+        entries += [Line2D([], [], color="black", linestyle=line, label=name) for name, line in layers]
+        columns = min(len(entries), 6)
+        figure.legend(handles=entries, loc="outside upper center", ncols=columns, fontsize=FONT["label"], frameon=False)
+
+
+def from_zero(axes: Axes) -> None:
+    """The y axis begins at zero."""
+    axes.set_ylim(0, max(axes.dataLim.y1, 0) * HEADROOM or 1)

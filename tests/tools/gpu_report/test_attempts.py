@@ -3,7 +3,7 @@
 import pytest
 
 from litedetr.tools.gpu_report.plan import Context
-from litedetr.tools.gpu_report.steps.attempts import Attempts
+from litedetr.tools.gpu_report.steps.attempts import attempts
 
 pytest.importorskip("triton")
 
@@ -14,7 +14,7 @@ def test_the_others_are_tried_and_the_step_fails_at_its_end(capsys):
     told, tried = [], []
 
     def step() -> None:
-        with Attempts(told.append) as attempt:
+        with attempts(told.append) as attempt:
             for what in ("one", "two", "three"):
                 with attempt(what):
                     tried.append(what)
@@ -29,12 +29,12 @@ def test_the_others_are_tried_and_the_step_fails_at_its_end(capsys):
 
 
 def test_nothing_is_said_where_nothing_fails():
-    with Attempts(pytest.fail) as attempt, attempt("one"):
+    with attempts(pytest.fail) as attempt, attempt("one"):
         pass
 
 
 def test_an_interrupt_is_no_failure_of_a_part():
-    with pytest.raises(KeyboardInterrupt), Attempts(pytest.fail) as attempt, attempt("one"):
+    with pytest.raises(KeyboardInterrupt), attempts(pytest.fail) as attempt, attempt("one"):
         raise KeyboardInterrupt
 
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from litedetr.tools.gpu_report.legend import LEGEND
-from litedetr.tools.gpu_report.markdown_tables import MOST_SHOWN, cell, tables
+from litedetr.tools.gpu_report.markdown_tables import LEGEND, MOST_SHOWN, cell, tables
 from litedetr.tools.gpu_report.page import PAGE, write_page
 from litedetr.tools.gpu_report.rows_file import NAME, Rows, read_rows
 from litedetr.tools.gpu_report.steps.nvidia_tools import read_counters

@@ -20,8 +20,7 @@ from litedetr.tools.gpu_report import child_process
 from litedetr.tools.gpu_report import report as module
 from litedetr.tools.gpu_report.page import PAGE, write_page
 from litedetr.tools.gpu_report.plan import STEPS
-from litedetr.tools.gpu_report.report import Report, folder_name
-from litedetr.tools.gpu_report.report_config import ReportConfig
+from litedetr.tools.gpu_report.report import Report, ReportConfig, folder_name
 from litedetr.tools.gpu_report.rows_file import NAME, Rows, latest, read_rows
 
 ROOT = Path(__file__).parents[3]
@@ -110,7 +109,7 @@ DRIVER = """
 import sys
 from litedetr.tools.gpu_report import child_process
 from litedetr.tools.gpu_report import report as module
-from litedetr.tools.gpu_report.report_config import ReportConfig
+from litedetr.tools.gpu_report.report import ReportConfig
 module.gpu_name = lambda: ""
 config = ReportConfig(rehearse=True, output=sys.argv[1], steps=(sys.argv[3],))
 list(module.Report.prepare(config, (sys.executable, sys.argv[2])).steps_in_turn())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import torch
@@ -10,10 +9,9 @@ import torch
 from litedetr.kernels.bench.ceilings import Ceilings
 from litedetr.kernels.bench.comparison import Comparison, choose_workloads, measure
 from litedetr.kernels.bench.comparison import Row as Measured
-from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.functional import Backend
 from litedetr.tools.gpu_report.plan import Context, Row, Tell
-from litedetr.tools.gpu_report.steps.attempts import Attempts
+from litedetr.tools.gpu_report.steps.attempts import attempts
 
 PASSES = ("forward", "training")
 TINY = {"shapes": ((6, 9), (3, 5), (2, 3), (1, 2)), "heads": 2, "channels": 8, "num_queries": 9}
@@ -50,22 +48,17 @@ REHEARSED = (Part(SINGLE, ("high",), ("grid",), ("reference", "unfused")),)
 def measure_step(context: Context, tell: Tell) -> None:
     device = torch.device(context.device)
     ceilings = Ceilings.of(device)
-    with Attempts(tell) as attempt:
-        for part, (label, workload) in _workloads(context):
+    sizes = TINY if context.rehearse else {}
+    with attempts(tell) as attempt:
+        for part in REHEARSED if context.rehearse else PARTS:
             how = Comparison(device, PASSES, part.peers, 1 if context.rehearse else MILLISECONDS, BACKEND)
-            with attempt(f"{workload.score} {label} {workload.regime} {workload.dtype}"):
-                for found in measure([(label, workload)], how, ceilings):
-                    tell(_row(found))
+            for label, workload in choose_workloads(part.dtypes, SCORES, part.queries, part.regimes, **sizes):
+                with attempt(f"{workload.score} {label} {workload.regime} {workload.dtype}"):
+                    for found in measure([(label, workload)], how, ceilings):
+                        tell(_row(found))
 
 
 def _row(found: Measured | str) -> Row:
     if isinstance(found, str):
         return {"kind": "remark", "text": found}
     return {"kind": "attention", "backend": BACKEND} | asdict(found)
-
-
-def _workloads(context: Context) -> Iterator[tuple[Part, tuple[str, Workload]]]:
-    sizes = TINY if context.rehearse else {}
-    for part in REHEARSED if context.rehearse else PARTS:
-        for workload in choose_workloads(part.dtypes, SCORES, part.queries, part.regimes, **sizes):
-            yield part, workload

@@ -10,13 +10,12 @@ from itertools import product
 
 import torch
 
-from litedetr.engine.gpu_settings import GpuSettings
-from litedetr.engine.run_config import Precision, detector_config
+from litedetr.engine.run_config import GpuSettings, Precision, detector_config
 from litedetr.kernels.bench.side_by_side import side_by_side
 from litedetr.tools.benchmark.peers import peer
 from litedetr.tools.benchmark.timed_detectors import Conditions, TimedDetector, of_config
 from litedetr.tools.gpu_report.plan import Context, Row, Tell
-from litedetr.tools.gpu_report.steps.attempts import Attempts
+from litedetr.tools.gpu_report.steps.attempts import attempts
 from litedetr.tools.random_batch import RandomBatch
 
 SYSTEMS = (
@@ -59,7 +58,7 @@ REHEARSED = Plan(SYSTEMS[:1], ("size=small", "backbone=resnet18_slim"), (64, 96)
 def measure_step(context: Context, tell: Tell) -> None:
     plan = REHEARSED if context.rehearse else Plan()
     device = torch.device(context.device)
-    with Attempts(tell) as attempt:
+    with attempts(tell) as attempt:
         for precision, batch_size in product(plan.precisions, plan.batches):
             what = {"kind": "detectors", "image": plan.image, "batch": batch_size, "precision": precision}
             for name, make in _detectors(plan, plan.conditions(batch_size, precision, device), context):

@@ -12,7 +12,7 @@ from litedetr.kernels.bench.workloads import PYRAMID_800x1333, Workload
 from litedetr.kernels.functional import attend
 from litedetr.kernels.inputs import Inputs
 from litedetr.tools.gpu_report.plan import Context, Row, Tell
-from litedetr.tools.gpu_report.steps.attempts import Attempts
+from litedetr.tools.gpu_report.steps.attempts import attempts
 from litedetr.tools.gpu_report.steps.attention import BACKEND, MILLISECONDS, SCORES, TINY
 
 FEW = 100  # queries: kernels so short that the host decides
@@ -22,7 +22,7 @@ def measure_step(context: Context, tell: Tell) -> None:
     device = torch.device(context.device)
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     sizes = TINY if context.rehearse else {"shapes": PYRAMID_800x1333, "num_queries": FEW}
-    with Attempts(tell) as attempt:
+    with attempts(tell) as attempt:
         for score in SCORES:
             with attempt(score):
                 inputs = Workload(score, dtype, None, regime="random", **sizes).inputs(device)

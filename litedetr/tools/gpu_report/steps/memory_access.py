@@ -9,7 +9,7 @@ import torch
 from litedetr.kernels.bench.memory_probes import TINY, Probe, Sizes, atomics, gathers
 from litedetr.kernels.bench.side_by_side import side_by_side
 from litedetr.tools.gpu_report.plan import Context, Row, Tell
-from litedetr.tools.gpu_report.steps.attempts import Attempts
+from litedetr.tools.gpu_report.steps.attempts import attempts
 
 MILLISECONDS = 20
 
@@ -18,7 +18,7 @@ def measure_step(context: Context, tell: Tell) -> None:
     device = torch.device(context.device)
     sizes = TINY if context.rehearse else Sizes()
     rounds = 1 if context.rehearse else MILLISECONDS
-    with Attempts(tell) as attempt:
+    with attempts(tell) as attempt:
         for probe in chain(atomics(sizes, device), gathers(sizes, device)):
             with attempt(f"{probe.kind}: {probe.what}, {probe.where}"):
                 tell(_row(probe, side_by_side({"probe": probe}, device, rounds)["probe"].milliseconds))

@@ -40,14 +40,6 @@ KERNELS = ("forward_kernel", "backward_kernel")
 
 
 @dataclass(frozen=True)
-class Use:
-    """What one call of a tool looks at."""
-
-    tool: str
-    what: str  # a check, or a kernel
-
-
-@dataclass(frozen=True)
 class Done:
     """How a call of a tool ended."""
 
@@ -62,19 +54,14 @@ class Done:
 def measure_step(context: Context, tell: Tell) -> None:
     """Each call of a tool gets its share of the time that is left, so that one that hangs leaves time for others."""
     end = time.monotonic() + context.seconds - SPARE_SECONDS
-    uses = _uses(context)
-    for number, use in enumerate(uses):
+    tools = {"compute-sanitizer": (_sanitized, list(CHECKS)), "ncu": (_counted, KERNELS)}
+    there = {name: tool for name, tool in tools.items() if context.rehearse or shutil.which(name)}
+    most = 1 if context.rehearse else None  # of each tool
+    uses = [(name, look, what) for name, (look, found) in there.items() for what in found[:most]]
+    for number, (name, look, what) in enumerate(uses):
         limit = max((end - time.monotonic()) / (len(uses) - number), 1.0)
-        look = _sanitized if use.tool == "compute-sanitizer" else _counted
-        for row in look(use.what, context, limit):
-            tell({"kind": use.tool} | row)
-
-
-def _uses(context: Context) -> list[Use]:
-    number = 1 if context.rehearse else None
-    found = [Use("compute-sanitizer", check) for check in list(CHECKS)[:number]]
-    found += [Use("ncu", kernel) for kernel in KERNELS[:number]]
-    return [use for use in found if context.rehearse or shutil.which(use.tool)]
+        for row in look(what, context, limit):
+            tell({"kind": name} | row)
 
 
 def _sanitized(check: str, context: Context, limit: float) -> Iterator[Row]:

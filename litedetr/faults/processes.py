@@ -1,10 +1,12 @@
-"""What is said when a process that loads images fails, or the thread that pins its batches."""
+"""What is said when another process fails: one that loads images, the thread that pins its batches, another rank."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from torch.distributed import DistError
 
 from litedetr.faults.errors import UserError
 
@@ -47,3 +49,23 @@ def _reason(text: str) -> str:
         return text.split(". ")[0].rstrip(".")
     lines = text.splitlines()
     return next((line for line in reversed(lines) if _EXCEPTION.match(line)), lines[-1])
+
+
+class LostRanksError(UserError):
+    """Another process of the run ended, or cannot be reached, while this one needed it."""
+
+
+@contextmanager
+def lost_ranks_named() -> Iterator[None]:
+    """Turns the error that a collective raises if a rank is gone into LostRanksError."""
+    try:
+        yield
+    except RuntimeError as error:
+        # gloo's errors have no type of their own; they begin with the place in its sources.
+        if not isinstance(error, DistError) and "gloo" not in str(error):
+            raise
+        what = str(error).split("] ", 1)[-1].split(". ")[0].splitlines()[0]
+        raise LostRanksError(
+            f"another process of this run ended or cannot be reached ({what}): its own message says why, or the "
+            "launcher's report. Training goes on from the last checkpoint with resume=auto"
+        ) from error
