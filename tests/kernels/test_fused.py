@@ -32,7 +32,7 @@ def poisoned_memory():
 
 
 def launch_always(monkeypatch, chosen, segments=launch.SEGMENTS):
-    monkeypatch.setattr(launch, "rule", lambda shape: segments if shape.run == "segments" else chosen)
+    monkeypatch.setattr(launch, "rule", lambda shape: segments if shape.pass_name == "segments" else chosen)
 
 
 def assert_equal(actual, expected):
@@ -171,7 +171,7 @@ def test_only_the_gradients_that_are_wanted():
 
 def test_a_cpu_tensor_without_the_interpreter_is_refused():
     code = (
-        "import torch, kernels\n"
+        "import torch, litedetr.kernels.functional as kernels\n"
         "points = kernels.SamplingPoints(torch.rand(1, 1, 1, 2), torch.rand(1, 1, 1, 1, 1, 2), ((2, 2),))\n"
         "kernels.key_aware_attention(torch.rand(1, 1, 1, 4), torch.rand(1, 4, 1, 4), points, backend='triton')"
     )
