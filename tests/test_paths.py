@@ -22,7 +22,7 @@ OURS = {
     "'runs'",
     "'/proc/self/status'",
     "get_data_path()",
-    "folder",  # of a report, as its own process is told
+    "call.folder",  # of a report, as the process of a step gets it
     "name",  # of a run: a folder's name, which is no path
     "os.path.commonpath([file.parent for file in paths])",
     "os.path.commonpath([file.parent for file in kept])",

@@ -189,8 +189,8 @@ def test_limits_are_checked_again_after_an_error():
 def test_the_launch_of_a_shape_follows_its_pass():
     """What is kept of one pass does not serve the other."""
     inputs = WORKLOAD.inputs(DEVICE)
-    shapes = [Shape.of(run, inputs) for run in ("forward", "backward", "forward")]
-    assert [shape.run for shape in shapes] == ["forward", "backward", "forward"]
+    shapes = [Shape.of(name, inputs) for name in ("forward", "backward", "forward")]
+    assert [shape.pass_name for shape in shapes] == ["forward", "backward", "forward"]
     assert shapes[0] is shapes[2]
 
 
