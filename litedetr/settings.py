@@ -93,6 +93,13 @@ def _as_text(value: Any) -> str:
     return str.__str__(text)
 
 
+def _as_list(value: Any) -> Any:
+    """Pydantic itself would take a set, which has no order."""
+    if not isinstance(value, (list, tuple)):
+        raise PydanticKnownError("tuple_type")
+    return value
+
+
 def _none_if_off(value: Any) -> Any:
     """YAML's false, no and off as None."""
     return None if value is False else value
@@ -104,7 +111,9 @@ Text = Annotated[str, PlainValidator(_as_text)]  # not empty; paths are taken to
 Integer = Annotated[int, Strict(), Field(ge=-MOST_INTEGER, le=MOST_INTEGER), BeforeValidator(_as_integer)]
 Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_as_number)]  # finite
 Maybe = Annotated[T | None, BeforeValidator(_none_if_off)]
-Some = Annotated[tuple[T, ...], Field(min_length=1)]
+Many = Annotated[tuple[T, ...], BeforeValidator(_as_list)]
+Some = Annotated[Many[T], Field(min_length=1)]
+Pair = Annotated[tuple[T, T], BeforeValidator(_as_list)]
 Count = Annotated[Integer, Field(ge=1)]
 NotNegative = Annotated[Integer, Field(ge=0)]
 Probability = Annotated[Number, Field(ge=0, le=1)]

@@ -19,6 +19,8 @@ from litedetr.settings import (
     Integer,
     Maybe,
     Number,
+    Pair,
+    Some,
     Text,
     from_mapping,
     require,
@@ -45,10 +47,10 @@ class Outer:
     count: Integer
     rate: Number = 0.5
     name: Maybe[Text] = None
-    betas: tuple[Number, Number] = (0.9, 0.999)
+    betas: Pair[Number] = (0.9, 0.999)
     inner: Inner = field(default_factory=Inner)
     free: Maybe[dict[str, Any]] = None
-    names: Annotated[tuple[Text, ...], Field(min_length=1)] = ("x",)
+    names: Some[Text] = ("x",)
 
 
 def test_there_and_back():
@@ -96,6 +98,8 @@ def test_false_switches_off_what_can_be_off():
         ({"count": 1, "name": 5}, """top.name: expected text, got 5: in quotes it is text: 'top.name="5"'"""),
         ({"count": 1, "names": []}, "top.names: expected a list of at least 1, got "),
         ({"count": 1, "names": "ab"}, "top.names: expected a list, got 'ab'"),
+        ({"count": 1, "betas": {0.9, 0.999}}, r"top.betas: expected a list, got {"),
+        ({"count": 1, "names": np.array(["x"])}, r"top.names: expected a list, got array"),
         ({"count": 1, "betas": [0.9]}, "top.betas: expected a list of 2, got"),
         ({"count": 1, "betas": []}, "top.betas: expected a list of 2, got"),
         ({"count": 1, "betas": [1, 2, 3]}, "top.betas: expected a list of at most 2, got"),

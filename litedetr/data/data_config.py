@@ -12,8 +12,10 @@ from litedetr.settings import (
     Count,
     Flag,
     Integer,
+    Many,
     Maybe,
     NotNegative,
+    Pair,
     Probability,
     Some,
     Text,
@@ -31,7 +33,7 @@ Workers = Annotated[Integer, Field(ge=0, le=256)]  # processes that load images,
 class TransformConfig:
     """How an image is resized and augmented; sides are in pixels. The defaults are the published recipe of DETR."""
 
-    train_sides: tuple[Side, ...] = tuple(range(480, 801, 32))  # shortest sides to draw from; empty: the image's own
+    train_sides: Many[Side] = tuple(range(480, 801, 32))  # shortest sides to draw from; empty: the image's own
     max_side: Annotated[Integer, Field(ge=1, le=2**16)] = 1333  # cap of the longest side; wins over the shortest side
     eval_side: Maybe[Side] = 800  # shortest side in evaluation; None: the image's own
     flip: Probability = 0.5  # of a horizontal flip
@@ -39,8 +41,8 @@ class TransformConfig:
     # whose sides are drawn from crop_range, and only then resize as above
     crop: Flag = True
     crop_probability: Probability = 0.5
-    crop_resize_sides: tuple[Side, ...] = (400, 500, 600)
-    crop_range: tuple[Count, Count] = (384, 600)  # smallest and largest side of the window
+    crop_resize_sides: Many[Side] = (400, 500, 600)
+    crop_range: Pair[Count] = (384, 600)  # smallest and largest side of the window
 
     def __post_init__(self) -> None:
         sides = (*self.train_sides, *(() if self.eval_side is None else (self.eval_side,)))

@@ -21,6 +21,7 @@ from litedetr.settings import (
     Integer,
     Maybe,
     NotNegative,
+    Pair,
     Text,
     as_type,
     from_mapping,
@@ -35,7 +36,7 @@ ENCODER_SHORTHANDS = ("a", "b")  # conf/encoder/*.yaml: what encoder.num_high_la
 # What a model's groups set: conf/size/small.yaml has weights of the loss too.
 MODEL_SETTINGS = (*(field.name for field in fields(DetectorConfig)), *ENCODER_SHORTHANDS, "loss")
 PixelCount = Annotated[Integer, Field(ge=1, le=2**16)]
-ImageSize = tuple[PixelCount, PixelCount]  # height, width
+ImageSize = Pair[PixelCount]  # height, width
 
 
 @settings("gpu")

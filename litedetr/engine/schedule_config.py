@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from litedetr.settings import Count, Flag, Maybe, NotNegative, Number, require, settings
+from litedetr.settings import Count, Flag, Many, Maybe, NotNegative, Number, Pair, require, settings
 
 Rate = Annotated[Number, Field(ge=0)]
 Beta = Annotated[Number, Field(ge=0, lt=1)]
@@ -19,7 +19,7 @@ class ScheduleConfig:
     max_epochs: Maybe[Count] = 12  # length of the run; None if max_steps gives it
     max_steps: Maybe[Count] = None  # length in optimiser steps, in place of max_epochs
     decay: Literal["step", "cosine", "constant"] = "step"  # cosine falls to zero over the run
-    milestones: tuple[Count, ...] = (11,)  # with decay=step: epochs, or steps with max_steps, after which rates fall
+    milestones: Many[Count] = (11,)  # with decay=step: epochs, or steps with max_steps, after which rates fall
     gamma: Annotated[Number, Field(gt=0, le=1)] = 0.1  # what the rates are multiplied by at each milestone
     warmup_steps: NotNegative = 0  # optimiser steps of linear warm-up
     lr: Rate = 1e-4  # peak rate of all parameters that are not of the next two
@@ -27,7 +27,7 @@ class ScheduleConfig:
     sampling_offsets_lr: Rate = 1e-4
     weight_decay: Rate = 1e-4
     decay_norms_and_biases: Flag = True  # as in the published code; False: weight decay leaves them out
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    betas: Pair[Beta] = (0.9, 0.999)
     clip_norm: Maybe[Annotated[Number, Field(gt=0)]] = 0.1  # largest gradient norm; None does not clip
     # of the moving average of the weights that is evaluated; None: no average
     ema_decay: Maybe[Annotated[Number, Field(gt=0, lt=1)]] = None

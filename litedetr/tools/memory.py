@@ -18,7 +18,7 @@ from litedetr.engine.run_config import Device, beside_model, detector_config
 from litedetr.kernels.bench.side_by_side import side_by_side
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models import DetectorConfig, build_detector
-from litedetr.settings import Flag, NotNegative, Text, settings
+from litedetr.settings import Flag, Many, NotNegative, Text, settings
 from litedetr.tools.random_batch import RandomBatch
 from litedetr.tools.tables import text_table
 
@@ -33,7 +33,7 @@ class MemoryConfig:
 
     device: Device
     rounds: NotNegative
-    options: Annotated[dict[Text, tuple[Text, ...]], Field(min_length=1)]
+    options: Annotated[dict[Text, Many[Text]], Field(min_length=1)]
 
 
 def compare_options(

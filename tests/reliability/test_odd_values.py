@@ -59,7 +59,7 @@ TENSORS = [torch.tensor(1.0), torch.tensor(1), torch.tensor(True), torch.zeros(3
 ARRAYS = [np.array([1, 2]), np.array([]), np.zeros((3, 3)), np.complex64(1), np.datetime64("2020")]
 LISTS = [[], [None], [1], [1, 2], [0.5, 0.5], ["a", 1], [[1]], [[1, 1, 1]], (), ({},), list(range(10**4)), range(3)]
 MAPPINGS = [{}, {"x": 1}, {1: 2}, {None: {}}, {"": 1}, {"a": {"b": 1}}]
-OTHERS = [None, b"", b"abc", bytearray(b"1"), Path("a"), Path("\udce9"), int, object(), ..., slice(1), print]
+OTHERS = [None, {1, 2}, b"", b"abc", bytearray(b"1"), Path("a"), Path("\udce9"), int, object(), ..., slice(1), print]
 VALUES = [*NUMBERS, *TEXTS, *TENSORS, *ARRAYS, *LISTS, *MAPPINGS, *OTHERS]
 NOT_OURS = ("Input should", "unable to", "valid", "instance of", "pydantic", "Field required")
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from litedetr.engine.run_config import Device, ImageSize, PixelCount, Precision
 from litedetr.kernels.bench.workloads import Regime
 from litedetr.kernels.inputs import Score
-from litedetr.settings import Count, Maybe, NotNegative, Some, Text, require, settings
+from litedetr.settings import Count, Many, Maybe, NotNegative, Some, Text, require, settings
 
 Pass = Literal["forward", "training"]
 
@@ -18,9 +18,9 @@ Pass = Literal["forward", "training"]
 class ModelsConfig:
     """The section `models` of conf/benchmark.yaml."""
 
-    systems: tuple[Text, ...]
-    checkpoints: tuple[Text, ...]
-    peers: tuple[Literal["rt_detr", "deformable_detr"], ...]
+    systems: Many[Text]
+    checkpoints: Many[Text]
+    peers: Many[Literal["rt_detr", "deformable_detr"]]
     passes: Some[Pass]
     batch_size: Count
     precision: Precision
@@ -37,7 +37,7 @@ class KernelsConfig:
     regimes: Some[Regime]
     dtypes: Maybe[Some[Literal["float32", "float16", "bfloat16"]]]
     passes: Some[Pass]
-    peers: tuple[Literal["reference", "compiled", "unfused", "deformops", "deformops_fp32"], ...]
+    peers: Many[Literal["reference", "compiled", "unfused", "deformops", "deformops_fp32"]]
     batch_size: Count
     heads: Count
     channels: Count
@@ -49,10 +49,10 @@ class ScaleConfig:
     """The section `scale` of conf/benchmark.yaml."""
 
     system: Text
-    sides: tuple[PixelCount, ...]  # of square images: forward passes
-    training_sides: tuple[PixelCount, ...]  # the same of training steps
+    sides: Many[PixelCount]  # of square images: forward passes
+    training_sides: Many[PixelCount]  # the same of training steps
     usual_objects: NotNegative  # in these images
-    objects: tuple[NotNegative, ...]  # in an image of `usual_side`: training steps, and their losses only
+    objects: Many[NotNegative]  # in an image of `usual_side`: training steps, and their losses only
     usual_side: PixelCount
     num_classes: Count
     precision: Precision

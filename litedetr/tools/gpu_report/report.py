@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from litedetr.paths import CLONE, user_path
-from litedetr.settings import ConfigError, Count, Flag, Maybe, Text, from_mapping, require, settings
+from litedetr.settings import ConfigError, Count, Flag, Many, Maybe, Text, from_mapping, require, settings
 from litedetr.tools.gpu_report.child_process import Outcome, in_child
 from litedetr.tools.gpu_report.plan import REHEARSAL, STEPS, Step, StepCall
 from litedetr.tools.gpu_report.rows_file import KIND, NAME, OUTCOME, Rows
@@ -35,7 +35,7 @@ class ReportConfig:
 
     budget: Maybe[Count] = None  # seconds for all steps; null: each takes up to its own limit
     rehearse: Flag = False  # every step at tiny sizes, on a CPU in Triton's interpreter if there is no GPU
-    steps: Maybe[tuple[Text, ...]] = None  # names; null: all; []: none, only make the page from the rows that are there
+    steps: Maybe[Many[Text]] = None  # names; null: all; []: none, only make the page from the rows that are there
     output: Text = "runs/gpu_report"  # the folder; each GPU has one of its own in it
 
     def __post_init__(self) -> None:

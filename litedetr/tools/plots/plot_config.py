@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from litedetr.engine.run_config import Device
-from litedetr.settings import Count, Maybe, Number, Probability, Some, Text, require, settings
+from litedetr.settings import (
+    Count,
+    Many,
+    Maybe,
+    Number,
+    Pair,
+    Probability,
+    Some,
+    Text,
+    require,
+    settings,
+)
 
 
 @settings()
@@ -17,7 +28,7 @@ class AttentionPlot:
     checkpoint: Text
     image: Text
     of: Literal["encoder", "decoder"] = "encoder"
-    point: Maybe[tuple[Number, Number]] = None
+    point: Maybe[Pair[Number]] = None
     object: Maybe[Count] = None
     min_score: Probability = 0.3
     output: Maybe[Text] = None
@@ -43,7 +54,7 @@ class TrainingPlot:
 class ScorePlot:
     """The settings of conf/draw/scores.yaml."""
 
-    runs: tuple[Text, ...] = ()
+    runs: Many[Text] = ()
     checkpoint: Maybe[Text] = None
     detections: Maybe[Text] = None
     annotations: Maybe[Text] = None
