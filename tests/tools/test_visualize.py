@@ -315,7 +315,7 @@ def test_the_script_prints_where_the_pictures_are(finished: Path, tmp_path: Path
     [
         (["draw=training", "runs=[nothing]"], "error: runs: expected run folders with a metrics.jsonl, got nothing"),
         (["draw=training", "runs=[a]", "image=a.png"], "Could not override 'image'"),
-        ([], "You must specify 'draw', e.g, draw=<OPTION>"),
+        ([], "error: draw: expected one of attention, training, scores, got None"),
     ],
 )
 def test_a_mistake_is_one_clear_message(tmp_path: Path, settings: list[str], message: str):

@@ -77,7 +77,7 @@ def test_a_gpu_that_is_here_is_what_is_rehearsed_on(tmp_path, monkeypatch):
     from litedetr.tools.gpu_report.steps import autotune
 
     devices = []
-    monkeypatch.setattr(autotune, "tune", lambda workload, run, device, *_, **__: devices.append(device) or ())
+    monkeypatch.setattr(autotune, "tune", lambda job, device, *_, **__: devices.append(device) or ())
     autotune.measure_step(Context("cuda", True, 9.0, tmp_path, lambda *_: {}), pytest.fail)
     assert devices == [torch.device("cuda")]
 
