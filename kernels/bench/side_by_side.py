@@ -26,7 +26,7 @@ KINETO_NOTES = (b"USDT:", b"STAGE:")
 
 
 def forward_step(attend: Attend, inputs: Inputs) -> Step:
-    """The forward pass alone, without autograd."""
+    """Only the forward pass, without autograd."""
 
     def step() -> Tensor:
         with torch.no_grad():

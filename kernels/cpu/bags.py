@@ -62,7 +62,7 @@ class Scatter:
 
     order: Tensor  # (N * K * 4,), the corners
     source: Tensor  # (N * K * 4,), their query heads
-    start: Tensor  # (rows + 1,), where the corners of each row begin
+    start: Tensor  # (rows + 1,), index of the first corner of each row
 
     @classmethod
     def of(cls, corners: Tensor, num_rows: int) -> Scatter:

@@ -33,7 +33,7 @@ from litedetr.settings import (
 Precision = Literal["fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
 ENCODER_SHORTHANDS = ("a", "b")  # conf/encoder/*.yaml: what encoder.num_high_layers and num_blocks refer to
-# What a model's groups set: conf/size/small.yaml has weights of the loss too.
+# The settings that a model's groups set; some, such as conf/size/small.yaml, set weights of the loss too.
 MODEL_SETTINGS = (*(field.name for field in fields(DetectorConfig)), *ENCODER_SHORTHANDS, "loss")
 PixelCount = Annotated[Integer, Field(ge=1, le=2**16)]
 ImageSize = Pair[PixelCount]  # height, width
@@ -96,7 +96,7 @@ class RunConfig:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> RunConfig:
-        """From the flat settings of conf/train.yaml, where the model's parts and `resume` stand at the top."""
+        """From the settings of conf/train.yaml, which has the model's parts and `resume` at the top level."""
         sections = ("data", "loss", "schedule", "seed")
         require_known(settings, (*MODEL_SETTINGS, "data", "schedule", "trainer", "run", "resume", "seed"))
         given = {name: settings[name] for name in sections if name in settings}

@@ -20,7 +20,7 @@ from litedetr.faults.processes import LoaderError, loader_failures_named
 from litedetr.faults.signals import Interrupted
 
 USER_ERRORS = (ValueError, OSError, UserError)
-# What PyTorch says of tensors that do not fit: on a CPU, on a GPU, beyond 64 bits.
+# PyTorch's messages for tensors that do not fit into memory: on a CPU, on a GPU, beyond 64 bits.
 TOO_LARGE = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "multiplication overflow")
 ERROR_FILE = "LITEDETR_JOB_ERROR"  # names the file in which a job of a sweep leaves what went wrong, in one line
 SIGPIPE = 13  # Windows has none
