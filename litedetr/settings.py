@@ -105,7 +105,7 @@ def _none_if_off(value: Any) -> Any:
     return None if value is False else value
 
 
-# What fields are made of; bounds come on top: Annotated[Integer, Field(ge=0)].
+# The types of fields. A field adds its bounds to one: Annotated[Integer, Field(ge=0)].
 Flag = StrictBool
 Text = Annotated[str, PlainValidator(_as_text)]  # not empty; paths are taken too
 Integer = Annotated[int, Strict(), Field(ge=-MOST_INTEGER, le=MOST_INTEGER), BeforeValidator(_as_integer)]
@@ -180,13 +180,13 @@ def to_mapping(config: object) -> dict[str, Any]:
     return to_jsonable_python(config)
 
 
-# What was expected, by pydantic's type of error; in braces what it says of it.
+# For each of pydantic's types of error, what was expected. Names in braces come from pydantic's error.
 EXPECTED = {
     "missing": "a value",
     "dataclass_type": "a mapping with the settings of {class_name}",
     "dict_type": "a mapping",
     "tuple_type": "a list",
-    "too_long": "a list of at most {max_length}",
+    "too_long": "a list of {max_length}",  # only lists of a fixed length have a maximum
     "too_short": "a list of at least {min_length}",
     "is_instance_of": "a {class}",
     "int_type": "an integer",

@@ -102,7 +102,7 @@ def test_false_switches_off_what_can_be_off():
         ({"count": 1, "names": np.array(["x"])}, r"top.names: expected a list, got array"),
         ({"count": 1, "betas": [0.9]}, "top.betas: expected a list of 2, got"),
         ({"count": 1, "betas": []}, "top.betas: expected a list of 2, got"),
-        ({"count": 1, "betas": [1, 2, 3]}, "top.betas: expected a list of at most 2, got"),
+        ({"count": 1, "betas": [1, 2, 3]}, "top.betas: expected a list of 2, got"),
         ({"count": 1, "inner": {"mode": "c"}}, "top.inner.mode: expected one of 'a' or 'b', got 'c'"),
         ({"count": 1, "inner": {"mode": 1}}, "top.inner.mode: expected one of 'a' or 'b', got 1"),
         ({"count": 1, "inner": {"flag": "yes"}}, "top.inner.flag: expected true or false, got 'yes'"),

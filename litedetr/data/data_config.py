@@ -1,4 +1,4 @@
-"""Settings of the data: which set, where it lies, how images are resized and augmented."""
+"""Settings of the data: the dataset and its files, and how images are resized and augmented."""
 
 from __future__ import annotations
 

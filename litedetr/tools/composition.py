@@ -1,4 +1,4 @@
-"""How tools get the settings of another file of conf/: the command line, which alone knows Hydra, hands them this."""
+"""The type of the function that composes a file of conf/. Scripts pass it to tools, which do not import Hydra."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -12,7 +12,7 @@ from litedetr.tools.gpu_report.rows_file import KIND, OUTCOME, REPORT, STEP
 OWN = (REPORT, STEP, KIND)  # not figures
 DASH = "-"
 MOST_SHOWN = 25  # rows of a table; a longer one is folded
-# What Markdown takes for markup, as in the names of C++ functions; an underscore between letters is safe.
+# Characters that Markdown reads as markup, as in names of C++ functions. An underscore between letters is not markup.
 MARKUP = re.compile(r"[|*<`]|(?<!\w)_|_(?!\w)")
 # what the columns of a table mean, by kind of row; it stands above the table, and a kind may do without
 LEGEND = {
