@@ -38,7 +38,7 @@ def _signature(inputs: Inputs) -> tuple:
     points = inputs.points
     tensors = *inputs.tensors, points.valid_sizes
     kinds = [None if x is None else (x.shape, x.dtype, x.device) for x in tensors]
-    return autocast_dtype(inputs.value), points.shapes, points.query_shapes, *kinds
+    return autocast_dtype(inputs.value), points.shapes, points.query_shapes, points.sampling, *kinds
 
 
 def _checked(inputs: Inputs, scorer: Scorer) -> Inputs:

@@ -63,14 +63,15 @@ def _node(backend: Backend, operator: BackwardOperator) -> type[Function]:
             with torch._C._AutoDispatchBelowADInplaceOrView():
                 saved = backends.forward(backend, inputs, deterministic)
                 save_for_backward(ctx, saved if backend.reads_results else None, (*inputs.tensors, points.valid_sizes))
-                ctx.shapes, ctx.query_shapes, ctx.deterministic = points.shapes, points.query_shapes, deterministic
+                ctx.shapes, ctx.query_shapes, ctx.sampling = points.shapes, points.query_shapes, points.sampling
+                ctx.deterministic = deterministic
                 return saved.out.flatten(2)
 
         @staticmethod
         def backward(ctx, grad_out: Tensor) -> tuple[Tensor | None, ...]:
             out, log_sum_exp, *tensors = ctx.saved_tensors  # once: activation checkpointing recomputes on each access
             query, key, value, logits, reference, offsets, valid_sizes = tensors
-            points = SamplingPoints(reference, offsets, ctx.shapes, valid_sizes, ctx.query_shapes)
+            points = SamplingPoints(reference, offsets, ctx.shapes, valid_sizes, ctx.query_shapes, ctx.sampling)
             inputs = Inputs(query, key, value, logits, points)
             saved = None if out is None else Saved(out, log_sum_exp)
             wanted = ctx.needs_input_grad[-len(inputs.tensors) :]

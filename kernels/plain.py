@@ -45,6 +45,7 @@ def is_plain(inputs: Inputs) -> bool:
     return (
         not is_watched()
         and are_plain(*inputs.tensors, points.valid_sizes)
+        and type(points.sampling) is str
         and _are_int_pairs(points.shapes)
         and (points.query_shapes is None or _are_int_pairs(points.query_shapes))
     )

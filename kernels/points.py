@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from torch.nn.parameter import UninitializedTensorMixin
 from litedetr.kernels.constants import constant
 from litedetr.kernels.plain import are_plain, is_watched
 
+Sampling = Literal["bilinear", "nearest"]
+SAMPLINGS = get_args(Sampling)  # here, since torch 2.6 does not compile a function that asks for it
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NOT_DENSE = (MaskedTensor, UninitializedTensorMixin)
 MOST_SIDE = 2**24  # pixels of a level's side; single precision counts no further
@@ -27,6 +30,12 @@ class SamplingPoints:
     makes that head's output NaN, and the gradients of its query, logits and points; it reads no token and sends no
     gradient. A sample outside of its level or of the level's valid part reads zero. Padding of another form than
     DETR's rectangle has the same effect if value and key are zero there (masked_fill).
+
+    sampling `nearest` reads the one pixel that the location lies in, floor(position + 0.5) of its position in pixels:
+    on the edge of two pixels the right or lower one. A step function has no slope, so the gradients of reference and
+    offsets are zero, also at a NaN location. RT-DETRv2 (arXiv 2407.17140) calls it discrete sampling; its code adds
+    0.5 to relative location * size and cuts off the fraction, which is half a pixel further right and down, and moves
+    locations outside to the nearest border pixel.
     """
 
     reference: Tensor  # (B, Q, L, 2) points (x, y) or (B, Q, L, 4) boxes (cx, cy, w, h), relative to (W_l, H_l)
@@ -36,6 +45,7 @@ class SamplingPoints:
     shapes: tuple[tuple[int, int], ...]  # (H_l, W_l), Python ints, symbols while exporting; S: sum of their products
     valid_sizes: Tensor | None = None  # (B, L, 2) integers, (height, width) that is not padding, clamped to the level
     query_shapes: tuple[tuple[int, int], ...] | None = None  # (H, W) if queries are cells in raster order: only a hint
+    sampling: Sampling = "bilinear"  # how a location between pixels is read
 
     @property
     def num_tokens(self) -> int:
@@ -56,21 +66,26 @@ class SamplingPoints:
     def pixel_locations(self) -> Tensor:
         """(B, Q, M, L, P, 2) positions in pixels, where the centre of a level's first pixel is (0, 0).
 
-        In single precision at least: a half would round the sizes of levels as well.
+        In single precision at least: a half would round the sizes of levels as well. With nearest sampling those of the
+        pixels that are read, whole numbers.
         """
         dtype = torch.promote_types(self.offsets.dtype, torch.float32)
         offsets, reference = self.offsets.to(dtype), self.reference[:, :, None, :, None]  # (B, Q, 1, L, 1, 2 | 4)
         size = self.level_sizes(offsets).unsqueeze(1)
         if reference.shape[-1] == 2:
-            return reference * size + offsets - 0.5
-        location = reference[..., :2] + offsets / offsets.shape[-2] * reference[..., 2:] * 0.5
-        return location * size - 0.5
+            from_edge = reference * size + offsets
+        else:
+            from_edge = (reference[..., :2] + offsets / offsets.shape[-2] * reference[..., 2:] * 0.5) * size
+        # floor(position + 0.5) without two roundings; the derivative of floor is zero
+        return from_edge.floor() if self.sampling == "nearest" else from_edge - 0.5
 
     def check(self, value: Tensor) -> None:
         """Raise ValueError, or TypeError for what is no tensor, unless all fits `value` (B, S, M, D) and each other.
 
         By shapes, dtypes and devices alone: no look at a number, which on a GPU would have to be waited for.
         """
+        if not isinstance(self.sampling, str) or self.sampling not in SAMPLINGS:
+            raise ValueError(f"sampling: expected one of {', '.join(SAMPLINGS)}, got {self.sampling!r}")
         _check_sides("shapes", self.shapes)
         check_dtype("offsets", self.offsets, DTYPES)
         check_dtype("reference", self.reference, DTYPES)

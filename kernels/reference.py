@@ -72,36 +72,40 @@ def _weighted_sum(weights: Tensor, sampled: Tensor) -> Tensor:
 
 
 def sample(table: Tensor, points: SamplingPoints) -> Tensor:
-    """Bilinear samples (B, Q, M, L * P, D) of `table` (B, S, M, D), zero outside, pixel centres at + 0.5."""
-    rows, weights = bilinear_corners(points)
+    """Samples (B, Q, M, L * P, D) of `table` (B, S, M, D), zero outside, pixel centres at + 0.5."""
+    rows, weights = weighted_pixels(points)
     flat = F.pad(table.reshape(-1, table.shape[-1]), (0, 0, 1, 0))  # (1 + B * S * M, D)
-    corners = zip(rows.unbind(-1), weights.to(table.dtype).unbind(-1), strict=True)
-    return sum(F.embedding(row, flat) * weight.unsqueeze(-1) for row, weight in corners).flatten(3, 4)
+    pixels = zip(rows.unbind(-1), weights.to(table.dtype).unbind(-1), strict=True)
+    return sum(F.embedding(row, flat) * weight.unsqueeze(-1) for row, weight in pixels).flatten(3, 4)
 
 
-def bilinear_corners(points: SamplingPoints) -> tuple[Tensor, Tensor]:
-    """The four pixels around each location, (B, Q, M, L, P, 4) each.
+def weighted_pixels(points: SamplingPoints) -> tuple[Tensor, Tensor]:
+    """The four pixels around each location, or the nearest one: (B, Q, M, L, P, 4 | 1) each.
 
-    Rows of the table (1 + B * S * M, D), the first where a corner lies outside the valid part, and bilinear weights.
-    The first is zero, so that nothing outside is read, and drops the gradient of NaN.
+    Rows of the table (1 + B * S * M, D), the first where a pixel lies outside the valid part, and weights, which are
+    NaN at a NaN location. The first row is zero, so that nothing outside is read, and drops the gradient of NaN.
     """
     location = points.pixel_locations()
     limit = points.valid_limits(location)[:, None, None, :, None]  # (1 or B, 1, 1, L, 1, 2)
     location = location.minimum(limit).clamp(min=OUTSIDE)  # infinity has no fraction
     low = location.detach().floor()
     fraction = location - low
-    corner = low.unsqueeze(-2) + as_tensor((0, 0, 1, 0, 0, 1, 1, 1), low).view(4, 2)  # (B, Q, M, L, P, 4, 2)
-    x_weight, y_weight = (torch.stack([1 - f, f], dim=-1) for f in fraction.unbind(-1))
-    weights = (y_weight.unsqueeze(-1) * x_weight.unsqueeze(-2)).flatten(-2)  # order (y, x): 00, 01, 10, 11
+    if points.sampling == "nearest":
+        pixel = low.unsqueeze(-2)
+        weights = 1 - fraction.sum(-1, keepdim=True)  # the location is a pixel: 1
+    else:
+        pixel = low.unsqueeze(-2) + as_tensor((0, 0, 1, 0, 0, 1, 1, 1), low).view(4, 2)  # (B, Q, M, L, P, 4, 2)
+        x_weight, y_weight = (torch.stack([1 - f, f], dim=-1) for f in fraction.unbind(-1))
+        weights = (y_weight.unsqueeze(-1) * x_weight.unsqueeze(-2)).flatten(-2)  # order (y, x): 00, 01, 10, 11
 
-    inside = ((corner >= 0) & (corner < limit.unsqueeze(-2))).all(-1)
-    return torch.where(inside, 1 + _table_rows(corner, points), 0), weights
+    inside = ((pixel >= 0) & (pixel < limit.unsqueeze(-2))).all(-1)
+    return torch.where(inside, 1 + _table_rows(pixel, points), 0), weights
 
 
-def _table_rows(corner: Tensor, points: SamplingPoints) -> Tensor:
-    """Rows of (B * S * M, D) for corners (B, Q, M, L, P, 4, 2) inside; any number for others."""
-    batch, _, heads = corner.shape[:3]
-    x, y = (c.long() for c in corner.unbind(-1))
+def _table_rows(pixel: Tensor, points: SamplingPoints) -> Tensor:
+    """Rows of (B * S * M, D) for pixels (B, Q, M, L, P, 4 | 1, 2) inside; any number for others."""
+    batch, _, heads = pixel.shape[:3]
+    x, y = (c.long() for c in pixel.unbind(-1))
     width = points.level_sizes(x)[:, 0].view(-1, 1, 1)
     start = as_tensor(level_starts(points.shapes), x).view(-1, 1, 1)
     image = torch.arange(batch, device=x.device).view(-1, 1, 1, 1, 1, 1)

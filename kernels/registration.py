@@ -24,15 +24,15 @@ from litedetr.kernels.points import SamplingPoints
 
 INPUTS = (
     "Tensor? query, Tensor? key, Tensor value, Tensor? logits, Tensor reference, Tensor offsets, "
-    "Tensor? valid_sizes, SymInt[] shapes, SymInt[]? query_shapes, bool deterministic"
+    "Tensor? valid_sizes, SymInt[] shapes, SymInt[]? query_shapes, str sampling, bool deterministic"
 )
 FORWARD_SCHEMA = f"({INPUTS}) -> (Tensor out, Tensor log_sum_exp)"
 BACKWARD_SCHEMA = (
     f"(Tensor grad_out, Tensor? out, Tensor? log_sum_exp, bool reference_grad, {INPUTS}) "
     "-> (Tensor query, Tensor key, Tensor value, Tensor logits, Tensor reference, Tensor offsets)"
 )
-NUM_INPUTS = 10
-CORNERS = 4  # of a bilinear sample
+NUM_INPUTS = 11
+PRODUCTS = {"bilinear": 4, "nearest": 0}  # multiply-adds of a sample and channel
 LIBRARY = torch.library.Library("litedetr", "FRAGMENT")  # operators live as long as it does
 
 Attend = Callable[[Inputs, bool, bool], Tensor]  # (inputs, deterministic, plain) -> (B, Q, M * D)
@@ -45,7 +45,7 @@ def register(name: str, backend: Backend) -> Attend:
     backward = _define(f"{name}_backward", BACKWARD_SCHEMA, *_backward(backend))
 
     def save(ctx, arguments, results) -> None:
-        *tensors, ctx.shapes, ctx.query_shapes, ctx.deterministic = arguments
+        *tensors, ctx.shapes, ctx.query_shapes, ctx.sampling, ctx.deterministic = arguments
         out, log_sum_exp = results
         ctx.mark_non_differentiable(log_sum_exp)
         save_for_backward(ctx, Saved(out, log_sum_exp) if backend.reads_results else None, tensors)
@@ -53,8 +53,8 @@ def register(name: str, backend: Backend) -> Attend:
     def differentiate(ctx, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         out, log_sum_exp, *tensors = ctx.saved_tensors  # once: activation checkpointing recomputes on each access
         wanted = ctx.needs_input_grad[-NUM_INPUTS:]
-        sizes = ctx.shapes, ctx.query_shapes
-        grads = backward(grad_out, out, log_sum_exp, wanted[4], *tensors, *sizes, ctx.deterministic)
+        rest = ctx.shapes, ctx.query_shapes, ctx.sampling, ctx.deterministic
+        grads = backward(grad_out, out, log_sum_exp, wanted[4], *tensors, *rest)
         kept = [grad if is_wanted else None for grad, is_wanted in zip(grads, wanted, strict=False)]
         return *kept, *[None] * (NUM_INPUTS - len(kept))
 
@@ -131,13 +131,13 @@ def _flatten(inputs: Inputs) -> tuple[object, ...]:
     """In the order of the schema; pairs of sizes become flat lists."""
     points = inputs.points
     query_shapes = None if points.query_shapes is None else [*chain(*points.query_shapes)]
-    return *inputs.tensors, points.valid_sizes, [*chain(*points.shapes)], query_shapes
+    return *inputs.tensors, points.valid_sizes, [*chain(*points.shapes)], query_shapes, points.sampling
 
 
 def _unflatten(flat: Sequence[object]) -> Inputs:
-    query, key, value, logits, reference, offsets, valid_sizes, shapes, query_shapes = flat
+    query, key, value, logits, reference, offsets, valid_sizes, shapes, query_shapes, sampling = flat
     query_shapes = None if query_shapes is None else _pairs(query_shapes)
-    points = SamplingPoints(reference, offsets, _pairs(shapes), valid_sizes, query_shapes)
+    points = SamplingPoints(reference, offsets, _pairs(shapes), valid_sizes, query_shapes, sampling)
     return Inputs(query, key, value, logits, points)
 
 
@@ -145,14 +145,16 @@ def _pairs(sides: Sequence[int]) -> tuple[tuple[int, int], ...]:
     return tuple(zip(sides[::2], sides[1::2], strict=True))
 
 
-def attention_flops(query, key, value, logits, reference, offsets, *_, **__) -> int:
+def attention_flops(
+    query, key, value, logits, reference, offsets, valid_sizes, shapes, query_shapes, sampling, *_, **__
+) -> int:
     """From shapes, two FLOPs a multiply-add, as torch.utils.flop_counter.FlopCounterMode counts them.
 
-    The bilinear samples of values (and own keys), the scores q . k, the weighted sum of the samples.
+    The samples of values (and own keys), the scores q . k, the weighted sum of the samples.
     """
     tables = 1 if key is None else 2
     scores = 1 if logits is None else 0
-    return 2 * math.prod(offsets[:-1]) * value[-1] * (CORNERS * tables + scores + 1)
+    return 2 * math.prod(offsets[:-1]) * value[-1] * (PRODUCTS[sampling] * tables + scores + 1)
 
 
 def attention_backward_flops(grad_out, out, log_sum_exp, reference_grad, *inputs, **kwargs) -> int:

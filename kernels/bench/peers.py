@@ -38,7 +38,7 @@ def unfused(inputs: Inputs) -> Tensor:
 
 
 def _normalised(inputs: Inputs) -> Tensor:
-    """(B, Q, M, L, P, 2) in [0, 1]."""
+    """(B, Q, M, L, P, 2) in [0, 1]; with nearest sampling centres of pixels."""
     location = inputs.points.pixel_locations()
     sides = tuple((w, h) for h, w in inputs.points.shapes)
     size = constant(sides, location.dtype, location.device).view(-1, 1, 2)
@@ -54,7 +54,8 @@ def _grid_sample(table: Tensor, locations: Tensor, inputs: Inputs) -> Tensor:
         start = level_starts(inputs.points.shapes)[level]
         image = table[:, start : start + height * width].permute(0, 2, 3, 1).reshape(-1, channels, height, width)
         grid = (locations[:, :, :, level] * 2 - 1).transpose(1, 2).flatten(0, 1)  # (B * M, Q, P, 2)
-        sampled = F.grid_sample(image.to(exact), grid.to(exact), "bilinear", "zeros", align_corners=False)
+        # nearest: grid_sample rounds half to even, but the centre of a pixel to the pixel
+        sampled = F.grid_sample(image.to(exact), grid.to(exact), inputs.points.sampling, "zeros", align_corners=False)
         samples.append(sampled.to(table.dtype))
     return torch.cat(samples, dim=-1).permute(0, 2, 3, 1).flatten(0, 1)  # from (B * M, D, Q, L * P)
 
@@ -103,6 +104,8 @@ def obstacle(name: str, inputs: Inputs) -> str | None:
         return "not installed"
     if inputs.logits is None:
         return "has no key-aware attention"
+    if inputs.points.sampling != "bilinear":
+        return "has no nearest sampling"
     if name == "deformops_fp32" and inputs.value.element_size() > 2:
         return "the same as deformops in single precision"
     return None

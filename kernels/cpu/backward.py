@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from litedetr.kernels.cpu import bags
-from litedetr.kernels.cpu.corners import Corners
+from litedetr.kernels.cpu.corners import Corners, NearestPixels
 from litedetr.kernels.cpu.rows import Chunk, Rows, tables_of
 from litedetr.kernels.cpu.table import unbordered
 from litedetr.kernels.inputs import Gradients, Inputs
@@ -75,28 +75,31 @@ def _backward_chunk(chunk: Chunk, rows: Rows, d_out: Tensor, grads: Gradients) -
         scatter.add(d_keys, q, weights)
         d_query = bags.sums(keys, corners.rows, weights) * q.shape[-1] ** -0.5
         grads.query[chunk] = d_query.view_as(grads.query[chunk])
-    _add_location(chunk, d_location.transpose(1, 2).reshape(rows.points(chunk)[1].shape), rows, grads)
+    if samples.parts > 1:
+        _add_location(chunk, d_location.transpose(1, 2).reshape(rows.points(chunk)[1].shape), rows, grads)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What the backward pass reads: each sample and its derivatives by x and y, as bags (N, 3 K, 4)."""
+    """What the backward pass reads, as bags (N, parts * K, C): each sample and, if bilinear, its derivatives."""
 
     rows: Tensor
     weights: Tensor
+    parts: int  # 3: samples, derivatives by x and by y; 1: nearest samples, which have none
 
     @classmethod
-    def of(cls, corners: Corners, weights: Tensor) -> Samples:
+    def of(cls, corners: Corners | NearestPixels, weights: Tensor) -> Samples:
         """weights: the corners'."""
-        return cls(corners.rows.repeat(1, 3, 1), torch.cat([weights, *corners.slopes()], dim=1))
+        parts = weights, *corners.slopes()
+        return cls(corners.rows.repeat(1, len(parts), 1), torch.cat(parts, dim=1), len(parts))
 
     def dots(self, vectors: Tensor, table: Tensor) -> Tensor:
-        """vectors (N, V, D) -> (N, V, 3, K) dot products with sample, x and y derivative."""
-        return bags.dots(vectors, table, self.rows, self.weights).unflatten(-1, (3, -1))
+        """vectors (N, V, D) -> (N, V, parts, K) dot products with sample, x and y derivative."""
+        return bags.dots(vectors, table, self.rows, self.weights).unflatten(-1, (self.parts, -1))
 
 
 def _key_aware_dots(samples: Samples, d_out: Tensor, q: Tensor, rows: Rows, chunk: Chunk) -> tuple[Tensor, Tensor]:
-    """(N, 3, K) dot products of dO with the values and of q with the keys; one reading where they are the same."""
+    """(N, parts, K) dot products of dO with the values and of q with the keys; one reading where they are the same."""
     if rows.key is None:
         return samples.dots(torch.stack([d_out, q], dim=1), tables_of(rows.value, chunk)).unbind(1)
     pairs = (d_out, rows.value), (q, rows.key)

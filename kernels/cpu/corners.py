@@ -1,4 +1,4 @@
-"""From sampling locations to the four table rows around each, and the weights between them."""
+"""From sampling locations to the table rows that each reads, and their weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from litedetr.kernels.cpu.table import BORDER, Grid
 
 @dataclass(frozen=True)
 class Corners:
-    """The samples of a chunk. For those outside of a level all four rows are zero, and so are samples and slopes.
+    """Bilinear samples of a chunk. For those outside of a level all four rows are zero, and so are samples and slopes.
 
     A NaN location lies outside, with NaN as its fractions.
     """
@@ -22,20 +22,11 @@ class Corners:
     fy: Tensor  # (N, K), from the upper to the lower ones
 
     @classmethod
-    def of(cls, reference: Tensor, offsets: Tensor, grid: Grid, limit: Tensor, images: int) -> Corners:
-        """reference (n, L, 2 | 4), offsets (n, M, L, P, 2) of so many images, limit (images or 1, L, P, 2)."""
-        queries = len(offsets) // images
-        if len(limit) > 1:
-            limit = limit.repeat_interleave(queries, 0).unsqueeze(1)
-        location = _pixels(reference, offsets, grid.size)
-        location = torch.minimum(location, limit, out=location).clamp_(min=-BORDER)
+    def of(cls, location: Tensor, grid: Grid, images: int) -> Corners:
+        """location: (n, M, L, P, 2) in pixels, not far outside; overwritten."""
         low = location.floor()
         fx, fy = (f.contiguous().flatten(0, 1).flatten(1) for f in location.sub_(low).unbind(-1))
-        x, y = low.nan_to_num_(-BORDER).int().unbind(-1)  # (n, M, L, P)
-        first = torch.addcmul(grid.origin, y, grid.pitch).add_(x, alpha=len(grid.origin))
-        if images > 1:
-            table = torch.arange(images, dtype=torch.int32) * grid.rows
-            first += table.repeat_interleave(queries).view(-1, 1, 1, 1)
+        first = _table_rows(low, grid, images)
         below = first + grid.pitch
         rows = torch.stack([first, first + len(grid.origin), below, below + len(grid.origin)], dim=-1)
         return cls(rows.view(*fx.shape, 4), fx, fy)
@@ -47,7 +38,7 @@ class Corners:
         below = below - both
         return torch.stack([1 - right - below, right - both, below, both], dim=-1)
 
-    def slopes(self) -> tuple[Tensor, Tensor]:
+    def slopes(self) -> tuple[Tensor, ...]:
         """(N, K, 4) derivatives of the weights by x and by y."""
         left, above = 1 - self.fx, 1 - self.fy
         by_x = torch.stack([-above, above, -self.fy, self.fy], dim=-1)
@@ -55,10 +46,56 @@ class Corners:
         return by_x, by_y
 
 
-def _pixels(reference: Tensor, offsets: Tensor, size: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class NearestPixels:
+    """Nearest samples of a chunk: one row each, a zero one outside of a level. A NaN location lies outside."""
+
+    rows: Tensor  # (N, K, 1), as of Corners
+    ones: Tensor  # (N, K, 1), but NaN at a NaN location
+
+    @classmethod
+    def of(cls, location: Tensor, grid: Grid, images: int) -> NearestPixels:
+        """location: (n, M, L, P, 2) in whole pixels, not far outside; overwritten."""
+        total = location.sum(-1)  # NaN if one of the two is
+        ones = total.sub_(total).add_(1).flatten(0, 1).flatten(1).unsqueeze(-1)
+        return cls(_table_rows(location, grid, images).view(ones.shape), ones)
+
+    def weights(self) -> Tensor:
+        """(N, K, 1)."""
+        return self.ones.clone()
+
+    def slopes(self) -> tuple[Tensor, ...]:
+        """None: the samples are steps of the location."""
+        return ()
+
+
+def corners_of(reference: Tensor, offsets: Tensor, grid: Grid, limit: Tensor, images: int) -> Corners | NearestPixels:
+    """reference (n, L, 2 | 4), offsets (n, M, L, P, 2) of so many images, limit (images or 1, L, P, 2)."""
+    if len(limit) > 1:
+        limit = limit.repeat_interleave(len(offsets) // images, 0).unsqueeze(1)
+    location = _pixels(reference, offsets, grid)
+    location = torch.minimum(location, limit, out=location).clamp_(min=-BORDER)
+    return (NearestPixels if grid.sampling == "nearest" else Corners).of(location, grid, images)
+
+
+def _table_rows(pixel: Tensor, grid: Grid, images: int) -> Tensor:
+    """(n, M, L, P) rows of the images' tables at pixels (n, M, L, P, 2), NaN outside; these are overwritten."""
+    x, y = pixel.nan_to_num_(-BORDER).int().unbind(-1)  # (n, M, L, P)
+    rows = torch.addcmul(grid.origin, y, grid.pitch).add_(x, alpha=len(grid.origin))
+    if images > 1:
+        table = torch.arange(images, dtype=torch.int32) * grid.rows
+        rows += table.repeat_interleave(len(pixel) // images).view(-1, 1, 1, 1)
+    return rows
+
+
+def _pixels(reference: Tensor, offsets: Tensor, grid: Grid) -> Tensor:
     """(n, M, L, P, 2) positions in pixels; see SamplingPoints.pixel_locations."""
-    reference = reference[:, None, :, None]
+    reference, size, nearest = reference[:, None, :, None], grid.size, grid.sampling == "nearest"
+    centre = reference[..., :2] * size
+    if not nearest:
+        centre -= 0.5
     if reference.shape[-1] == 2:
-        return offsets + (reference * size - 0.5)
-    step = reference[..., 2:] * size * (0.5 / offsets.shape[-2])
-    return torch.addcmul(reference[..., :2] * size - 0.5, offsets, step)
+        location = offsets + centre
+    else:
+        location = torch.addcmul(centre, offsets, reference[..., 2:] * size * (0.5 / offsets.shape[-2]))
+    return location.floor_() if nearest else location

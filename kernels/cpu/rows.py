@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from litedetr.kernels.cpu.corners import Corners
+from litedetr.kernels.cpu.corners import Corners, NearestPixels, corners_of
 from litedetr.kernels.cpu.table import CORNERS, MOST_ROWS, Grid, bordered
 from litedetr.kernels.inputs import Inputs
 
@@ -50,10 +50,10 @@ class Rows:
             for first in range(0, queries, step):
                 yield slice(image, min(image + at_once, images)), slice(first, min(first + step, queries))
 
-    def corners(self, chunk: Chunk) -> Corners:
+    def corners(self, chunk: Chunk) -> Corners | NearestPixels:
         images, _ = chunk
         limit = self.grid.limit[images] if len(self.grid.limit) > 1 else self.grid.limit
-        return Corners.of(*self.points(chunk), self.grid, limit, images.stop - images.start)
+        return corners_of(*self.points(chunk), self.grid, limit, images.stop - images.start)
 
     def points(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
         """Reference (n, L, 2 | 4) and offsets (n, M, L, P, 2)."""

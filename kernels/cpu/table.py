@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from litedetr.kernels.points import SamplingPoints
+from litedetr.kernels.points import Sampling, SamplingPoints
 
 MOST_ROWS = 2**31 - 1  # rows are counted in 32 bits, half the traffic of 64
 CORNERS = 4  # of a sample; a chunk's are counted in 32 bits as well
@@ -109,6 +109,7 @@ class Grid:
     origin: Tensor  # (M, L, P), row of the pixel (0, 0)
     pitch: Tensor  # (L, P), rows from one image row to the next
     rows: int  # of an image's table
+    sampling: Sampling
 
     @classmethod
     def of(cls, points: SamplingPoints, heads: int, dtype: torch.dtype) -> Grid:
@@ -132,4 +133,5 @@ class Grid:
             origin=origin.unsqueeze(-1).repeat(1, 1, num_points),
             pitch=(pitches * heads).unsqueeze(-1).repeat(1, num_points),
             rows=rows,
+            sampling=points.sampling,
         )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from litedetr.kernels.inputs import Inputs, Score
+from litedetr.kernels.points import Sampling
 
 Shapes = tuple[tuple[int, int], ...]
 
@@ -28,6 +29,7 @@ class Sizes(NamedTuple):
     padded: bool  # valid sizes were given
     shapes: Shapes  # L pairs (H_l, W_l)
     query_shapes: Shapes | None
+    sampling: Sampling
 
     @classmethod
     def of(cls, inputs: Inputs) -> Sizes:
@@ -49,6 +51,7 @@ class Sizes(NamedTuple):
             points.valid_sizes is not None,
             points.shapes,
             points.query_shapes,
+            points.sampling,
         )
 
     @property
