@@ -1,16 +1,18 @@
-"""The backward pass: a chunk's samples are computed again, and their derivatives by x and y as bags."""
+"""The backward pass: a chunk's samples are not computed again, only their dot products, from those with table rows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from litedetr.kernels.cpu import bags
 from litedetr.kernels.cpu.corners import Corners, NearestPixels
+from litedetr.kernels.cpu.products import products
 from litedetr.kernels.cpu.rows import Chunk, Rows, tables_of
-from litedetr.kernels.cpu.table import unbordered
+from litedetr.kernels.cpu.scatter import Scatter
+from litedetr.kernels.cpu.table import Levels, unbordered
 from litedetr.kernels.inputs import Gradients, Inputs
 
 
@@ -19,8 +21,9 @@ def backward(inputs: Inputs, grad_out: Tensor, reference_grad: bool) -> Gradient
     rows = Rows.of(inputs)
     grads = _zeros(rows, reference_grad)
     d_out = grad_out.to(rows.value.dtype)
+    cells = Levels(inputs.points.shapes).cells()
     for chunk in rows.chunks():
-        _backward_chunk(chunk, rows, d_out[chunk].flatten(0, 2), grads)
+        _backward_chunk(chunk, rows, cells, d_out[chunk].flatten(0, 2), grads)
     return _restored(grads, inputs)
 
 
@@ -40,75 +43,66 @@ def _restored(grads: Gradients, inputs: Inputs) -> Gradients:
     return Gradients(*(None if grad is None else grad.to(like.dtype) for grad, like in pairs))
 
 
-def _backward_chunk(chunk: Chunk, rows: Rows, d_out: Tensor, grads: Gradients) -> None:
+def _backward_chunk(chunk: Chunk, rows: Rows, cells: Tensor, d_out: Tensor, grads: Gradients) -> None:
     """Add the chunk's part to `grads`; d_out (N, D).
 
     With p the attention weights, dO the gradient of the output and ds that of the scores, a sample's value gets
-    p * dO and its key ds * q / sqrt(D); both reach the table through the corners' weights, the location by the slopes.
+    p * dO and its key ds * q / sqrt(D); both reach the table through the corners' weights, the location by the
+    derivatives of the samples.
     """
-    value, d_value = tables_of(rows.value, chunk), tables_of(grads.value, chunk)
     corners = rows.corners(chunk)
-    weights = corners.weights()
-    samples = Samples.of(corners, weights)
-    scatter = bags.Scatter.of(corners.rows, len(value))
-
+    values, d_values = tables_of(rows.value, chunk), tables_of(grads.value, chunk)
+    scatter = Scatter.of(corners, cells, len(values))
+    d_out = d_out.unsqueeze(1)
     if rows.logits is not None:
-        value_dots, key_dots = samples.dots(d_out.unsqueeze(1), value)[:, 0], None
-        p = rows.logits[chunk].flatten(0, 2).softmax(-1)
-    else:
-        q = rows.scaled_query(chunk)
-        value_dots, key_dots = _key_aware_dots(samples, d_out, q, rows, chunk)
-        p = key_dots[:, 0].softmax(-1)
-
-    d_weight = value_dots[:, 0]  # (N, K)
-    d_score = p * (d_weight - (p * d_weight).sum(-1, keepdim=True))
-    d_location = p.unsqueeze(1) * value_dots[:, 1:]  # (N, 2, K)
-    scatter.add(d_value, d_out, weights * p.unsqueeze(-1))
-    if key_dots is None:
+        (of_value,) = _products(corners, d_out, values)
+        d_score, d_location, p = _scores(of_value, None, rows.logits[chunk].flatten(0, 2).softmax(-1))
+        scatter.add(d_values, d_out, [p])
         grads.logits[chunk] = d_score.view_as(grads.logits[chunk])
     else:
-        d_location.addcmul_(d_score.unsqueeze(1), key_dots[:, 1:])
-        keys, d_keys = value, d_value
-        if rows.key is not None:
-            keys, d_keys = tables_of(rows.key, chunk), tables_of(grads.key, chunk)
-        weights *= d_score.unsqueeze(-1)
-        scatter.add(d_keys, q, weights)
+        q = rows.scaled_query(chunk).unsqueeze(1)
+        if rows.key is None:
+            keys, both = values, torch.cat([d_out, q], dim=1)
+            of_value, of_key = _products(corners, both, values)
+        else:
+            keys = tables_of(rows.key, chunk)
+            (of_value,), (of_key,) = _products(corners, d_out, values), _products(corners, q, keys)
+        d_score, d_location, p = _scores(of_value, of_key, of_key[0].softmax(-1))
+        if rows.key is None:
+            scatter.add(d_values, both, [p, d_score])
+        else:
+            scatter.add(d_values, d_out, [p])
+            scatter.add(tables_of(grads.key, chunk), q, [d_score])
+        weights = corners.weights().mul_(d_score.unsqueeze(-1))
         d_query = bags.sums(keys, corners.rows, weights) * q.shape[-1] ** -0.5
         grads.query[chunk] = d_query.view_as(grads.query[chunk])
-    if samples.parts > 1:
-        _add_location(chunk, d_location.transpose(1, 2).reshape(rows.points(chunk)[1].shape), rows, grads)
+    if d_location:
+        _add_location(chunk, torch.stack(d_location, dim=-1), rows, grads)
 
 
-@dataclass(frozen=True)
-class Samples:
-    """What the backward pass reads, as bags (N, parts * K, C): each sample and, if bilinear, its derivatives."""
-
-    rows: Tensor
-    weights: Tensor
-    parts: int  # 3: samples, derivatives by x and by y; 1: nearest samples, which have none
-
-    @classmethod
-    def of(cls, corners: Corners | NearestPixels, weights: Tensor) -> Samples:
-        """weights: the corners'."""
-        parts = weights, *corners.slopes()
-        return cls(corners.rows.repeat(1, len(parts), 1), torch.cat(parts, dim=1), len(parts))
-
-    def dots(self, vectors: Tensor, table: Tensor) -> Tensor:
-        """vectors (N, V, D) -> (N, V, parts, K) dot products with sample, x and y derivative."""
-        return bags.dots(vectors, table, self.rows, self.weights).unflatten(-1, (self.parts, -1))
+Products = tuple[Tensor, ...]  # (N, K) with the samples, with their derivatives by x and by y; if nearest the first
 
 
-def _key_aware_dots(samples: Samples, d_out: Tensor, q: Tensor, rows: Rows, chunk: Chunk) -> tuple[Tensor, Tensor]:
-    """(N, parts, K) dot products of dO with the values and of q with the keys; one reading where they are the same."""
-    if rows.key is None:
-        return samples.dots(torch.stack([d_out, q], dim=1), tables_of(rows.value, chunk)).unbind(1)
-    pairs = (d_out, rows.value), (q, rows.key)
-    return tuple(samples.dots(vectors.unsqueeze(1), tables_of(table, chunk))[:, 0] for vectors, table in pairs)
+def _products(corners: Corners | NearestPixels, vectors: Tensor, table: Tensor) -> list[Products]:
+    """Of each of the vectors (N, V, D)."""
+    combined = corners.combined(products(vectors, table, corners.rows))
+    return list(zip(*(x.unbind(1) for x in combined), strict=True))
+
+
+def _scores(of_value: Products, of_key: Products | None, p: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+    d_weight, *slopes = of_value
+    d_score = p * (d_weight - (p * d_weight).sum(-1, keepdim=True))
+    d_location = [p * x for x in slopes]
+    if of_key is not None:
+        for x, y in zip(d_location, of_key[1:], strict=True):
+            x.addcmul_(d_score, y)
+    return d_score, d_location, p
 
 
 def _add_location(chunk: Chunk, d_location: Tensor, rows: Rows, grads: Gradients) -> None:
-    """From the gradient of the pixel positions (n, M, L, P, 2) to those of offsets and reference."""
+    """From the gradient of the pixel positions (N, K, 2) to those of offsets and reference."""
     size, (reference, offsets) = rows.grid.size, rows.points(chunk)
+    d_location = d_location.view(offsets.shape)
     centre = (d_location * size).sum((1, 3)) if grads.reference is not None else None
     if reference.shape[-1] == 4:
         half = size * (0.5 / offsets.shape[-2])
@@ -117,4 +111,5 @@ def _add_location(chunk: Chunk, d_location: Tensor, rows: Rows, grads: Gradients
         d_location = d_location * reference[:, None, :, None, 2:] * half
     grads.offsets[chunk] = d_location.view_as(grads.offsets[chunk])
     if centre is not None:
-        grads.reference[chunk] = centre.view_as(grads.reference[chunk])
+        d_reference = grads.reference[chunk[:2]]
+        d_reference += centre.view_as(d_reference)

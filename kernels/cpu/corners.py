@@ -12,7 +12,7 @@ from litedetr.kernels.cpu.table import BORDER, Grid
 
 @dataclass(frozen=True)
 class Corners:
-    """Bilinear samples of a chunk. For those outside of a level all four rows are zero, and so are samples and slopes.
+    """Bilinear samples of a chunk. For those outside of a level all four rows are zero, and so are samples and derivatives.
 
     A NaN location lies outside, with NaN as its fractions.
     """
@@ -28,22 +28,32 @@ class Corners:
         fx, fy = (f.contiguous().flatten(0, 1).flatten(1) for f in location.sub_(low).unbind(-1))
         first = _table_rows(low, grid, images)
         below = first + grid.pitch
-        rows = torch.stack([first, first + len(grid.origin), below, below + len(grid.origin)], dim=-1)
+        rows = torch.stack([first, first + 1, below, below + 1], dim=-1)
         return cls(rows.view(*fx.shape, 4), fx, fy)
 
     def weights(self) -> Tensor:
         """(N, K, 4) bilinear weights."""
-        right, below = self.fx, self.fy
-        both = right * below
-        below = below - both
-        return torch.stack([1 - right - below, right - both, below, both], dim=-1)
+        return torch.stack(_bilinear(self.fx, self.fy), dim=-1)
 
-    def slopes(self) -> tuple[Tensor, ...]:
-        """(N, K, 4) derivatives of the weights by x and by y."""
-        left, above = 1 - self.fx, 1 - self.fy
-        by_x = torch.stack([-above, above, -self.fy, self.fy], dim=-1)
-        by_y = torch.stack([-left, -self.fx, left, self.fx], dim=-1)
-        return by_x, by_y
+    def planes(self, order: Tensor) -> Tensor:
+        """(4, n) weights of the n samples of `order`."""
+        return torch.stack(_bilinear(*(f.view(-1).index_select(0, order) for f in (self.fx, self.fy))))
+
+    def combined(self, products: Tensor) -> tuple[Tensor, ...]:
+        """(N, V, K) products with the samples, and with their derivatives by x and by y, from (N, V, K, 4) with rows."""
+        fx, fy = self.fx.unsqueeze(1), self.fy.unsqueeze(1)
+        left, right, below_left, below_right = products.unbind(-1)
+        above, below = right - left, below_right - below_left
+        upper, lower = torch.addcmul(left, fx, above), torch.addcmul(below_left, fx, below)
+        by_y = lower - upper
+        return torch.addcmul(upper, fy, by_y), torch.addcmul(above, fy, below - above), by_y
+
+
+def _bilinear(right: Tensor, below: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights of the four corners, from the fractions of the way to the right and to the lower ones."""
+    both = right * below
+    below = below - both
+    return 1 - right - below, right - both, below, both
 
 
 @dataclass(frozen=True)
@@ -64,9 +74,13 @@ class NearestPixels:
         """(N, K, 1)."""
         return self.ones.clone()
 
-    def slopes(self) -> tuple[Tensor, ...]:
-        """None: the samples are steps of the location."""
-        return ()
+    def planes(self, order: Tensor) -> Tensor:
+        """(1, n), as of Corners."""
+        return self.ones.view(1, -1).index_select(1, order)
+
+    def combined(self, products: Tensor) -> tuple[Tensor, ...]:
+        """(N, V, K) products with the samples; they are steps of the location, which have no derivatives."""
+        return (products * self.ones.unsqueeze(1)).squeeze(-1),
 
 
 def corners_of(reference: Tensor, offsets: Tensor, grid: Grid, limit: Tensor, images: int) -> Corners | NearestPixels:
@@ -81,9 +95,10 @@ def corners_of(reference: Tensor, offsets: Tensor, grid: Grid, limit: Tensor, im
 def _table_rows(pixel: Tensor, grid: Grid, images: int) -> Tensor:
     """(n, M, L, P) rows of the images' tables at pixels (n, M, L, P, 2), NaN outside; these are overwritten."""
     x, y = pixel.nan_to_num_(-BORDER).int().unbind(-1)  # (n, M, L, P)
-    rows = torch.addcmul(grid.origin, y, grid.pitch).add_(x, alpha=len(grid.origin))
+    heads = x.shape[1]
+    rows = torch.addcmul(grid.origin[:heads], y, grid.pitch).add_(x)
     if images > 1:
-        table = torch.arange(images, dtype=torch.int32) * grid.rows
+        table = torch.arange(images, dtype=torch.int32) * (heads * grid.rows)
         rows += table.repeat_interleave(len(pixel) // images).view(-1, 1, 1, 1)
     return rows
 

@@ -12,7 +12,7 @@ from litedetr.kernels.inputs import Inputs, Saved
 def forward(inputs: Inputs) -> Saved:
     """Output in the dtype of the values; the log-sum-exp is left out, since chunks recompute their softmax."""
     rows = Rows.of(inputs)
-    out = rows.value.new_empty(*rows.offsets.shape[:3], inputs.value.shape[-1])
+    out = rows.value.new_empty(*inputs.points.offsets.shape[:3], inputs.value.shape[-1])
     for chunk in rows.chunks():
         out[chunk] = _attend(rows, chunk).view_as(out[chunk])
     return Saved(out.to(inputs.value.dtype), out.new_empty(0))

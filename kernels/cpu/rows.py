@@ -15,7 +15,9 @@ from litedetr.kernels.inputs import Inputs
 SAMPLES_PER_CHUNK = 1 << 18  # enough that waking threads takes little time beside the work; up to 0.1 GB
 SAMPLES_PER_ROW = 1  # and at least so many for each row of a table, since the backward pass adds to whole tables
 
-Chunk = tuple[slice, slice]  # whole images, or some queries of one: an index into (B, Q, ...)
+# Images, queries, heads, an index into (B, Q, M, ...): all of some images, all queries of some heads of one image, or
+# some queries of one head. So the tables of a chunk are few, and stay in the cache while they are read and added to.
+Chunk = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Rows:
     """The inputs in full precision: bags exist in no other."""
 
     query: Tensor | None  # (B, Q, M, D)
-    key: Tensor | None  # (B, rows, D), as a table; None if the values are the keys
-    value: Tensor  # (B, rows, D), as a table
+    key: Tensor | None  # (B, M, rows, D), as tables; None if the values are the keys
+    value: Tensor  # (B, M, rows, D), as tables
     logits: Tensor | None  # (B, Q, M, K)
     reference: Tensor  # (B, Q, L, 2 | 4)
     offsets: Tensor  # (B, Q, M, L, P, 2)
@@ -40,24 +42,24 @@ class Rows:
         return cls(query, key, value, logits, reference, offsets, grid)
 
     def chunks(self) -> Iterator[Chunk]:
-        """All queries: several small images at a time, or a large one in parts."""
-        images, queries = self.offsets.shape[:2]
-        per_query, table_rows = max(1, self.offsets[:1, :1].numel() // 2), self.value.shape[1]
-        samples = min(max(SAMPLES_PER_CHUNK, SAMPLES_PER_ROW * table_rows), MOST_ROWS // CORNERS)
-        at_once = max(1, min(samples // max(1, queries * per_query), MOST_ROWS // table_rows))
-        step = max(1, samples // per_query)
-        for image in range(0, images, at_once):
-            for first in range(0, queries, step):
-                yield slice(image, min(image + at_once, images)), slice(first, min(first + step, queries))
+        """All queries of all heads: several small tables at a time, or the queries of a large one in parts."""
+        images, queries, heads = self.offsets.shape[:3]
+        per_query = max(1, self.offsets[:1, :1, :1].numel() // 2)
+        samples = min(max(SAMPLES_PER_CHUNK, SAMPLES_PER_ROW * self.grid.rows), MOST_ROWS // CORNERS)
+        tables = max(1, min(samples // max(1, queries * per_query), MOST_ROWS // self.grid.rows))
+        for image in _slices(images, max(1, tables // max(1, heads))):
+            for head in _slices(heads, min(tables, heads)):
+                for part in _slices(queries, max(1, samples // per_query)):
+                    yield image, part, head
 
     def corners(self, chunk: Chunk) -> Corners | NearestPixels:
-        images, _ = chunk
+        images, _, _ = chunk
         limit = self.grid.limit[images] if len(self.grid.limit) > 1 else self.grid.limit
         return corners_of(*self.points(chunk), self.grid, limit, images.stop - images.start)
 
     def points(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
-        """Reference (n, L, 2 | 4) and offsets (n, M, L, P, 2)."""
-        return self.reference[chunk].flatten(0, 1), self.offsets[chunk].flatten(0, 1)
+        """Reference (n, L, 2 | 4) and offsets (n, h, L, P, 2) of the chunk's h heads."""
+        return self.reference[chunk[:2]].flatten(0, 1), self.offsets[chunk].flatten(0, 1)
 
     def scaled_query(self, chunk: Chunk) -> Tensor:
         """q / sqrt(D) as (N, D)."""
@@ -65,6 +67,11 @@ class Rows:
         return query.flatten(0, 2) * query.shape[-1] ** -0.5
 
 
+def _slices(length: int, step: int) -> list[slice]:
+    return [slice(first, min(first + step, length)) for first in range(0, length, step)]
+
+
 def tables_of(tables: Tensor, chunk: Chunk) -> Tensor:
-    """The tables (B, rows, D) of a chunk's images as one (rows, D), a view."""
-    return tables[chunk[0]].flatten(0, 1)
+    """The tables (B, M, rows, D) of a chunk as one (rows, D), a view."""
+    images, _, heads = chunk
+    return tables[images, heads].flatten(0, 2)

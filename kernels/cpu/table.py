@@ -1,4 +1,4 @@
-"""Values and keys as rows of one table an image, every level inside a border of zero pixels."""
+"""Values and keys as rows of one table a head, every level inside a border of zero pixels."""
 
 from __future__ import annotations
 
@@ -46,32 +46,42 @@ class Levels:
     def num_tokens(self) -> int:
         return self.starts[-1] + self.reach + 1
 
+    def cells(self) -> Tensor:
+        """(4, S') the cells, by their first token, of which each token is the top left, top right, ... corner.
+
+        Ascending. Tokens that are no such corner have the next cell behind; only of border tokens is it not exact.
+        """
+        tokens = torch.arange(self.num_tokens, dtype=torch.int32, device="cpu").repeat(4, 1)
+        for start, stop, pitch in zip(self.starts, self.starts[1:], self.pitches, strict=False):
+            steps = torch.tensor([0, 1, pitch, pitch + 1], dtype=torch.int32, device="cpu").unsqueeze(-1)
+            tokens[:, start:stop].sub_(steps).clamp_(min=start)
+        return tokens
+
     def images(self, table: Tensor) -> list[Tensor]:
-        """Views (B, H_l + 2 BORDER, W_l + BORDER, C) of a bordered table (B, S', C)."""
+        """Views (B, M, H_l + 2 BORDER, W_l + BORDER, D) of bordered tables (B, M, S', D)."""
         ends = zip(self.starts, self.starts[1:], self.pitches, strict=False)
-        return [table[:, start:stop].unflatten(1, (-1, pitch)) for start, stop, pitch in ends]
+        return [table[:, :, start:stop].unflatten(2, (-1, pitch)) for start, stop, pitch in ends]
 
 
 def bordered(table: Tensor, points: SamplingPoints, dtype: torch.dtype) -> Tensor:
-    """(B, S, M, D) -> rows (B, S' * M, D) of `dtype`; padding is zeroed like the border."""
+    """(B, S, M, D) -> tables (B, M, S', D) of `dtype`; padding is zeroed like the border."""
     batch, _, heads, channels = table.shape
     levels = Levels(points.shapes)
-    out = table.new_empty(batch, levels.num_tokens, heads * channels, dtype=dtype)
+    out = table.new_empty(batch, heads, levels.num_tokens, channels, dtype=dtype)
     for level, (image, pixels) in enumerate(zip(levels.images(out), _pixels(table, points), strict=True)):
-        for border in (image[:, :BORDER], image[:, -BORDER:], image[:, :, :BORDER]):
+        for border in (image[:, :, :BORDER], image[:, :, -BORDER:], image[..., :BORDER, :]):
             border.zero_()
         inner = _inner(image)
         inner.copy_(pixels)
         _zero_padding(inner, points, level)
-    out[:, levels.starts[-1] :] = 0
-    return out.view(batch, levels.num_tokens * heads, channels)
+    out[:, :, levels.starts[-1] :] = 0
+    return out
 
 
 def unbordered(table: Tensor, like: Tensor, points: SamplingPoints) -> Tensor:
-    """The gradient of `bordered`: rows (B, S' * M, D) -> (B, S, M, D) like the values."""
+    """The gradient of `bordered`: tables (B, M, S', D) -> (B, S, M, D) like the values."""
     out = torch.empty_like(like, memory_format=torch.contiguous_format)
-    levels, (batch, _, heads, channels) = Levels(points.shapes), like.shape
-    images = levels.images(table.view(batch, levels.num_tokens, heads * channels))
+    images = Levels(points.shapes).images(table)
     for level, (image, pixels) in enumerate(zip(images, _pixels(out, points), strict=True)):
         pixels.copy_(_inner(image))
         _zero_padding(pixels, points, level)
@@ -79,44 +89,46 @@ def unbordered(table: Tensor, like: Tensor, points: SamplingPoints) -> Tensor:
 
 
 def _pixels(table: Tensor, points: SamplingPoints) -> list[Tensor]:
-    """Views (B, H_l, W_l, M * D) of a table without borders (B, S, M, D)."""
-    parts = table.flatten(2).split([h * w for h, w in points.shapes], dim=1)
-    return [part.unflatten(1, shape) for part, shape in zip(parts, points.shapes, strict=True)]
+    """Views (B, M, H_l, W_l, D) of a table without borders (B, S, M, D)."""
+    parts = table.transpose(1, 2).split([h * w for h, w in points.shapes], dim=2)
+    return [part.unflatten(2, shape) for part, shape in zip(parts, points.shapes, strict=True)]
 
 
 def _inner(image: Tensor) -> Tensor:
-    return image[:, BORDER:-BORDER, BORDER:]
+    return image[..., BORDER:-BORDER, BORDER:, :]
 
 
 def _zero_padding(pixels: Tensor, points: SamplingPoints, level: int) -> None:
-    """pixels (B, H_l, W_l, C)."""
+    """pixels (B, M, H_l, W_l, D)."""
     if points.valid_sizes is None:
         return
     for image, (height, width) in zip(pixels, points.valid_sizes[:, level].tolist(), strict=True):
-        image[max(height, 0) :] = 0
-        image[:, max(width, 0) :] = 0
+        image[:, max(height, 0) :] = 0
+        image[:, :, max(width, 0) :] = 0
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What turns the locations in one image into rows of its table.
+    """What turns locations into rows of a table.
 
     Every constant is repeated for the P points: inner loops of L * P numbers vectorise, broadcasts over P do not.
     """
 
     size: Tensor  # (L, P, 2) float, (width, height) of the levels
     limit: Tensor  # (B or 1, L, P, 2) float, valid (width, height)
-    origin: Tensor  # (M, L, P), row of the pixel (0, 0)
+    origin: Tensor  # (M, L, P), row of the pixel (0, 0), where the heads' tables follow each other
     pitch: Tensor  # (L, P), rows from one image row to the next
-    rows: int  # of an image's table
+    rows: int  # of a table
     sampling: Sampling
 
     @classmethod
     def of(cls, points: SamplingPoints, heads: int, dtype: torch.dtype) -> Grid:
         num_points, levels = points.offsets.shape[-2], Levels(points.shapes)
-        rows = levels.num_tokens * heads
-        if rows > MOST_ROWS:
-            raise ValueError(f"value: expected at most {MOST_ROWS} rows S * M an image, got {rows}; take smaller maps")
+        rows = levels.num_tokens
+        if rows * heads > MOST_ROWS:
+            raise ValueError(
+                f"value: expected at most {MOST_ROWS} rows S * M an image, got {rows * heads}; take smaller maps"
+            )
         samples = heads * len(points.shapes) * num_points
         if samples > MOST_ROWS // CORNERS:
             raise ValueError(
@@ -125,13 +137,13 @@ class Grid:
         size = torch.tensor([(w, h) for h, w in points.shapes], dtype=dtype).view(-1, 2)
         limit = points.valid_limits(size)
         starts, pitches = (torch.tensor(x, dtype=torch.int32) for x in (levels.starts[:-1], levels.pitches))
-        corner = (starts + BORDER * (pitches + 1)) * heads
-        origin = corner + torch.arange(heads, dtype=torch.int32).unsqueeze(-1)
+        corner = starts + BORDER * (pitches + 1)
+        origin = corner + rows * torch.arange(heads, dtype=torch.int32).unsqueeze(-1)
         return cls(
             size=size.unsqueeze(1).repeat(1, num_points, 1),
             limit=limit.unsqueeze(2).repeat(1, 1, num_points, 1),
             origin=origin.unsqueeze(-1).repeat(1, 1, num_points),
-            pitch=(pitches * heads).unsqueeze(-1).repeat(1, num_points),
+            pitch=pitches.unsqueeze(-1).repeat(1, num_points),
             rows=rows,
             sampling=points.sampling,
         )
