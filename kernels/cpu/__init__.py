@@ -1,15 +1,17 @@
 """The CPU path: attention in chunks of queries, without a compiler and without big buffers.
 
 A bilinear sample is a bag of four weighted rows, which `F.embedding_bag` fuses. Tables carry a border of zero pixels,
-so that a sample outside needs no mask. The backward pass recomputes the samples; their derivatives by x and y are bags
-with other weights, and the scatter into the table is, after a sort of the rows, one more bag: no atomics, the same
-bits every time.
+so that a sample outside needs no mask. Each head has a table of its own, and a chunk as few of them as it can, so that
+what it reads and adds to stays in the cache.
 
-Index arithmetic and scatter take large chunks, since waking threads costs as much as a small step; only the samples
-between a bag and its dot product are kept to what the cache holds.
+The backward pass needs of a sample and its derivatives by x and y only dot products, and gets them from those of its
+four rows. The scatter into the table sorts the samples and adds them up as bags: no atomics, the same bits every time.
 
-Notation as in kernels/points.py; a chunk holds n queries, of several images or of a part of one, N = n * M query heads
-and K = L * P samples each.
+Index arithmetic and scatter take large chunks, since waking threads costs as much as a small step; in the forward pass
+the samples between a bag and its dot product are kept to what the cache holds.
+
+Notation as in kernels/points.py; a chunk holds n queries, of several images or of a part of one, and h heads of each:
+N = n * h query heads and K = L * P samples each.
 """
 
 from __future__ import annotations

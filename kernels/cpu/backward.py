@@ -1,4 +1,4 @@
-"""The backward pass: a chunk's samples are not computed again, only their dot products, from those with table rows."""
+"""The backward pass: of a chunk's samples only dot products are computed again, from those with table rows."""
 
 from __future__ import annotations
 
@@ -44,59 +44,55 @@ def _restored(grads: Gradients, inputs: Inputs) -> Gradients:
 
 
 def _backward_chunk(chunk: Chunk, rows: Rows, cells: Tensor, d_out: Tensor, grads: Gradients) -> None:
-    """Add the chunk's part to `grads`; d_out (N, D).
+    """Add the chunk's part to `grads`; d_out (N, D), cells: see Levels.
 
     With p the attention weights, dO the gradient of the output and ds that of the scores, a sample's value gets
     p * dO and its key ds * q / sqrt(D); both reach the table through the corners' weights, the location by the
-    derivatives of the samples.
+    samples' derivatives.
     """
     corners = rows.corners(chunk)
     values, d_values = tables_of(rows.value, chunk), tables_of(grads.value, chunk)
     scatter = Scatter.of(corners, cells, len(values))
     d_out = d_out.unsqueeze(1)
     if rows.logits is not None:
-        (of_value,) = _products(corners, d_out, values)
-        d_score, d_location, p = _scores(of_value, None, rows.logits[chunk].flatten(0, 2).softmax(-1))
+        (of_value,) = _products(d_out, values, corners)
+        p = rows.logits[chunk].flatten(0, 2).softmax(-1)
+        d_score = _d_score(p, of_value)
+        d_location = [p * x for x in of_value[1:]]
         scatter.add(d_values, d_out, [p])
         grads.logits[chunk] = d_score.view_as(grads.logits[chunk])
     else:
         q = rows.scaled_query(chunk).unsqueeze(1)
-        if rows.key is None:
+        if rows.key is None:  # one reading, and one adding
             keys, both = values, torch.cat([d_out, q], dim=1)
-            of_value, of_key = _products(corners, both, values)
+            of_value, of_key = _products(both, values, corners)
         else:
             keys = tables_of(rows.key, chunk)
-            (of_value,), (of_key,) = _products(corners, d_out, values), _products(corners, q, keys)
-        d_score, d_location, p = _scores(of_value, of_key, of_key[0].softmax(-1))
+            (of_value,), (of_key,) = _products(d_out, values, corners), _products(q, keys, corners)
+        p = of_key[0].softmax(-1)
+        d_score = _d_score(p, of_value)
+        d_location = [(p * x).addcmul_(d_score, y) for x, y in zip(of_value[1:], of_key[1:], strict=True)]
         if rows.key is None:
             scatter.add(d_values, both, [p, d_score])
         else:
             scatter.add(d_values, d_out, [p])
             scatter.add(tables_of(grads.key, chunk), q, [d_score])
-        weights = corners.weights().mul_(d_score.unsqueeze(-1))
-        d_query = bags.sums(keys, corners.rows, weights) * q.shape[-1] ** -0.5
-        grads.query[chunk] = d_query.view_as(grads.query[chunk])
+        d_query = bags.sums(keys, corners.rows, corners.weights().mul_(d_score.unsqueeze(-1)))
+        grads.query[chunk] = d_query.mul_(q.shape[-1] ** -0.5).view_as(grads.query[chunk])
     if d_location:
         _add_location(chunk, torch.stack(d_location, dim=-1), rows, grads)
 
 
-Products = tuple[Tensor, ...]  # (N, K) with the samples, with their derivatives by x and by y; if nearest the first
-
-
-def _products(corners: Corners | NearestPixels, vectors: Tensor, table: Tensor) -> list[Products]:
-    """Of each of the vectors (N, V, D)."""
+def _products(vectors: Tensor, table: Tensor, corners: Corners | NearestPixels) -> list[tuple[Tensor, ...]]:
+    """For each of the vectors (N, V, D) its products (N, K) with the samples and, if bilinear, their derivatives."""
     combined = corners.combined(products(vectors, table, corners.rows))
     return list(zip(*(x.unbind(1) for x in combined), strict=True))
 
 
-def _scores(of_value: Products, of_key: Products | None, p: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
-    d_weight, *slopes = of_value
-    d_score = p * (d_weight - (p * d_weight).sum(-1, keepdim=True))
-    d_location = [p * x for x in slopes]
-    if of_key is not None:
-        for x, y in zip(d_location, of_key[1:], strict=True):
-            x.addcmul_(d_score, y)
-    return d_score, d_location, p
+def _d_score(p: Tensor, of_value: tuple[Tensor, ...]) -> Tensor:
+    """Through the softmax."""
+    d_weight, *_ = of_value
+    return p * (d_weight - (p * d_weight).sum(-1, keepdim=True))
 
 
 def _add_location(chunk: Chunk, d_location: Tensor, rows: Rows, grads: Gradients) -> None:

@@ -12,7 +12,7 @@ from litedetr.kernels.cpu.table import BORDER, Grid
 
 @dataclass(frozen=True)
 class Corners:
-    """Bilinear samples of a chunk. For those outside of a level all four rows are zero, and so are samples and derivatives.
+    """Bilinear samples of a chunk. Those outside of a level read four zero rows.
 
     A NaN location lies outside, with NaN as its fractions.
     """
@@ -40,7 +40,10 @@ class Corners:
         return torch.stack(_bilinear(*(f.view(-1).index_select(0, order) for f in (self.fx, self.fy))))
 
     def combined(self, products: Tensor) -> tuple[Tensor, ...]:
-        """(N, V, K) products with the samples, and with their derivatives by x and by y, from (N, V, K, 4) with rows."""
+        """From products (N, V, K, 4) with the rows, those (N, V, K) with the samples and their derivatives by x and y.
+
+        Differences between the rows' products serve all three.
+        """
         fx, fy = self.fx.unsqueeze(1), self.fy.unsqueeze(1)
         left, right, below_left, below_right = products.unbind(-1)
         above, below = right - left, below_right - below_left
@@ -79,8 +82,8 @@ class NearestPixels:
         return self.ones.view(1, -1).index_select(1, order)
 
     def combined(self, products: Tensor) -> tuple[Tensor, ...]:
-        """(N, V, K) products with the samples; they are steps of the location, which have no derivatives."""
-        return (products * self.ones.unsqueeze(1)).squeeze(-1),
+        """The products with the samples only, which are steps of the location."""
+        return ((products * self.ones.unsqueeze(1)).squeeze(-1),)
 
 
 def corners_of(reference: Tensor, offsets: Tensor, grid: Grid, limit: Tensor, images: int) -> Corners | NearestPixels:

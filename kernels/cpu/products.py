@@ -1,4 +1,4 @@
-"""Dot products of vectors with table rows, which are never written: a sampled matrix product sums as it reads them."""
+"""Dot products of vectors with table rows, which a sampled matrix product reads without writing them."""
 
 from __future__ import annotations
 
@@ -12,28 +12,34 @@ from torch import Tensor
 def products(vectors: Tensor, table: Tensor, rows: Tensor) -> Tensor:
     """vectors (N, V, D), table (rows, D), rows (N, K, C) -> (N, V, K, C) dot products with each of the rows.
 
-    torch does not check that the rows exist.
+    The rows must exist, since torch reads whatever memory they name; and the table has C at least.
     """
+    # torch cuts off what would be more elements than a dense matrix has
+    parts = [_sampled(vectors, table, part) for part in rows.split(len(table) // rows.shape[-1], dim=1)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def _sampled(vectors: Tensor, table: Tensor, rows: Tensor) -> Tensor:
+    """As `products`, of at most as many rows a head as the table has."""
     heads, num_vectors, _ = vectors.shape
-    per_head = rows[0].numel()
-    columns = rows.view(heads, 1, per_head).expand(-1, num_vectors, -1).reshape(-1)
-    start = torch.arange(0, columns.numel() + 1, per_head, dtype=columns.dtype, device=columns.device)
-    _announce_sparse()
+    columns = rows.flatten(1).unsqueeze(1).expand(-1, num_vectors, -1)
+    starts = torch.arange(0, columns.numel() + 1, columns.shape[-1], dtype=torch.int32)
+    _let_torch_warn()
     pattern = torch.sparse_csr_tensor(
-        start,
-        columns,
-        vectors.new_zeros(len(columns)),
-        size=(len(start) - 1, len(table)),
-        check_invariants=False,  # which takes longer than the products, and rows of one sample may be the same
+        starts,
+        columns.reshape(-1),
+        vectors.new_zeros(columns.numel()),
+        size=(len(starts) - 1, len(table)),
+        check_invariants=False,  # takes longer than the products, and refuses a row that a head reads twice
     )
     torch.sparse.sampled_addmm(pattern, vectors.flatten(0, 1), table.t(), beta=0.0, out=pattern)
     return pattern.values().view(heads, num_vectors, *rows.shape[1:])
 
 
 @lru_cache(maxsize=1)
-def _announce_sparse() -> None:
-    """Let torch warn that sparse CSR tensors are in beta, which it does once in a process, where nobody hears it."""
+def _let_torch_warn() -> None:
+    """Once in a process torch warns that sparse CSR tensors are in beta. Let it, where the user does not see it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        index = torch.zeros(1, dtype=torch.int32, device="cpu")
-        torch.sparse_csr_tensor(index, index[:0], index[:0], size=(0, 0), check_invariants=False)
+        nothing = torch.zeros(1, dtype=torch.int32)
+        torch.sparse_csr_tensor(nothing, nothing[:0], nothing[:0], size=(0, 0), check_invariants=False)

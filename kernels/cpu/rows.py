@@ -16,7 +16,7 @@ SAMPLES_PER_CHUNK = 1 << 18  # enough that waking threads takes little time besi
 SAMPLES_PER_ROW = 1  # and at least so many for each row of a table, since the backward pass adds to whole tables
 
 # Images, queries, heads, an index into (B, Q, M, ...): all of some images, all queries of some heads of one image, or
-# some queries of one head. So the tables of a chunk are few, and stay in the cache while they are read and added to.
+# some queries of one head. So a chunk's tables are few, and in the cache while it reads them and adds to them.
 Chunk = tuple[slice, slice, slice]
 
 
@@ -45,7 +45,9 @@ class Rows:
         """All queries of all heads: several small tables at a time, or the queries of a large one in parts."""
         images, queries, heads = self.offsets.shape[:3]
         per_query = max(1, self.offsets[:1, :1, :1].numel() // 2)
-        samples = min(max(SAMPLES_PER_CHUNK, SAMPLES_PER_ROW * self.grid.rows), MOST_ROWS // CORNERS)
+        samples = min(
+            max(SAMPLES_PER_CHUNK, SAMPLES_PER_ROW * self.grid.rows), MOST_ROWS // (2 * CORNERS)
+        )  # of keys and values
         tables = max(1, min(samples // max(1, queries * per_query), MOST_ROWS // self.grid.rows))
         for image in _slices(images, max(1, tables // max(1, heads))):
             for head in _slices(heads, min(tables, heads)):

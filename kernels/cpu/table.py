@@ -11,6 +11,7 @@ from litedetr.kernels.points import Sampling, SamplingPoints
 
 MOST_ROWS = 2**31 - 1  # rows are counted in 32 bits, half the traffic of 64
 CORNERS = 4  # of a sample; a chunk's are counted in 32 bits as well
+IMAGE_ROWS = 8  # copied at a time: the other heads' channels stay in the cache until it is their turn
 BORDER = 2  # zero pixels on each side: all four corners of a sample outside lie among them
 
 
@@ -47,15 +48,16 @@ class Levels:
         return self.starts[-1] + self.reach + 1
 
     def cells(self) -> Tensor:
-        """(4, S') the cells, by their first token, of which each token is the top left, top right, ... corner.
+        """(4, S') the cell of which each token is the top left, top right, lower left and lower right corner.
 
-        Ascending. Tokens that are no such corner have the next cell behind; only of border tokens is it not exact.
+        A cell is the square between four pixels, and has the number of its first token. Each row ascends. The first
+        border tokens of a level are corners of no cell of it, and get the level's first.
         """
-        tokens = torch.arange(self.num_tokens, dtype=torch.int32, device="cpu").repeat(4, 1)
+        cells = torch.arange(self.num_tokens, dtype=torch.int32).repeat(4, 1)
         for start, stop, pitch in zip(self.starts, self.starts[1:], self.pitches, strict=False):
-            steps = torch.tensor([0, 1, pitch, pitch + 1], dtype=torch.int32, device="cpu").unsqueeze(-1)
-            tokens[:, start:stop].sub_(steps).clamp_(min=start)
-        return tokens
+            cells[:, start:stop] -= torch.tensor([0, 1, pitch, pitch + 1], dtype=torch.int32).unsqueeze(-1)
+            cells[:, start:stop].clamp_(min=start)
+        return cells
 
     def images(self, table: Tensor) -> list[Tensor]:
         """Views (B, M, H_l + 2 BORDER, W_l + BORDER, D) of bordered tables (B, M, S', D)."""
@@ -72,7 +74,8 @@ def bordered(table: Tensor, points: SamplingPoints, dtype: torch.dtype) -> Tenso
         for border in (image[:, :, :BORDER], image[:, :, -BORDER:], image[..., :BORDER, :]):
             border.zero_()
         inner = _inner(image)
-        inner.copy_(pixels)
+        for part, source in zip(inner.split(IMAGE_ROWS, dim=2), pixels.split(IMAGE_ROWS, dim=2), strict=True):
+            part.copy_(source)
         _zero_padding(inner, points, level)
     out[:, :, levels.starts[-1] :] = 0
     return out

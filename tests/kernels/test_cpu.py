@@ -1,21 +1,32 @@
 """The CPU path against the reference: output and every gradient by name."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from kernel_helpers import make_problem, run
 
-from litedetr.kernels.cpu import bags, rows, table
+from litedetr.kernels.cpu import bags, rows, scatter, table
+from litedetr.kernels.cpu.products import products
 from litedetr.kernels.functional import key_aware_attention
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5}  # sums of a few dozen terms of size one in another order
 
 
-@pytest.mark.parametrize("samples", [20, 1 << 18], ids=["parts of an image", "all images at once"])
+CHUNKS = {"some queries of a head": 5, "a head or two": 20, "all images at once": 1 << 18}  # samples
+
+
+@pytest.mark.parametrize("samples", CHUNKS.values(), ids=list(CHUNKS))
+@pytest.mark.parametrize("sparse", [False, True], ids=["cells in order", "rows in order"])
 @pytest.mark.parametrize("kind", ["deformable", "key_aware_shared", "key_aware"])
-def test_output_and_gradients(problem, kind, samples, monkeypatch):
-    monkeypatch.setattr(rows, "SAMPLES_PER_CHUNK", samples)  # with 20 the last chunk of an image is shorter
+def test_output_and_gradients(problem, kind, sparse, samples, monkeypatch):
+    monkeypatch.setattr(rows, "SAMPLES_PER_CHUNK", samples)  # the last chunk of an image may be shorter
     monkeypatch.setattr(rows, "SAMPLES_PER_ROW", 0)
+    monkeypatch.setattr(scatter, "SAMPLES_PER_ROW", float("inf") if sparse else 0)
+    monkeypatch.setattr(scatter, "SHORT_ROWS", 0 if sparse else 2**15)
     monkeypatch.setattr(bags, "BAGS_AT_ONCE", 20)
+    monkeypatch.setattr(table, "IMAGE_ROWS", 2)
     expected, actual = run("reference", kind, problem), run("auto", kind, problem)
     assert set(actual) == set(expected)
     for name, tensor in expected.items():
@@ -38,6 +49,47 @@ def test_same_bits_on_every_run():
     problem = make_problem(shapes=((3, 3),), queries=2000, channels=32, dtype=torch.float32)
     first, second = run("auto", "key_aware_shared", problem), run("auto", "key_aware_shared", problem)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("shapes", [((5, 4), (3, 2)), ((2, 3), (5, 7)), ((3, 4), (0, 0), (0, 3), (1, 1))], ids=str)
+def test_each_pixel_is_the_corner_of_four_cells(shapes):
+    """Also where the next level is wider, and steps further back."""
+    levels = table.Levels(shapes)
+    cells = levels.cells()
+    assert (cells.diff(dim=1) >= 0).all()  # so that samples in order of their cells are in order of their rows
+    for (height, width), start, pitch in zip(shapes, levels.starts, levels.pitches, strict=False):
+        rows = torch.arange(height * pitch).view(height, pitch)[:, :width] + start + table.BORDER * (pitch + 1)
+        for found, step in zip(cells, (0, 1, pitch, pitch + 1), strict=True):
+            assert torch.equal(found[rows.long()], rows.int() - step)
+
+
+@pytest.mark.parametrize("table_rows", [5, 7, 12, 100])
+def test_products_with_rows(table_rows):
+    """Of small tables too, whose rows each query head reads several times."""
+    vectors, numbers = torch.randn(5, 2, 8), torch.randn(table_rows, 8)
+    found = torch.randint(table_rows, (5, 3, 4), dtype=torch.int32)
+    expected = torch.einsum("nvd,nkcd->nvkc", vectors, numbers[found.long()])
+    torch.testing.assert_close(products(vectors, numbers, found), expected)
+
+
+def test_more_samples_than_a_table_has_rows():
+    problem = make_problem(shapes=((1, 1),), points=40, queries=2)
+    expected, actual = run("reference", "key_aware_shared", problem), run("auto", "key_aware_shared", problem)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(actual[name], tensor, atol=TOLERANCE[torch.float64], rtol=0)
+
+
+def test_the_first_call_of_a_process_gives_no_warning():
+    """torch's own, that sparse tensors are in beta, would not come a second time."""
+    code = """
+import torch
+from litedetr.kernels.functional import SamplingPoints, deformable_attention
+points = SamplingPoints(torch.rand(1, 1, 1, 2), torch.zeros(1, 1, 1, 1, 1, 2), ((2, 2),))
+value = torch.ones(1, 4, 1, 8, requires_grad=True)
+deformable_attention(value, torch.zeros(1, 1, 1, 1), points).sum().backward()
+"""
+    done = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("bad", [float("inf"), -float("inf"), 1e30])
