@@ -12,8 +12,11 @@ from torch import Tensor
 def products(vectors: Tensor, table: Tensor, rows: Tensor) -> Tensor:
     """vectors (N, V, D), table (rows, D), rows (N, K, C) -> (N, V, K, C) dot products with each of the rows.
 
-    The rows must exist, since torch reads whatever memory they name; and the table has C at least.
+    The table has at least C rows. Raises IndexError for a row that does not exist: torch would read whatever is there.
     """
+    lowest, highest = (int(x) for x in rows.aminmax())
+    if lowest < 0 or highest >= len(table):
+        raise IndexError(f"rows: expected 0 to {len(table) - 1}, got {lowest} to {highest}")
     # torch cuts off what would be more elements than a dense matrix has
     parts = [_sampled(vectors, table, part) for part in rows.split(len(table) // rows.shape[-1], dim=1)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)

@@ -45,9 +45,8 @@ class Rows:
         """All queries of all heads: several small tables at a time, or the queries of a large one in parts."""
         images, queries, heads = self.offsets.shape[:3]
         per_query = max(1, self.offsets[:1, :1, :1].numel() // 2)
-        samples = min(
-            max(SAMPLES_PER_CHUNK, SAMPLES_PER_ROW * self.grid.rows), MOST_ROWS // (2 * CORNERS)
-        )  # of keys and values
+        most = MOST_ROWS // (2 * CORNERS)  # corners of keys and of values
+        samples = min(max(SAMPLES_PER_CHUNK, SAMPLES_PER_ROW * self.grid.rows), most)
         tables = max(1, min(samples // max(1, queries * per_query), MOST_ROWS // self.grid.rows))
         for image in _slices(images, max(1, tables // max(1, heads))):
             for head in _slices(heads, min(tables, heads)):

@@ -72,6 +72,13 @@ def test_products_with_rows(table_rows):
     torch.testing.assert_close(products(vectors, numbers, found), expected)
 
 
+@pytest.mark.parametrize("bad", [-1, 5, 2**31 - 1])
+def test_products_with_a_row_that_does_not_exist(bad):
+    rows = torch.tensor([[[0, bad, 0, 0]]], dtype=torch.int32)
+    with pytest.raises(IndexError, match="^rows: expected 0 to 4, got"):
+        products(torch.ones(1, 1, 8), torch.ones(5, 8), rows)
+
+
 def test_more_samples_than_a_table_has_rows():
     problem = make_problem(shapes=((1, 1),), points=40, queries=2)
     expected, actual = run("reference", "key_aware_shared", problem), run("auto", "key_aware_shared", problem)
