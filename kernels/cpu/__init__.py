@@ -1,9 +1,9 @@
 """The CPU path: attention in chunks of queries, without a compiler and without big buffers.
 
-A bilinear sample is a bag of four weighted rows, which `F.embedding_bag` fuses. Tables carry a border of zero pixels,
-so that a sample outside needs no mask. The backward pass recomputes the samples; their derivatives by x and y are bags
-with other weights, and the scatter into the table is, after a sort of the rows, one more bag: no atomics, the same
-bits every time.
+A bilinear sample is a bag of four weighted rows, which `F.embedding_bag` fuses, a nearest one a bag of one. Tables
+carry a border of zero pixels, so that a sample outside needs no mask. The backward pass recomputes the samples; the
+derivatives of bilinear ones by x and y are bags with other weights, and the scatter into the table is, after a sort of
+the rows, one more bag: no atomics, the same bits every time.
 
 Index arithmetic and scatter take large chunks, since waking threads costs as much as a small step; only the samples
 between a bag and its dot product are kept to what the cache holds.
