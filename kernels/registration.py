@@ -32,7 +32,7 @@ BACKWARD_SCHEMA = (
     "-> (Tensor query, Tensor key, Tensor value, Tensor logits, Tensor reference, Tensor offsets)"
 )
 NUM_INPUTS = 11
-PRODUCTS = {"bilinear": 4, "nearest": 0}  # multiply-adds of a sample and channel
+SAMPLE_PRODUCTS = {"bilinear": 4, "nearest": 0}  # multiply-adds of a sample's channel
 LIBRARY = torch.library.Library("litedetr", "FRAGMENT")  # operators live as long as it does
 
 Attend = Callable[[Inputs, bool, bool], Tensor]  # (inputs, deterministic, plain) -> (B, Q, M * D)
@@ -154,7 +154,7 @@ def attention_flops(
     """
     tables = 1 if key is None else 2
     scores = 1 if logits is None else 0
-    return 2 * math.prod(offsets[:-1]) * value[-1] * (PRODUCTS[sampling] * tables + scores + 1)
+    return 2 * math.prod(offsets[:-1]) * value[-1] * (SAMPLE_PRODUCTS[sampling] * tables + scores + 1)
 
 
 def attention_backward_flops(grad_out, out, log_sum_exp, reference_grad, *inputs, **kwargs) -> int:

@@ -25,7 +25,13 @@ ROOT = Path(__file__).parent.parent
 # | table | system | `command` | AP | GFLOPs | encoder |
 ROW = re.compile(r"^\| \d \| (?P<system>[^|]+) \| `(?P<command>experiment=[^`]+)` \| ", re.MULTILINE)
 SYSTEMS = {row["command"]: row["system"] for row in ROW.finditer((ROOT / "docs" / "systems.md").read_text())}
-OTHERS = ("model=dino_5scale", "model=lite_dino encoder=h3l1 a=3 b=2", "model=lite_dino attention=key_aware")
+OTHERS = (
+    "model=dino_5scale",
+    "model=lite_dino encoder=h3l1 a=3 b=2",
+    "model=lite_dino attention=key_aware",
+    "model=lite_dino attention.sampling=nearest",
+    "model=lite_h_detr encoder=h2l2 attention.sampling=nearest",
+)
 COCO = "data.root=/data/coco"
 LOCAL_SWIN = "transformers:swin"  # Swin-T's layout without the hub; size and weights do not matter here
 TINY = (

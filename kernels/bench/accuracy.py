@@ -43,7 +43,12 @@ def worst_error(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """RMS of the difference over RMS of `expected`; infinite where something is not finite."""
+    """RMS of the difference over RMS of `expected`; infinite where something is not finite.
+
+    Without a difference 0, also where all is zero, as the gradients of nearest samples' locations are.
+    """
     difference = actual.detach().to(expected.dtype).view(expected.shape) - expected
+    if not difference.any():
+        return 0.0
     error = difference.square().mean().sqrt() / expected.square().mean().sqrt()
     return float(error) if error.isfinite() else float("inf")

@@ -67,14 +67,14 @@ def floor_milliseconds(inputs: Inputs, training: bool, ceilings: Ceilings) -> fl
     """The least time that moving the bytes takes; arithmetic and atomics come on top.
 
     From memory every tensor is read or written once, and once more each way for its gradient, tables in fp32; through
-    the first-level caches go four pixels a sample and table, in the backward pass a second time.
+    the first-level caches go the pixels of each sample and table, in the backward pass a second time.
     """
     tables = [x for x in (inputs.key, inputs.value) if x is not None]
     others = [x for x in inputs.tensors if x is not None and all(x is not table for table in tables)]
     out = inputs.points.offsets[..., 0, 0, 0].numel() * inputs.value.shape[-1] * inputs.value.element_size()
     moved = sum(x.nbytes for x in (*tables, *others)) + out
-    corners = 4 * inputs.points.offsets.numel() // 2
-    gathered = corners * sum(table.shape[-1] * table.element_size() for table in tables)
+    pixels = inputs.points.offsets.numel() // 2 * (4 if inputs.points.sampling == "bilinear" else 1)
+    gathered = pixels * sum(table.shape[-1] * table.element_size() for table in tables)
     if training:
         moved = 2 * moved + moved + sum(2 * 4 * table.numel() for table in tables)
         gathered *= 2

@@ -1,8 +1,8 @@
 """The CPU path: attention in chunks of queries, without a compiler and without big buffers.
 
-A bilinear sample is a bag of four weighted rows, which `F.embedding_bag` fuses. Tables carry a border of zero pixels,
-so that a sample outside needs no mask. Each head has a table of its own, and a chunk as few of them as it can, so that
-what it reads and adds to stays in the cache.
+A bilinear sample is a bag of four weighted rows, which `F.embedding_bag` fuses, a nearest one a bag of one. Tables
+carry a border of zero pixels, so that a sample outside needs no mask. Each head has a table of its own, and a chunk as
+few of them as it can, so that what it reads and adds to stays in the cache.
 
 The backward pass needs of a sample and its derivatives by x and y only dot products, and gets them from those of its
 four rows. The scatter into the table sorts the samples and adds them up as bags: no atomics, the same bits every time.

@@ -22,7 +22,8 @@ from litedetr.structures import FeaturePyramid
 class SampledAttention:
     """What an attention reads, and how much of it.
 
-    locations: (B, Q, M, L, P, 2), (x, y) relative to each level; outside [0, 1] where a sample lies outside of it.
+    locations: (B, Q, M, L, P, 2), (x, y) relative to each level; outside [0, 1] where a sample lies outside of it. With
+    nearest sampling the centres of the pixels that are read.
     weights: (B, Q, M, L, P), which sum to 1 for each query and head.
     """
 
@@ -46,6 +47,7 @@ class MultiScaleAttention(nn.Module):
         super().__init__()
         self.kind = kind
         self.backend = config.backend
+        self.sampling = config.sampling
         self.num_heads = config.num_heads
         self.grid = (config.num_heads, num_levels, config.num_points)
         num_samples = math.prod(self.grid)
@@ -59,6 +61,8 @@ class MultiScaleAttention(nn.Module):
         if kind == "key_aware":
             self.key_proj = Linear(channels, channels)
         self._initialise()
+        if self.sampling == "nearest":  # no gradient, but the weight decay would move them
+            self.sampling_offsets.requires_grad_(False)
 
     def forward(
         self,
@@ -93,6 +97,7 @@ class MultiScaleAttention(nn.Module):
             memory.shapes,
             memory.valid_sizes,
             query_shapes,
+            self.sampling,
         )
         value = self._heads(self.value_proj(memory.tokens))
         if self.kind == "deformable":

@@ -12,6 +12,7 @@ from litedetr.settings import Flag, Integer, Maybe, Number, Probability, Text, r
 AttentionKind = Literal["deformable", "key_aware", "key_aware_shared"]
 Padding = Literal["exact", "published"]
 Backend = Literal["auto", "triton", "reference"]
+Sampling = Literal["bilinear", "nearest"]
 SelectionKind = Literal["mixed", "two_stage", "two_stage_mixed"]
 
 # Far beyond any detector, and low enough for what does not fit to fail at once, as an allocation.
@@ -51,6 +52,10 @@ class AttentionConfig:
     num_heads: Width = 8  # M
     num_points: Annotated[Integer, Field(ge=1, le=256)] = 4  # P, of a head on each level
     backend: Backend = "auto"  # what computes it, see `kernels`
+    # nearest: the one pixel that a location lies in (the discrete sampling of RT-DETRv2, arXiv 2407.17140), to deploy
+    # without interpolation. It gives the offsets no gradient, so they are frozen: fine-tune a detector that was trained
+    # with bilinear sampling
+    sampling: Sampling = "bilinear"
 
 
 def _unless_full(default: int) -> Any:

@@ -106,6 +106,11 @@ def test_two_of_five_classes_and_fine_tuning_onto_them(tmp_path: Path, tiny: lis
     [
         ("train", ["schedule.lr=fast"], "error: schedule.lr: expected a number, got 'fast'"),
         ("train", ["resume=runs/none"], "error: resume=runs/none: no such checkpoint"),
+        (
+            "train",
+            ["attention.sampling=discrete"],
+            "error: attention.sampling: expected one of 'bilinear' or 'nearest', got 'discrete'",
+        ),
         ("eval", [], "Missing mandatory value: checkpoint"),
         ("train", ["model=dino_4scale", "+a=6"], "error: a: expected nothing with encoder.update=full, got 6"),
         ("train", ["run="], "error: run: expected the name of a folder under runs/, without slashes, got ''"),

@@ -165,6 +165,7 @@ MISTAKES = [
     (LossConfig, {"focal_alpha": None}, "loss.focal_alpha: expected a number"),
     (LossConfig, {"cost": 3}, "loss.cost: expected a mapping"),
     (AttentionConfig, {"backend": "cuda"}, "attention.backend: expected one of"),
+    (AttentionConfig, {"sampling": "discrete"}, "attention.sampling: expected one of"),
     (AttentionConfig, {"num_heads": "8"}, "attention.num_heads: expected an integer"),
     (ShapesConfig, {"seed": None}, "data.shapes.seed: expected an integer"),
     (

@@ -4,14 +4,14 @@ import os
 from dataclasses import replace
 
 import pytest
-from kernel_helpers import CASES, Problem, make_problem
+from kernel_helpers import CASES, NEAREST, Problem, make_problem
 
 from litedetr.kernels.functional import HAS_TRITON
 
 
-@pytest.fixture(params=CASES, ids=list(CASES))
+@pytest.fixture(params=CASES | NEAREST)
 def problem(request) -> Problem:
-    return make_problem(**CASES[request.param])
+    return make_problem(**(CASES | NEAREST)[request.param])
 
 
 @pytest.fixture(autouse=True)

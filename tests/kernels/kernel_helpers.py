@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 import torch
 
 from litedetr.kernels.functional import deformable_attention, key_aware_attention
@@ -18,12 +19,12 @@ class Problem:
     shapes: tuple
     valid_sizes: torch.Tensor | None
     query_shapes: tuple | None = None
+    sampling: str = "bilinear"
 
     @property
     def points(self) -> SamplingPoints:
-        return SamplingPoints(
-            self.tensors["reference"], self.tensors["offsets"], self.shapes, self.valid_sizes, self.query_shapes
-        )
+        where = self.tensors["reference"], self.tensors["offsets"]
+        return SamplingPoints(*where, self.shapes, self.valid_sizes, self.query_shapes, self.sampling)
 
     def to(self, device) -> Problem:
         valid = self.valid_sizes if self.valid_sizes is None else self.valid_sizes.to(device)
@@ -36,7 +37,7 @@ class Problem:
 
     def _with(self, change, valid) -> Problem:
         tensors = {n: change(n, x.detach()).requires_grad_(x.requires_grad) for n, x in self.tensors.items()}
-        return Problem(tensors, self.shapes, valid, self.query_shapes)
+        return Problem(tensors, self.shapes, valid, self.query_shapes, self.sampling)
 
 
 def make_problem(
@@ -50,6 +51,7 @@ def make_problem(
     padded=False,
     dtype=torch.float64,
     query_shapes=None,
+    sampling="bilinear",
 ) -> Problem:
     """Locations reach outside the levels; with `padded`, each image has its own valid part."""
     generator = torch.Generator().manual_seed(0)
@@ -70,7 +72,7 @@ def make_problem(
     valid = None
     if padded:
         valid = torch.tensor([[[max(h - i, 1), max(w - 2 * i, 1)] for h, w in shapes] for i in range(batch)])
-    return Problem({name: x.requires_grad_() for name, x in tensors.items()}, shapes, valid, query_shapes)
+    return Problem({name: x.requires_grad_() for name, x in tensors.items()}, shapes, valid, query_shapes, sampling)
 
 
 CASES = {
@@ -85,6 +87,14 @@ CASES = {
     "an empty level": {"shapes": ((3, 4), (0, 0), (2, 2), (0, 3))},
     "no query": {"queries": 0},
 }
+NEAREST = {
+    "nearest": {"sampling": "nearest"},
+    "nearest, boxes": {"sampling": "nearest", "boxes": True},
+    "nearest, padded": {"sampling": "nearest", "padded": True},
+    "nearest, an empty level": {"sampling": "nearest", "shapes": ((3, 4), (0, 0), (2, 2), (0, 3))},
+}
+NOT_YET = pytest.mark.skip(reason="the fused kernels sample bilinearly only")
+NEAREST_OPERATORS = ["auto", pytest.param("triton", marks=NOT_YET)]  # backends that are operators
 
 
 def attend(kind, problem, backend, **options):

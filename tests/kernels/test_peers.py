@@ -35,8 +35,9 @@ def inputs_of(score, **case) -> Inputs:
 
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("boxes", [False, True], ids=["points", "boxes"])
-def test_unfused_is_the_same_attention(score, boxes):
-    inputs = inputs_of(score, boxes=boxes)
+@pytest.mark.parametrize("sampling", ["bilinear", "nearest"])
+def test_unfused_is_the_same_attention(score, boxes, sampling):
+    inputs = inputs_of(score, boxes=boxes, sampling=sampling)
     grad = torch.randn(inputs.points.offsets.shape[:3] + inputs.value.shape[3:], dtype=torch.float64)
     found = training_step(peers.unfused, inputs, grad.flatten(2))()
     expected = reference_results(inputs, grad)
@@ -58,6 +59,8 @@ def test_what_is_not_finite_is_infinitely_wrong():
     right = torch.ones(3)
     assert relative_error(torch.tensor([1.0, 1.0, float("nan")]), right) == float("inf")
     assert relative_error(2 * right, right) == 1.0
+    assert relative_error(0 * right, 0 * right) == 0.0
+    assert relative_error(right, 0 * right) == float("inf")
 
 
 def test_peers_that_cannot_take_a_call_say_why():

@@ -22,6 +22,17 @@ def bilinear(image, x, y, valid):
     return total
 
 
+def nearest(image, x, y, valid):
+    """image (H, W, D) read at the pixel that is nearest to (x, y), zero if that is not in the valid (height, width)."""
+    column, row = math.floor(x + 0.5), math.floor(y + 0.5)
+    if 0 <= column < valid[1] and 0 <= row < valid[0]:
+        return image[row, column]
+    return torch.zeros(image.shape[-1], dtype=image.dtype)
+
+
+SAMPLERS = {"bilinear": bilinear, "nearest": nearest}
+
+
 def location(problem, b, q, m, level, p):
     """(x, y) in pixels, from the definitions of SamplingPoints."""
     height, width = problem.shapes[level]
@@ -42,7 +53,7 @@ def sample_by_loop(problem, table, b, q, m):
         image = table[b, start : start + height * width, m].reshape(height, width, table.shape[-1])
         valid = (height, width) if problem.valid_sizes is None else problem.valid_sizes[b, level].tolist()
         for p in range(problem.tensors["offsets"].shape[-2]):
-            samples.append(bilinear(image, *location(problem, b, q, m, level, p), valid))
+            samples.append(SAMPLERS[problem.sampling](image, *location(problem, b, q, m, level, p), valid))
         start += height * width
     return torch.stack(samples)
 

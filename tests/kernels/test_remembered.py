@@ -169,6 +169,7 @@ def test_one_plan_for_each_of_what_it_follows_from():
         "heads": 1, "channels": 9, "levels": 1, "points": 1, "tokens": 1, "boxes": True, "padded": True,
         "shapes": ((2, 8), (2, 2)),
         "query_shapes": ((1, 4),),
+        "sampling": "nearest",
     }  # fmt: skip
     assert set(others) == set(Sizes._fields)
     for name, value in others.items():

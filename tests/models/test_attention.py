@@ -36,16 +36,21 @@ def kind(request) -> str:
 
 @pytest.fixture(params=[2, 4], ids=["points", "boxes"])
 def call(request, kind: str) -> Call:
+    return make_call(kind, request.param)
+
+
+def make_call(kind: str, reference_size: int, sampling: str = "bilinear") -> Call:
     """Locations reach outside the levels, and the second image is padded."""
     torch.manual_seed(0)
-    attention = MultiScaleAttention(kind, CHANNELS, 2, AttentionConfig(num_heads=HEADS, num_points=POINTS)).double()
+    config = AttentionConfig(num_heads=HEADS, num_points=POINTS, sampling=sampling)
+    attention = MultiScaleAttention(kind, CHANNELS, 2, config).double()
     with torch.no_grad():
         for parameter in attention.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     tokens = torch.randn(BATCH, sum(h * w for h, w in SHAPES), CHANNELS, dtype=torch.float64)
     ratios = VALID.flip(-1) / torch.tensor([(w, h) for h, w in SHAPES])
     memory = FeaturePyramid(tokens, tokens, VALID, ratios, None, SHAPES)
-    reference = torch.rand(BATCH, QUERIES, 2, request.param, dtype=torch.float64)
+    reference = torch.rand(BATCH, QUERIES, 2, reference_size, dtype=torch.float64)
     return Call(attention, torch.randn(BATCH, QUERIES, CHANNELS, dtype=torch.float64), reference, memory)
 
 
@@ -62,14 +67,20 @@ def value_maps(call: Call) -> list[torch.Tensor]:
     return maps
 
 
-def test_weights_times_sampled_values_are_the_attentions_output(call: Call):
-    """Values sampled at the locations by PyTorch's own sampler, another implementation than ours."""
+@pytest.mark.parametrize("sampling", ["bilinear", "nearest"])
+@pytest.mark.parametrize("reference_size", [2, 4], ids=["points", "boxes"])
+def test_weights_times_sampled_values_are_the_attentions_output(kind: str, reference_size: int, sampling: str):
+    """Values sampled at the locations by PyTorch's own sampler, another implementation than ours: with nearest sampling
+    these are centres of pixels.
+    """
+    call = make_call(kind, reference_size, sampling)
     with torch.no_grad():
         sampled = call.attention.sampled(*call.arguments)
         total = 0
         for level, full in enumerate(value_maps(call)):
             grid = 2 * sampled.locations[:, :, :, level].transpose(1, 2).flatten(0, 1) - 1  # (B * M, Q, P, 2)
-            samples = F.grid_sample(full.flatten(0, 1), grid, align_corners=False).unflatten(0, (BATCH, HEADS))
+            samples = F.grid_sample(full.flatten(0, 1), grid, sampling, align_corners=False)
+            samples = samples.unflatten(0, (BATCH, HEADS))
             weights = sampled.weights[:, :, :, level].transpose(1, 2).unsqueeze(2)  # (B, M, 1, Q, P)
             total = total + (samples * weights).sum(-1)  # (B, M, D, Q)
         expected = call.attention.output_proj(total.permute(0, 3, 1, 2).flatten(2))
@@ -96,3 +107,11 @@ def test_a_location_is_reference_plus_offset(call: Call):
         expected = (x + dx / width, y + dy / height)
     assert locations.shape == (BATCH, QUERIES, HEADS, 2, POINTS, 2)
     assert locations[b, q, m, level, p].tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_nearest_sampling_leaves_the_offsets_as_they_are(kind: str):
+    """They have no gradient, and weight decay would shrink them."""
+    attention = make_call(kind, 2, "nearest").attention
+    frozen = {name for name, parameter in attention.named_parameters() if not parameter.requires_grad}
+    assert frozen == {"sampling_offsets.weight", "sampling_offsets.bias"}
+    assert all(parameter.requires_grad for parameter in make_call(kind, 2).attention.parameters())

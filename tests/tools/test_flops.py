@@ -88,13 +88,15 @@ def test_nothing_is_counted_outside_of_the_parts():
         ("key_aware", 8 * 8 + 2 * 8 * 8, 10, 10),  # and keys, of twice as many tokens as there are queries
     ],
 )
-def test_attentions_counted_by_hand(kind, linear, published, operators):
-    """6 queries, 12 tokens of 8 channels, 2 heads, one level, 3 points."""
+@pytest.mark.parametrize("sampling", ["bilinear", "nearest"])
+def test_attentions_counted_by_hand(kind, linear, published, operators, sampling):
+    """6 queries, 12 tokens of 8 channels, 2 heads, one level, 3 points. A nearest sample costs nothing."""
 
     class Attends(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.encoder = MultiScaleAttention(kind, 8, 1, AttentionConfig(num_heads=2, num_points=3))
+            config = AttentionConfig(num_heads=2, num_points=3, sampling=sampling)
+            self.encoder = MultiScaleAttention(kind, 8, 1, config)
 
         def forward(self, tokens: torch.Tensor) -> torch.Tensor:
             pyramid = FeaturePyramid(tokens, tokens, None, torch.empty(1, 1, 2), None, ((3, 4),))
@@ -104,6 +106,9 @@ def test_attentions_counted_by_hand(kind, linear, published, operators):
         part = count_parts(Attends(), torch.empty(1, 12, 8))["encoder"]
     products = 12 * 8 * 8 + 6 * (8 * 12 + 8 * 8 + linear)  # values; offsets and output
     channels = 6 * 2 * 3 * 4  # queries, heads, points, channels of a head
+    if sampling == "nearest":  # less the four corners of each table that is sampled
+        published -= 4 * (1 if kind == "deformable" else 2)
+        operators -= 4 * (2 if kind == "key_aware" else 1)
     assert part.published * 1e9 == pytest.approx(products + published * channels)
     assert part.operators * 1e9 == pytest.approx(products + operators * channels)
 

@@ -4,9 +4,10 @@ One multiply-add is one FLOP, as in the paper. There are two ways to count, both
 
 published   what the published code's counter counts (its util/benchmark.py: fvcore on the attentions' PyTorch form):
             matrix products and convolutions; five for each element of a layer or group norm; four for each channel of
-            a bilinear sample. Key-aware attention there samples keys and values one after the other, even where they
-            are the same tensor, and both its products count; plain deformable attention weights its samples element by
-            element, which counts nothing. Frozen batch norm, softmax, sine and the like count nothing.
+            a bilinear sample (nearest ones, which are not there, nothing). Key-aware attention there samples keys and
+            values one after the other, even where they are the same tensor, and both its products count; plain
+            deformable attention weights its samples element by element, which counts nothing. Frozen batch norm,
+            softmax, sine and the like count nothing.
 operators   what this code's own operators do: matrix products, convolutions, and the attentions by the formulas that
             `kernels` registers: the corners of each sample, gathered once where keys are the values, the scores and
             the weighted sum. No norms.
@@ -23,12 +24,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from litedetr.engine.run_config import ImageSize
+from litedetr.kernels.registration import SAMPLE_PRODUCTS
 from litedetr.models import DetectorConfig, build_detector, level_shapes
 from litedetr.settings import Count, Integer, Maybe, Some, Text, as_type, settings
 from litedetr.structures import ImageBatch
 
 TORCH_FLOPS = 2  # FlopCounterMode counts two a multiply-add
-CORNERS = 4  # of a bilinear sample
 NORM = 5  # fvcore's figure for each element of a norm with affine parameters
 
 
@@ -132,7 +133,9 @@ def _norm(x, *_, **__) -> int:
     return TORCH_FLOPS * NORM * math.prod(x)
 
 
-def _attention(query, key, value, logits, reference, offsets, *_, **__) -> int:
+def _attention(
+    query, key, value, logits, reference, offsets, valid_sizes, shapes, query_shapes, sampling, *_, **__
+) -> int:
     channels = math.prod(offsets[:-1]) * value[-1]  # B * Q * M * L * P samples of D channels
     tables, products = (1, 0) if query is None else (2, 2)
-    return TORCH_FLOPS * channels * (CORNERS * tables + products)
+    return TORCH_FLOPS * channels * (SAMPLE_PRODUCTS[sampling] * tables + products)
