@@ -20,8 +20,11 @@ from triton.runtime.driver import driver
 from litedetr.engine.run_config import ImageSize
 from litedetr.kernels.bench.campaign import Campaign
 from litedetr.kernels.bench.compile_ahead import Ahead, Compilers
+from litedetr.kernels.bench.counts import count_program, num_samples
+from litedetr.kernels.bench.instructions import LoopsDiffer
 from litedetr.kernels.bench.jobs import Job, Untuned
-from litedetr.kernels.bench.resources import parse_target, resources
+from litedetr.kernels.bench.resources import Program, compile_job, parse_target
+from litedetr.kernels.bench.trips import TRIPS
 from litedetr.kernels.bench.tuning import AnyLaunch, Timer, Tuned, candidates, replays, save
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.fused.launch import TUNED, Pass, file_name, rule, tuned
@@ -150,12 +153,28 @@ def _short(launch: AnyLaunch) -> str:
 
 
 def compile_all(jobs: list[Job], target: str) -> Iterator[str]:
-    """What to print: a table of what each candidate needs on `target`; the rule's own launch comes first."""
+    """What to print: what each candidate needs on `target` and executes; the rule's own launch comes first."""
     parse_target(target)
     for job in jobs:
         yield f"\n{_describe(job)} on {target}"
         for launch in tqdm(candidates(job.shape), unit=" launches", leave=False, disable=None):
-            for found in resources(job, launch, target):
-                remark = "spills" if found.spilled else "rule" if launch == rule(job.shape) else ""
-                registers = f"{found.registers:4} registers {found.spilled:5} bytes spilled"
-                yield f"  {_short(launch):60}{registers}  {remark}"
+            for program in compile_job(job, launch, target):
+                yield _compiled(job, launch, program)
+
+
+def _compiled(job: Job, launch: AnyLaunch, program: Program) -> str:
+    """A line of a compiled candidate."""
+    found = program.resources
+    remark = "spills" if found.spilled else "rule" if launch == rule(job.shape) else ""
+    warps = "-" if found.warps is None else found.warps
+    needs = f"{found.registers:4} registers {found.spilled:5} bytes spilled {warps:>3} warps"
+    return f"  {_short(launch):60}{needs}  {remark:6}  {_executed(job, launch, program)}".rstrip()
+
+
+def _executed(job: Job, launch: AnyLaunch, program: Program) -> str:
+    if program.kernel not in TRIPS:
+        return "the trips of its loops are not known"
+    try:
+        return str(count_program(program, TRIPS[program.kernel](job, launch), num_samples(job)))
+    except LoopsDiffer as error:
+        return f"not counted: {error}"
