@@ -1,7 +1,7 @@
 """The instructions of a compiled kernel in the order of its code, each with the pipe that executes it.
 
-NVIDIA's are read from SASS, by the cuobjdump that comes with Triton; AMD's from the assembly that Triton keeps. Code
-behind the last exit is left out: it holds what runs rarely, such as a division's slow path or warps that have diverged.
+NVIDIA's are read from SASS, by the cuobjdump that comes with Triton; AMD's from the assembly that Triton keeps. What
+only a call or a branch of diverged warps (BRA.DIV) leads to is left out: it runs rarely, as a division's slow path does.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,9 @@ AMD_PIPES = (
     ("alu", r"v_\w+"),
     ("other", r"\w+"),
 )
-ROW = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z]\w*)([^;]*);")  # address, name, the rest
-JUMP = re.compile(r"\b0x([0-9a-f]+)")
-AMD_BRANCH = re.compile(r"s_c?branch\w*")
+ROW = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([A-Z]\w*)([^;]*);")  # address, predicate, name, the rest
+ADDRESS = re.compile(r"\b0x([0-9a-f]+)")
+LAST = re.compile(r"(EXIT|RET|BRA 0x)")  # what is behind is not reached from here, unless a predicate stands before
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Instruction:
     name: str  # without modifiers on NVIDIA: FFMA, LDG
     pipe: str  # one of PIPES
     target: int | None = None  # the address that a branch goes to
+    is_last: bool = False  # the next one in the code is not reached from here
 
 
 def disassemble(asm: Mapping[str, Any]) -> list[Instruction]:
@@ -76,36 +78,47 @@ def cuobjdump(cubin: bytes, option: str) -> str:
 
 
 def parse_sass(text: str) -> list[Instruction]:
-    """Up to the last EXIT."""
+    """What is reached from the first instruction."""
     found = []
-    for match in ROW.finditer(text):
-        name, rest = match[2], match[3]
-        jump = JUMP.search(rest) if name == "BRA" else None
+    for address, predicate, name, rest in ROW.findall(text):
+        goes = ADDRESS.search(rest) if name == "BRA" and not rest.startswith(".DIV") else None
+        target = int(goes[1], 16) if goes else None
+        is_last = not predicate and LAST.match(name + rest) is not None
         if name != "NOP":
-            pipe = _pipe(name, SASS_PIPES)
-            found.append(Instruction(int(match[1], 16), name, pipe, int(jump[1], 16) if jump else None))
-    return _up_to_last("EXIT", found)
+            found.append(Instruction(int(address, 16), name, _pipe(name, SASS_PIPES), target, is_last))
+    return _reached(found)
 
 
 def parse_amdgcn(text: str) -> list[Instruction]:
-    """Up to the last s_endpgm. An address is the number of a line."""
+    """What is reached from the first instruction. An address is the number of a line."""
     lines = [line.partition(";")[0].strip() for line in text.splitlines()]
     labels = {line[:-1]: number for number, line in enumerate(lines) if line.endswith(":")}
-    return _up_to_last("s_endpgm", list(_amd_instructions(lines, labels)))
+    return _reached(list(_amd_instructions(lines, labels)))
 
 
-def _amd_instructions(lines: list[str], labels: Mapping[str, int]) -> Iterator[Instruction]:
+def _amd_instructions(lines: Sequence[str], labels: Mapping[str, int]) -> Iterator[Instruction]:
     for number, line in enumerate(lines):
         name, _, operands = line.partition(" ")
         if re.fullmatch(r"(s|v|ds|global|flat|buffer|scratch)_\w+", name) and name != "s_nop":
-            target = labels[operands.strip()] if AMD_BRANCH.fullmatch(name) else None
-            yield Instruction(number, name, _pipe(name, AMD_PIPES), target)
+            target = labels[operands.strip()] if re.fullmatch(r"s_c?branch\w*", name) else None
+            yield Instruction(number, name, _pipe(name, AMD_PIPES), target, name in ("s_branch", "s_endpgm"))
 
 
-def _pipe(name: str, pipes: tuple[tuple[str, str], ...]) -> str:
+def _pipe(name: str, pipes: Sequence[tuple[str, str]]) -> str:
     return next(pipe for pipe, pattern in pipes if re.fullmatch(pattern, name))
 
 
-def _up_to_last(name: str, instructions: list[Instruction]) -> list[Instruction]:
-    last = max(place for place, instruction in enumerate(instructions) if instruction.name == name)
-    return instructions[: last + 1]
+def _reached(instructions: Sequence[Instruction]) -> list[Instruction]:
+    addresses = [instruction.address for instruction in instructions]
+    reached, pending = set(), [0]
+    while pending:
+        place = pending.pop()
+        if place in reached or place == len(instructions):
+            continue
+        reached.add(place)
+        instruction = instructions[place]
+        if instruction.target is not None:
+            pending.append(bisect_left(addresses, instruction.target))
+        if not instruction.is_last:
+            pending.append(place + 1)
+    return [instructions[place] for place in sorted(reached)]
