@@ -15,7 +15,7 @@ from litedetr.kernels.bench.instructions import count_by_pipe
 from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.bench.resources import Program, Resources, compile_job
 from litedetr.kernels.bench.trips import TRIPS, Trips
-from litedetr.kernels.bench.tuning import AnyLaunch
+from litedetr.kernels.fused.launch import Launch, Segments
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Counted:
         return f"{self.total:.1f} instructions a sample ({pipes})"
 
 
-def count_job(job: Job, launch: AnyLaunch, target: str, deterministic: bool = False) -> list[Counted]:
+def count_job(job: Job, launch: Launch | Segments, target: str, deterministic: bool = False) -> list[Counted]:
     """Every kernel that a job launches. target: `sm_90`, `gfx942` and the like.
 
     Raises LoopsDiffer if the loops of a kernel are not those of trips.py.

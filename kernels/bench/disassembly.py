@@ -1,7 +1,7 @@
 """The instructions of a compiled kernel in the order of its code, each with the pipe that executes it.
 
 NVIDIA's are read from SASS, by the cuobjdump that comes with Triton; AMD's from the assembly that Triton keeps. What
-only a call or a branch of diverged warps (BRA.DIV) leads to is left out: it runs rarely, as a division's slow path does.
+only a call or a branch of diverged warps (BRA.DIV) leads to is left out: it runs rarely, such as a slow division.
 """
 
 from __future__ import annotations
