@@ -75,11 +75,11 @@ def _deformops(source: ModuleType, work: Workload, pass_name: Pass, launcher: La
 
 
 def roulbac(source: ModuleType, work: Workload, pass_name: Pass, launcher: Launcher) -> None:
-    """Forward with the fewest instructions of the launches that it tries."""
+    """Forward the launch with the fewest instructions of those it tries that do not spill."""
     given = Tensors.of(work, torch.int64)
     pointers = [given.value, given.shapes, given.starts, given.locations, given.weights, given.out]
     if pass_name == "forward":
-        kernel, block, warps = source._msda_forward_kernel.fn, 64, 2
+        kernel, block, warps = source._msda_forward_kernel.fn, 16, 2
     else:
         kernel, block, warps = source._msda_backward_kernel, source.BWD_BLOCK_Q, source.BWD_NUM_WARPS
         pointers += [given.value, given.locations, given.weights]
@@ -113,9 +113,7 @@ def rziga(source: ModuleType, work: Workload, pass_name: Pass, launcher: Launche
 
 
 def alexander0yang(source: ModuleType, work: Workload, pass_name: Pass, launcher: Launcher) -> None:
-    """All samples in the first level, whose cells are taken as queries. Forward with the fewest instructions of the
-    launches that it tries.
-    """
+    """All samples lie in the first level. Forward about the fewest instructions of all launches that it tries."""
     height, width = work.shapes[0]
     samples = len(work.shapes) * work.points
     query = empty(work.dtype, work.batch, 1, work.heads, work.queries, work.channels)  # also keys, values, output
@@ -131,7 +129,7 @@ def alexander0yang(source: ModuleType, work: Workload, pass_name: Pass, launcher
     else:
         kernel, block, others, warps = source._bwd_kernel, 8, 8, 16
         table = empty(torch.float32, *query.shape)
-        pointers, strided = [query, query, query, places, scale, query, query, table, table, sums, sums], []
+        pointers = [query, query, query, places, scale, query, query, table, table, sums, sums]
         strided = [query, places, sums]
     constants |= {"BLOCK_M": block, "BLOCK_N": others, "num_warps": warps, "num_stages": 2}
     strides = [stride for tensor in strided for stride in tensor.stride()]
