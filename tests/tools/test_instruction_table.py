@@ -42,12 +42,14 @@ def test_what_was_counted_before_stays_beside_what_is_counted_now(tmp_path: Path
     before = [row("before", "bfloat16", 31.25), row("ours", "bfloat16", 30.0), backward]
     table(path, before, monkeypatch)
     now = [row("deformops", "bfloat16", 27.7), row("ours", "float32", 17.0), row("ours", "bfloat16", 16.0), "why not"]
+    now.append(row("new", "bfloat16", 15.0))
     lines = table(path, now, monkeypatch)
     assert [line[:34].split() for line in lines if line[:1].isalpha() and "Warp" not in line] == [
         ["why", "not"],
         ["forward,", "deformable", "total"],
         ["before", "bfloat16", "31.2"],
         ["ours", "bfloat16", "16.0"],
+        ["new", "bfloat16", "15.0"],
         ["deformops", "bfloat16", "27.7"],
         ["ours", "float32", "17.0"],
         ["backward,", "deformable", "total"],
@@ -55,7 +57,7 @@ def test_what_was_counted_before_stays_beside_what_is_counted_now(tmp_path: Path
     ]
     assert lines[-1] == str(path)
     with path.open() as file:
-        assert [float(found["total"]) for found in csv.DictReader(file)] == [31.25, 16.0, 60.0, 27.7, 17.0]
+        assert [float(found["total"]) for found in csv.DictReader(file)] == [31.25, 16.0, 60.0, 27.7, 17.0, 15.0]
 
 
 def test_rows_of_other_targets_and_versions_are_kept_but_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
