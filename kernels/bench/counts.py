@@ -14,7 +14,7 @@ from litedetr.kernels.bench.disassembly import PIPES, disassemble
 from litedetr.kernels.bench.instructions import count_by_pipe
 from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.bench.resources import Program, Resources, compile_job
-from litedetr.kernels.bench.trips import TRIPS, Trips
+from litedetr.kernels.bench.trips import Trips, trips_of
 from litedetr.kernels.fused.launch import Launch, Segments
 
 
@@ -38,11 +38,11 @@ class Counted:
 def count_job(job: Job, launch: Launch | Segments, target: str, deterministic: bool = False) -> list[Counted]:
     """Every kernel that a job launches. target: `sm_90`, `gfx942` and the like.
 
-    Raises LoopsDiffer if the loops of a kernel are not those of trips.py.
+    Raises NotCounted if the loops of a kernel are not those of trips.py.
     """
     samples = num_samples(job)
     programs = compile_job(job, launch, target, deterministic)
-    return [count_program(program, TRIPS[program.kernel](job, launch), samples) for program in programs]
+    return [count_program(program, trips_of(program.kernel, job, launch), samples) for program in programs]
 
 
 def num_samples(job: Job) -> int:
@@ -52,7 +52,7 @@ def num_samples(job: Job) -> int:
 
 
 def count_program(program: Program, trips: Trips, samples: int) -> Counted:
-    """trips: see `count_by_pipe`; samples: of the whole grid. Raises LoopsDiffer."""
+    """trips: see `count_by_pipe`; samples: of the whole grid. Raises NotCounted."""
     warps = math.prod(program.grid) * program.warps
     counts: Counter[str] = count_by_pipe(disassemble(program.asm), trips)
     return Counted(program.resources, {pipe: counts[pipe] * warps / samples for pipe in PIPES})

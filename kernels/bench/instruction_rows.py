@@ -11,7 +11,7 @@ from typing import Any
 import triton
 
 from litedetr.kernels.bench.counts import Counted, count_job, count_program, num_samples
-from litedetr.kernels.bench.instructions import LoopsDiffer
+from litedetr.kernels.bench.instructions import NotCounted
 from litedetr.kernels.bench.jobs import Job, launch_text
 from litedetr.kernels.bench.peer_kernels import PEER_KERNELS
 from litedetr.kernels.bench.resources import Compiler, compiling_for, parse_target
@@ -99,7 +99,7 @@ class Counting:
         launch = rule(job.shape)
         try:
             (counted,) = count_job(job, launch, self.target)
-        except LoopsDiffer as error:
+        except NotCounted as error:
             return _not_counted(self.name, job, error)
         return Row.of(self.name, job, self.target, counted, launch_text(launch))
 

@@ -15,8 +15,8 @@ from litedetr.kernels.bench.disassembly import Instruction
 Loop = tuple[int, int]  # the first and the last address of its code
 
 
-class LoopsDiffer(ValueError):
-    """A kernel's code has other loops than its source."""
+class NotCounted(ValueError):
+    """A kernel's code has other loops than its source, or their trips are not known."""
 
 
 def count_by_pipe(instructions: Sequence[Instruction], trips: Sequence[float]) -> Counter[str]:
@@ -25,12 +25,12 @@ def count_by_pipe(instructions: Sequence[Instruction], trips: Sequence[float]) -
     trips: of each loop in the order of the code, an outer one before those in it; for each time that the loop is
     entered, on average.
 
-    Raises LoopsDiffer if there are more or fewer loops than trip counts: the compiler unrolled or split one.
+    Raises NotCounted if there are more or fewer loops than trip counts: the compiler unrolled or split one.
     """
     loops = find_loops(instructions)
     if len(loops) != len(trips):
         sizes = [sum(first <= found.address <= last for found in instructions) for first, last in loops]
-        raise LoopsDiffer(f"trips: expected one of each loop, whose instructions are {sizes}, got {list(trips)}")
+        raise NotCounted(f"trips: expected one of each loop, whose instructions are {sizes}, got {list(trips)}")
     counts = Counter()
     for instruction in instructions:
         inside = (first <= instruction.address <= last for first, last in loops)
@@ -41,7 +41,7 @@ def count_by_pipe(instructions: Sequence[Instruction], trips: Sequence[float]) -
 def find_loops(instructions: Sequence[Instruction]) -> list[Loop]:
     """Ordered by their first address. Branches back to one place are one loop, such as a `continue`.
 
-    Raises LoopsDiffer if two overlap and neither holds the other.
+    Raises NotCounted if two overlap and neither holds the other.
     """
     last = {}
     for instruction in instructions:
@@ -50,5 +50,5 @@ def find_loops(instructions: Sequence[Instruction]) -> list[Loop]:
     loops = sorted(last.items())
     for place, (first, end) in enumerate(loops):
         if any(first < start <= end < stop for start, stop in loops[place + 1 :]):
-            raise LoopsDiffer(f"loops: expected each within or outside of the others, got {loops}")
+            raise NotCounted(f"loops: expected each within or outside of the others, got {loops}")
     return loops

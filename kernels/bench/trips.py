@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from litedetr.kernels.bench.instructions import NotCounted
 from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.fused.launch import Launch, Segments
 
@@ -20,3 +21,10 @@ TRIPS: dict[str, Callable[[Job, Launch | Segments], Trips]] = {
     "forward_kernel": each_level,
     "backward_kernel": each_level,
 }
+
+
+def trips_of(kernel: str, job: Job, launch: Launch | Segments) -> Trips:
+    """Of a kernel by its name. Raises NotCounted if they are not known."""
+    if kernel not in TRIPS:
+        raise NotCounted(f"{kernel}: the trips of its loops are not known")
+    return TRIPS[kernel](job, launch)

@@ -21,10 +21,10 @@ from litedetr.engine.run_config import ImageSize
 from litedetr.kernels.bench.campaign import Campaign
 from litedetr.kernels.bench.compile_ahead import Ahead, Compilers
 from litedetr.kernels.bench.counts import count_program, num_samples
-from litedetr.kernels.bench.instructions import LoopsDiffer
+from litedetr.kernels.bench.instructions import NotCounted
 from litedetr.kernels.bench.jobs import Job, Untuned, launch_text
 from litedetr.kernels.bench.resources import Program, compile_job, parse_target
-from litedetr.kernels.bench.trips import TRIPS
+from litedetr.kernels.bench.trips import trips_of
 from litedetr.kernels.bench.tuning import AnyLaunch, Timer, Tuned, candidates, replays, save
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.fused.launch import TUNED, Pass, file_name, rule, tuned
@@ -173,9 +173,7 @@ def _compiled(job: Job, launch: AnyLaunch, program: Program) -> str:
 
 
 def _executed(job: Job, launch: AnyLaunch, program: Program) -> str:
-    if program.kernel not in TRIPS:
-        return "the trips of its loops are not known"
     try:
-        return str(count_program(program, TRIPS[program.kernel](job, launch), num_samples(job)))
-    except LoopsDiffer as error:
+        return str(count_program(program, trips_of(program.kernel, job, launch), num_samples(job)))
+    except NotCounted as error:
         return f"not counted: {error}"
