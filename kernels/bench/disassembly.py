@@ -20,7 +20,7 @@ import triton
 PIPES = ("fma", "alu", "xu", "loads", "stores", "atomics", "shared", "shuffles", "sync", "other")
 
 # The first that matches the whole of a name counts. IMAD is of the pipe fma, also where it only moves a register.
-# other: branches, uniform and scalar instructions, constants, special registers, spills, double precision.
+# other: branches, uniform and scalar instructions, constants, special registers, spills, tensor cores, fp64.
 SASS_PIPES = (
     ("fma", r"FFMA2?|FADD2?|FMUL2?|H(FMA|ADD|MUL)2|IMAD"),
     ("xu", r"MUFU|[FI]2[FI]|FRND|POPC|FLO|BREV"),
@@ -28,9 +28,12 @@ SASS_PIPES = (
     ("stores", r"STG|ST"),
     ("atomics", r"REDG?|ATOMG?"),
     ("shared", r"LDS|STS|LDSM|STSM|ATOMS"),
-    ("shuffles", r"SHFL"),
+    ("shuffles", r"SHFL|C?REDUX"),
     ("sync", r"BAR|WARPSYNC|DEPBAR|LDGDEPBAR|MEMBAR|BSSY|BSYNC|SYNCS|VOTE"),
-    ("other", r"U\w+|LDL|STL|LDCU?|D(FMA|ADD|MUL|SETP)|BRA|BRX|JMP|EXIT|CALL|RET|BREAK|BMOV|S2U?R|R2UR|B2R|ELECT|CS2R"),
+    (
+        "other",
+        r"U\w+|\w+MMA|LDL|STL|LDCU?|D(FMA|ADD|MUL|SETP)|BRA|BRX|JMP|EXIT|CALL|RET|BREAK|BMOV|S2U?R|R2UR|B2R|CS2R",
+    ),
     ("alu", r"\w+"),
 )
 AMD_PIPES = (
@@ -42,6 +45,7 @@ AMD_PIPES = (
     ("sync", r"s_barrier|s_waitcnt\w*"),
     ("xu", r"v_(exp|log|rcp|rsq|sqrt|sin|cos)_\w+"),
     ("fma", r"v_(pk_)?(fma\w*|mad|mac|mul|add|sub)_(legacy_)?f(16|32)\w*"),
+    ("other", r"v_s?mfma_\w+"),
     ("alu", r"v_\w+"),
     ("other", r"\w+"),
 )

@@ -103,7 +103,7 @@ def test_amd():
         ("IMAD.MOV.U32", "fma"), ("HFMA2.MMA", "fma"), ("FFMA2", "fma"), ("PRMT", "alu"), ("ISETP.GE.AND", "alu"),
         ("F2FP.BF16.F32.PACK_AB", "alu"), ("F2I.FTZ.FLOOR.NTZ", "xu"), ("LDG.E", "loads"), ("STG.E", "stores"),
         ("REDG.E.ADD.F32x4", "atomics"), ("ATOMG.E.CAS", "atomics"), ("LDS.128", "shared"), ("BSYNC", "sync"),
-        ("LDL", "other"), ("UIADD3", "other"), ("DFMA", "other"),
+        ("LDL", "other"), ("UIADD3", "other"), ("DFMA", "other"), ("HMMA.1688.F32.TF32", "other"),
     ],
 )  # fmt: skip
 def test_pipes(name: str, pipe: str):
