@@ -14,8 +14,10 @@ from litedetr.kernels.bench.disassembly import PIPES
 from litedetr.kernels.bench.instruction_rows import Counting, Row
 from litedetr.kernels.bench.peer_kernels import PEER_KERNELS
 from litedetr.settings import ConfigError, from_mapping
+from litedetr.tools.benchmark import time_rows
 from litedetr.tools.benchmark.benchmark_config import BenchmarkConfig
 from litedetr.tools.benchmark.instruction_table import count
+from litedetr.tools.benchmark.machine import Machine
 
 
 def row(who: str, dtype: str, total: float, **changed: object) -> Row:
@@ -78,3 +80,10 @@ def test_the_settings_know_every_peer(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ConfigError) as error:
         table(tmp_path / "counts.csv", [], monkeypatch, "instructions.peers=[another]")
     assert all(repr(peer) in str(error.value) for peer in PEER_KERNELS)
+
+
+def test_without_triton_the_error_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(time_rows, "find_spec", lambda name: None)
+    config = from_mapping(BenchmarkConfig, compose("benchmark", ["rows=[instructions]"]))
+    with pytest.raises(ConfigError, match="^rows: expected no instructions without Triton"):
+        next(time_rows.count_instructions(config, Machine.prepare(config), compose))

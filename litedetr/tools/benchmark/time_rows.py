@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from importlib.util import find_spec
 
 import torch
 
@@ -120,6 +121,7 @@ def time_scale(config: BenchmarkConfig, machine: Machine, compose: Compose) -> I
 
 def count_instructions(config: BenchmarkConfig, machine: Machine, _: Compose) -> Iterator[str]:
     """Instructions of the kernels beside those of peers. Writes kernel_instructions.csv."""
+    require(find_spec("triton") is not None, "rows", "no instructions without Triton, which compiles them", config.rows)
     from litedetr.tools.benchmark.instruction_table import count  # not above: it needs Triton
 
     yield from count(config, machine.output / "kernel_instructions.csv")
