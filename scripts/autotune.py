@@ -2,7 +2,7 @@
 
 python scripts/autotune.py
 python scripts/autotune.py model=dino_4scale batch_size=4 dtypes=[bfloat16] budget_s=120
-python scripts/autotune.py target=sm_90       # no GPU needed: compiles the candidates, shows registers and spills
+python scripts/autotune.py target=sm_90       # no GPU needed: registers, spills, instructions of the candidates
 """
 
 from omegaconf import DictConfig

@@ -1,9 +1,11 @@
-"""Time whole detectors side by side, the attentions beside their peers, and one detector over the size of its images.
+"""Time whole detectors side by side, the attentions beside their peers, and one detector over the size of its images;
+count the instructions of the kernels beside those of their peers.
 
 python scripts/benchmark.py rows=[models]
 python scripts/benchmark.py rows=[models] 'models.systems=["model=dino_4scale","model=lite_dino encoder=h2l2 a=2 b=3"]'
 python scripts/benchmark.py rows=[kernels] kernels.scores=[deformable,key_aware] kernels.peers=[unfused]
 python scripts/benchmark.py rows=[scale] 'scale.sides=[512,1024]' 'scale.objects=[]'
+python scripts/benchmark.py rows=[instructions] instructions.target=sm_80
 """
 
 from dataclasses import replace

@@ -159,7 +159,7 @@ def compile_task(task: Task, target: GPUTarget) -> Compiled:
     compiler = Compiler(target)
     walk(task.job, task.launch, compiler)
     binary = "cubin" if target.backend == "cuda" else "hsaco"
-    digest = hashlib.sha256(b"".join(asm[binary] for _, asm in compiler.programs)).hexdigest()
+    digest = hashlib.sha256(b"".join(program.asm[binary] for program in compiler.programs)).hexdigest()
     return Compiled(digest, max(found.spilled for found in compiler.resources))
 
 

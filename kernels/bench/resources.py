@@ -1,23 +1,21 @@
-"""Registers and spills of the kernels, compiled for a GPU that need not be here."""
+"""Registers, spills and occupancy of the kernels, compiled for a GPU that need not be here."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
+from litedetr.kernels.bench.disassembly import cuobjdump
 from litedetr.kernels.bench.jobs import Job
+from litedetr.kernels.bench.occupancy import resident_warps
 from litedetr.kernels.fused.backend import backward, forward
 from litedetr.kernels.fused.call import Grid, Launcher
 from litedetr.kernels.fused.launch import Launch, Pass, Segments, Shape, rule
@@ -28,19 +26,44 @@ OPTIONS = ("num_stages", "maxnreg")  # None: as Triton likes
 
 @dataclass(frozen=True)
 class Resources:
-    """What one thread of a kernel needs."""
+    """What a kernel needs."""
 
     kernel: str
-    registers: int
-    spilled: int  # bytes of local memory, 0 if all fits in registers
+    registers: int  # of a thread
+    spilled: int  # bytes of a thread in local memory, 0 if all fits in registers
+    shared: int  # bytes of shared memory of a program
+    warps: int | None  # that a multiprocessor holds at a time; None if the target's limits are not known here
+
+
+@dataclass(frozen=True)
+class Program:
+    """A kernel as it was compiled for a launch."""
+
+    kernel: str
+    grid: Grid
+    warps: int  # of one program of the grid
+    shared: int  # bytes of shared memory of one program of the grid
+    asm: Mapping[str, Any]  # by kind: `cubin`, `amdgcn` and others
+    target: GPUTarget
+
+    @property
+    def resources(self) -> Resources:
+        registers, spilled = (_of_nvidia if "cubin" in self.asm else _of_amd)(self.asm)
+        warps = resident_warps(target_name(self.target), self.warps, registers, self.shared)
+        return Resources(self.kernel, registers, spilled, self.shared, warps)
 
 
 def resources(job: Job, launch: Launch | Segments, target: str, deterministic: bool = False) -> list[Resources]:
     """Of every kernel that a job launches. target: `sm_90`, `gfx942` and the like."""
+    return [program.resources for program in compile_job(job, launch, target, deterministic)]
+
+
+def compile_job(job: Job, launch: Launch | Segments, target: str, deterministic: bool = False) -> list[Program]:
+    """Every kernel that a job launches. target: `sm_90`, `gfx942` and the like."""
     compiler = Compiler(parse_target(target))
     with compiling_for(compiler.target):
         walk(job, launch, compiler, deterministic)
-    return compiler.resources
+    return compiler.programs
 
 
 def walk(job: Job, launch: Launch | Segments, launcher: Launcher, deterministic: bool = False) -> None:
@@ -71,6 +94,11 @@ def parse_target(name: str) -> GPUTarget:
     if re.fullmatch(r"gfx\w+", name):
         return GPUTarget("hip", name, 64 if name.startswith("gfx9") else 32)
     raise ValueError(f"target: expected sm_<number> or gfx<number>, got {name!r}")
+
+
+def target_name(target: GPUTarget) -> str:
+    """The inverse of `parse_target`."""
+    return f"sm_{target.arch}" if target.backend == "cuda" else target.arch
 
 
 @contextmanager
@@ -105,30 +133,27 @@ class Compiler:
     """A launcher (kernels/fused/call.py) that only compiles, as a launch would. Needs `compiling_for`."""
 
     target: GPUTarget
-    programs: list[tuple[Any, Mapping[str, Any]]] = field(default_factory=list)  # kernels, and what Triton made of them
+    programs: list[Program] = field(default_factory=list)
 
     def __call__(self, kernel, grid: Grid, *arguments: object, **constants: object) -> None:
         absent = ["maxnreg"] if self.target.backend != "cuda" else []
         absent += [name for name in OPTIONS if constants.get(name) is None]  # which Triton chooses
         given = {name: value for name, value in constants.items() if name not in absent}
-        self.programs.append((kernel, kernel.warmup(*arguments, grid=grid, **given).asm))
+        made = kernel.warmup(*arguments, grid=grid, **given)
+        sizes = made.metadata.num_warps, made.metadata.shared
+        self.programs.append(Program(kernel.fn.__name__, grid, *sizes, made.asm, self.target))
 
     @property
     def resources(self) -> list[Resources]:
-        read = _of_nvidia if self.target.backend == "cuda" else _of_amd
-        return [Resources(kernel.fn.__name__, *read(asm)) for kernel, asm in self.programs]
+        return [program.resources for program in self.programs]
 
 
-def _of_nvidia(asm: dict) -> tuple[int, int]:
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(asm["cubin"])
-        file.flush()
-        tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-        text = subprocess.run([tool, "-res-usage", file.name], check=True, capture_output=True, text=True).stdout
+def _of_nvidia(asm: Mapping[str, Any]) -> tuple[int, int]:
+    text = cuobjdump(asm["cubin"], "-res-usage")
     return _number(r"REG:(\d+)", text), _number(r"STACK:(\d+)", text) + _number(r"LOCAL:(\d+)", text)
 
 
-def _of_amd(asm: dict) -> tuple[int, int]:
+def _of_amd(asm: Mapping[str, Any]) -> tuple[int, int]:
     text = asm["amdgcn"]
     return _number(r"\.vgpr_count:\s*(\d+)", text), _number(r"\.private_segment_fixed_size:\s*(\d+)", text)
 

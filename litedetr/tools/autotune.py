@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Literal
 
@@ -20,8 +20,11 @@ from triton.runtime.driver import driver
 from litedetr.engine.run_config import ImageSize
 from litedetr.kernels.bench.campaign import Campaign
 from litedetr.kernels.bench.compile_ahead import Ahead, Compilers
-from litedetr.kernels.bench.jobs import Job, Untuned
-from litedetr.kernels.bench.resources import parse_target, resources
+from litedetr.kernels.bench.counts import count_program, num_samples
+from litedetr.kernels.bench.instructions import NotCounted
+from litedetr.kernels.bench.jobs import Job, Untuned, launch_text
+from litedetr.kernels.bench.resources import Program, compile_job, parse_target
+from litedetr.kernels.bench.trips import trips_of
 from litedetr.kernels.bench.tuning import AnyLaunch, Timer, Tuned, candidates, replays, save
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.fused.launch import TUNED, Pass, file_name, rule, tuned
@@ -112,7 +115,7 @@ def measure_all(jobs: list[Job], config: AutotuneConfig, gpu: Gpu) -> Iterator[s
             else:
                 bar.update()
                 if found.reason:
-                    tqdm.write(f"{_describe(job)}: {_short(found.launch)}: left out, {found.reason}")
+                    tqdm.write(f"{_describe(job)}: {launch_text(found.launch)}: left out, {found.reason}")
     yield _table(results)
     yield str((folder or TUNED) / file_name(gpu.name))
 
@@ -138,24 +141,39 @@ def _table(results: dict[Job, Tuned]) -> str:
     columns = [("", "<58"), ("before", ">10"), ("after", ">10"), ("ratio", ">7.2f"), ("  launch", "")]
     times = {job: (found.by_rule.milliseconds, found.best.milliseconds) for job, found in results.items()}
     lines = [
-        (_describe(job), f"{before:.3f} ms", f"{after:.3f} ms", before / after, f"  {_short(results[job].best.launch)}")
+        (
+            _describe(job),
+            f"{before:.3f} ms",
+            f"{after:.3f} ms",
+            before / after,
+            f"  {launch_text(results[job].best.launch)}",
+        )
         for job, (before, after) in times.items()
     ]
     return text_table(columns, lines)
 
 
-def _short(launch: AnyLaunch) -> str:
-    """Its settings without those that are left to Triton."""
-    return ", ".join(f"{name} {value}" for name, value in asdict(launch).items() if value is not None)
-
-
 def compile_all(jobs: list[Job], target: str) -> Iterator[str]:
-    """What to print: a table of what each candidate needs on `target`; the rule's own launch comes first."""
+    """What to print: what each candidate needs on `target` and executes; the rule's own launch comes first."""
     parse_target(target)
     for job in jobs:
         yield f"\n{_describe(job)} on {target}"
         for launch in tqdm(candidates(job.shape), unit=" launches", leave=False, disable=None):
-            for found in resources(job, launch, target):
-                remark = "spills" if found.spilled else "rule" if launch == rule(job.shape) else ""
-                registers = f"{found.registers:4} registers {found.spilled:5} bytes spilled"
-                yield f"  {_short(launch):60}{registers}  {remark}"
+            for program in compile_job(job, launch, target):
+                yield _compiled(job, launch, program)
+
+
+def _compiled(job: Job, launch: AnyLaunch, program: Program) -> str:
+    """A line of a compiled candidate."""
+    found = program.resources
+    remark = "spills" if found.spilled else "rule" if launch == rule(job.shape) else ""
+    warps = "-" if found.warps is None else found.warps
+    needs = f"{found.registers:4} registers {found.spilled:5} bytes spilled {warps:>3} warps"
+    return f"  {launch_text(launch):60}{needs}  {remark:6}  {_executed(job, launch, program)}".rstrip()
+
+
+def _executed(job: Job, launch: AnyLaunch, program: Program) -> str:
+    try:
+        return str(count_program(program, trips_of(program.kernel, job, launch), num_samples(job)))
+    except NotCounted as error:
+        return f"not counted: {error}"

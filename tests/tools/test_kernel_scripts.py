@@ -15,11 +15,13 @@ import torch
 from engine_helpers import MODEL
 
 from litedetr.kernels.bench import tuning
+from litedetr.kernels.bench.counts import num_samples
+from litedetr.kernels.bench.resources import Program, parse_target
 from litedetr.kernels.fused.launch import Launch, rule
 from litedetr.kernels.inputs import Score
 from litedetr.models.detector_config import AttentionKind
 from litedetr.tools import autotune
-from litedetr.tools.autotune import AutotuneConfig, Gpu, compile_ahead, jobs_of, measure_all
+from litedetr.tools.autotune import AutotuneConfig, Gpu, compile_ahead, compile_all, jobs_of, measure_all
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -65,6 +67,36 @@ def test_autotune_names_a_wrong_target():
     result = run("autotune.py", "target=h100")
     assert result.returncode == 2
     assert "target: expected sm_<number> or gfx<number>, got 'h100'" in result.stderr
+
+
+AMD = """
+\tv_exp_f32_e32 v1, v1
+.LBB0_1:
+\tv_fma_f32 v0, v1, v2, v3
+\ts_cbranch_scc1 .LBB0_1
+\ts_endpgm
+    .vgpr_count:     58
+    .private_segment_fixed_size: 0
+"""
+
+
+def test_autotune_says_what_is_needed_and_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of a kernel with a loop over the levels, of one whose loop was unrolled, and of one whose trips are not known."""
+    jobs = jobs_of(settings(tmp_path, dtypes=("float32",), passes=("forward",)), MODEL)[:1]
+    samples = num_samples(jobs[0])
+    code = {"forward_kernel": AMD, "backward_kernel": AMD.replace("s_cbranch_scc1 .LBB0_1", "s_nop 0"), "another": AMD}
+    programs = [
+        Program(name, (samples, 1, 1), 4, 0, {"amdgcn": text}, parse_target("gfx942")) for name, text in code.items()
+    ]
+    monkeypatch.setattr(autotune, "candidates", lambda shape: [rule(shape)])
+    monkeypatch.setattr(autotune, "compile_job", lambda *_: programs)
+    _, counted, unrolled, another = compile_all(jobs, "gfx942")
+    levels = len(jobs[0].workload.shapes)
+    assert "  58 registers     0 bytes spilled  32 warps  rule  " in counted
+    text = f"(fma {4.0 * levels}, xu 4.0, other {4.0 * levels + 4})"  # four warps a sample
+    assert counted.endswith(f"{8.0 * levels + 8} instructions a sample {text}")
+    assert "not counted: trips: expected one of each loop" in unrolled
+    assert another.endswith("not counted: another: the trips of its loops are not known")
 
 
 def test_autotune_starts_no_more_processes_than_a_machine_can_have():

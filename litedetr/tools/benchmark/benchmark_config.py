@@ -62,11 +62,24 @@ class ScaleConfig:
         require(number > 0, "scale", "at least one side or number of objects", self.sides)
 
 
+@settings("instructions")
+class InstructionsConfig:
+    """The section `instructions` of conf/benchmark.yaml."""
+
+    target: Text
+    scores: Some[Score]
+    dtypes: Some[Literal["float32", "float16", "bfloat16"]]
+    passes: Some[Literal["forward", "backward"]]
+    peers: Many[Literal["deformops", "deformops_fp32", "roulbac", "rziga", "alexander0yang"]]
+    sources: Maybe[Text]
+    name: Text
+
+
 @settings()
 class BenchmarkConfig:
     """The settings of conf/benchmark.yaml."""
 
-    rows: Some[Literal["models", "kernels", "scale"]]
+    rows: Some[Literal["models", "kernels", "scale", "instructions"]]
     image_size: ImageSize
     device: Device
     rounds: Maybe[Count]
@@ -75,3 +88,4 @@ class BenchmarkConfig:
     models: ModelsConfig
     kernels: KernelsConfig
     scale: ScaleConfig
+    instructions: InstructionsConfig

@@ -1,10 +1,11 @@
-"""What scripts/benchmark.py times: a function for each of its rows, which yields what to print and writes files."""
+"""What scripts/benchmark.py times or counts: a function for each of its rows, which yields lines and writes files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from importlib.util import find_spec
 
 import torch
 
@@ -118,4 +119,13 @@ def time_scale(config: BenchmarkConfig, machine: Machine, compose: Compose) -> I
     yield str(draw_scale(rows, title, machine.output / "scale.png"))
 
 
-TIMED = {"models": time_models, "kernels": time_kernels, "scale": time_scale}  # by the setting `rows`
+def count_instructions(config: BenchmarkConfig, machine: Machine, _: Compose) -> Iterator[str]:
+    """Instructions of the kernels beside those of peers. Writes kernel_instructions.csv."""
+    require(find_spec("triton") is not None, "rows", "no instructions without Triton, which compiles them", config.rows)
+    from litedetr.tools.benchmark.instruction_table import count  # not above: it needs Triton
+
+    yield from count(config, machine.output / "kernel_instructions.csv")
+
+
+# by the setting `rows`
+TIMED = {"models": time_models, "kernels": time_kernels, "scale": time_scale, "instructions": count_instructions}
