@@ -31,7 +31,7 @@ def poisoned_memory():
     torch.use_deterministic_algorithms(False)
 
 
-def launch_always(monkeypatch, chosen, segments=launch.SEGMENTS):
+def launch_always(monkeypatch, chosen, segments=launch.Segments(32, 1)):
     monkeypatch.setattr(launch, "rule", lambda shape: segments if shape.pass_name == "segments" else chosen)
 
 
@@ -66,7 +66,7 @@ def test_precision(kind, dtype):
 @pytest.mark.parametrize("deterministic", [False, True], ids=["atomic", "deterministic"])
 def test_several_blocks_and_a_part_of_one(deterministic, monkeypatch):
     """Queries fill several programs of each image, the last one not wholly."""
-    launch_always(monkeypatch, launch.Launch(2, 1), launch.Segments(4, 8, 4))
+    launch_always(monkeypatch, launch.Launch(2, 1), launch.Segments(2, 1, patch_samples=1))
     case = {"queries": 7, "points": 2}
     expected = run("reference", "key_aware_shared", make_problem(**case))
     assert_equal(
