@@ -149,7 +149,7 @@ def backward_kernel(
         d_query = tl.zeros((BLOCK_QUERIES * BLOCK_POINTS, BLOCK_CHANNELS), REAL)
 
     for level in range(LEVELS):
-        height, width, first_token, first_cell = level_of(levels_ptr, level)
+        height, width, first_token, _ = level_of(levels_ptr, level)
         valid_height, valid_width = valid_size(valid_ptr, level, height, width, image, LEVELS, PADDED)
         x, y, offset_x, offset_y, step_x, step_y = sampling_location(
             reference_ptr, offsets_ptr, index, level, point, height, width, exists, HEADS, LEVELS, POINTS, BOXES, REAL

@@ -1,8 +1,8 @@
 """The gradient of values and keys without atomics: every pixel adds up the samples around it, in a fixed order.
 
-The samples lie sorted by patch (kernels/fused/patches.py), a square of 1 to 3 cells a side; a cell is the square between
-four pixels that holds a sample. A program adds up one patch. With the weight of each pixel of the patch for each sample,
-zero but for a sample's four,
+The samples lie sorted by patch (kernels/fused/patches.py), a square of 1 to 3 cells a side; a cell is the square
+between four pixels that holds a sample. A program adds up one patch. With the weight of each pixel of the patch for each
+sample, zero but for a sample's four,
 
     gradient (channels, pixels) = dO (channels, samples) @ (p weight) (samples, pixels), and the same of q and d_score
 
@@ -50,17 +50,18 @@ def add_product(total, weight, vector, TF32: tl.constexpr):
     """total (channels, pixels) + vector (samples, channels), transposed, @ weight (samples, pixels)."""
     vector = tl.trans(vector)
     if vector.dtype == tl.float64:  # Triton 3.3 has no product of these
-        return total + tl.sum(vector[:, :, None] * weight[None, :, :], 1)
-    if vector.dtype == tl.float32:
-        return tl.dot(vector, weight, total, input_precision="ieee")
-    # A half has at most the 11 bits of a TF32 number. Weights are rounded to them, by an eighth of what bfloat16
-    # rounds by; for float16 the rest is a second product.
-    PRECISION: tl.constexpr = "tf32" if TF32 else "ieee"
-    rounded = ((weight.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
-    singles = as_singles(vector)
-    total = tl.dot(singles, rounded, total, input_precision=PRECISION)
-    if vector.dtype == tl.float16:
-        total = tl.dot(singles, weight - rounded, total, input_precision=PRECISION)
+        total += tl.sum(vector[:, :, None] * weight[None, :, :], 1)
+    elif vector.dtype == tl.float32:
+        total = tl.dot(vector, weight, total, input_precision="ieee")
+    else:
+        # A half has at most the 11 bits of a TF32 number. Weights are rounded to them, by an eighth of what bfloat16
+        # rounds by; for float16 the rest is a second product.
+        PRECISION: tl.constexpr = "tf32" if TF32 else "ieee"
+        rounded = ((weight.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+        singles = as_singles(vector)
+        total = tl.dot(singles, rounded, total, input_precision=PRECISION)
+        if vector.dtype == tl.float16:
+            total = tl.dot(singles, weight - rounded, total, input_precision=PRECISION)
     return total
 
 
@@ -151,9 +152,7 @@ def segment_kernel(
         along_x, along_y = hats(x), hats(y)
         p_is_finite = is_finite(p)
         spoils_value |= (p_is_finite == 0).to(tl.int32)
-        d_out = load_vectors(
-            grad_out_ptr + heads * CHANNELS, slot, (slot >= 0) & p_is_finite, channel, CHANNELS, SLOTS
-        )
+        d_out = load_vectors(grad_out_ptr + heads * CHANNELS, slot, (slot >= 0) & p_is_finite, channel, CHANNELS, SLOTS)
         weight = outer(along_y, along_x * tl.where(p_is_finite, p, 0.0)[:, None])
         d_value = add_product(d_value, weight, d_out, TF32)
         if SCORE != "deformable":
@@ -169,16 +168,21 @@ def segment_kernel(
                 d_key = add_product(d_key, weight, q, TF32)
         next_sample += BLOCK_SAMPLES
     if tl.max(spoils_value | spoils_key, 0) > 0:
-        d_value += sum_of_spoiled(
-            order_ptr, coefficients_ptr, begin, end, SCORE, False, BLOCK_SAMPLES, INDEX, REAL
-        )[None, :]
+        d_value += sum_of_spoiled(order_ptr, coefficients_ptr, begin, end, SCORE, False, BLOCK_SAMPLES, INDEX, REAL)[
+            None, :
+        ]
         if SCORE == "key_aware":
-            d_key += sum_of_spoiled(
-                order_ptr, coefficients_ptr, begin, end, SCORE, True, BLOCK_SAMPLES, INDEX, REAL
-            )[None, :]
+            d_key += sum_of_spoiled(order_ptr, coefficients_ptr, begin, end, SCORE, True, BLOCK_SAMPLES, INDEX, REAL)[
+                None, :
+            ]
 
     patches_ptr += square * PATCH_FIELDS
-    top, left, side, level = tl.load(patches_ptr), tl.load(patches_ptr + 1), tl.load(patches_ptr + 2), tl.load(patches_ptr + 3)
+    top, left, side, level = (
+        tl.load(patches_ptr),
+        tl.load(patches_ptr + 1),
+        tl.load(patches_ptr + 2),
+        tl.load(patches_ptr + 3),
+    )
     height, width, first_token = tl.load(patches_ptr + 4), tl.load(patches_ptr + 5), tl.load(patches_ptr + 6)
     below, right = PART // 2, PART % 2
     pixel = tl.arange(0, PIXELS)

@@ -40,7 +40,7 @@ def both_paths(request) -> None:
 
 @pytest.fixture
 def few_programs(monkeypatch) -> None:
-    """And few steps of each, which the interpreter takes long for. A GPU takes as many as elsewhere, or it would spill."""
+    """Long steps of the deterministic pass: the interpreter is slow. A GPU takes its own, or it would spill."""
     if os.environ.get("TRITON_INTERPRET") != "1":
         return
     from litedetr.kernels.fused import launch  # not above: needs Triton
