@@ -84,7 +84,8 @@ def _require_stages(number: object) -> None:
         raise ValueError(f"num_stages: expected null or at least 1, got {number!r}")
 
 
-SEGMENT_SAMPLES = {"float32": 16, "float64": 4}  # taken at a time: as many as leave registers for 16 warps; halves: 32
+MOST_SEGMENT_SAMPLES = 32  # taken at a time
+SEGMENT_SAMPLES = {"float32": 16, "float64": 4}  # in the place of these
 SEGMENT_CHANNELS = 32  # of a warp
 KINDS = {"forward": Launch, "backward": Launch, "segments": Segments}
 HALVES = ("bfloat16", "float16")
@@ -138,8 +139,12 @@ def rule(shape: Shape) -> Launch | Segments:
 
 
 def rule_of_segments(shape: Shape) -> Segments:
+    """A warp for 32 channels, and so few samples at a time that 16 warps fit on a multiprocessor of sm_90."""
     warps = min(max(1, power_of_two(shape.channels) // SEGMENT_CHANNELS), MOST_WARPS)
-    return Segments(SEGMENT_SAMPLES.get(shape.dtype, 32), warps)
+    samples = SEGMENT_SAMPLES.get(shape.dtype, MOST_SEGMENT_SAMPLES)
+    if shape.score == "key_aware" and shape.dtype in ("float16", "float32"):  # sums for two tables
+        samples //= 2
+    return Segments(samples, warps)
 
 
 @lru_cache(maxsize=MOST_KEPT)

@@ -1,7 +1,7 @@
 """The gradient of values and keys without atomics: every pixel adds up the samples around it, in a fixed order.
 
 The samples lie sorted by patch (kernels/fused/patches.py), a square of 1 to 3 cells a side; a cell is the square
-between four pixels that holds a sample. A program adds up one patch. With the weight of each pixel of the patch for each
+between four pixels that holds a sample. A program adds up one patch. With the weight of each of its pixels for each
 sample, zero but for a sample's four,
 
     gradient (channels, pixels) = dO (channels, samples) @ (p weight) (samples, pixels), and the same of q and d_score

@@ -1,5 +1,8 @@
 """The deterministic gradients of values and keys: patches of cells, whose samples are added up in a fixed order."""
 
+import os
+
+import numpy as np
 import pytest
 import torch
 from kernel_helpers import attend, make_problem, run
@@ -132,3 +135,26 @@ def test_a_gradient_that_is_not_finite_spoils_the_pixels_of_its_samples_only(kin
         assert not sound.all()
         assert sound.any()
         torch.testing.assert_close(actual.cpu()[sound], expected[sound], atol=EXACT, rtol=0)
+
+
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="kernels are compiled, not interpreted")
+def test_programs_of_a_launch_write_to_different_places(monkeypatch):
+    """Else the result would depend on their order, which the interpreter keeps and a GPU does not."""
+    interpreter = pytest.importorskip("triton.runtime.interpreter")
+    launches, begin = [], interpreter.GridExecutor.__call__
+    store = interpreter.InterpreterBuilder.create_masked_store
+
+    def launch_kernel(self, *arguments, **constants):
+        launches.append([])
+        return begin(self, *arguments, **constants)
+
+    def watched(self, pointers, value, mask, *rest):
+        launches[-1].append(pointers.data[mask.data])
+        return store(self, pointers, value, mask, *rest)
+
+    monkeypatch.setattr(interpreter.GridExecutor, "__call__", launch_kernel)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_masked_store", watched)
+    launched(monkeypatch, Segments(16, 1, FEW))
+    run("triton", "deformable", make_problem(shapes=((2, 3),), batch=1, heads=1), deterministic=True)
+    for addresses in map(np.concatenate, launches[-PARTS:]):
+        assert len(np.unique(addresses)) == len(addresses) > 0
