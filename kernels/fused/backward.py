@@ -83,7 +83,7 @@ def scatter(
 @triton.jit
 def store_coefficients(
     coefficients_ptr, patch_ptr, levels_ptr, slot, p, d_score, row, column, fraction_x, fraction_y,
-    head, level, num_squares, valid_height, valid_width, exists, HEADS: tl.constexpr,
+    head, level, num_squares, valid_height, valid_width, exists,
 ):  # fmt: skip
     """What segments.py needs of each sample: its patch, and p, d_score, x, y from the patch's first pixel."""
     first_square = tl.load(levels_ptr + level * 3)
@@ -91,8 +91,10 @@ def store_coefficients(
     touches = (column >= -1) & (column < valid_width) & (row >= -1) & (row < valid_height)
     patch_row, patch_column = (row + 1) // side, (column + 1) // side
     square = first_square + (patch_row // 2) * across + patch_column // 2
+    if patch_ptr.dtype.element_ty == tl.int64:
+        head = head.to(tl.int64)
     patch = (head * num_squares + square) * 4 + (patch_row % 2) * 2 + patch_column % 2
-    tl.store(patch_ptr + slot, tl.where(touches, patch, num_squares * (4 * HEADS)), exists)
+    tl.store(patch_ptr + slot, tl.where(touches, patch, -1), exists)
     x, y = (column + 1 - patch_column * side) + fraction_x, (row + 1 - patch_row * side) + fraction_y
     numbers = tl.reshape(tl.join(tl.join(p, x), tl.join(d_score, y)), (slot.shape[0], 4))
     tl.store(coefficients_ptr + slot[:, None] * 4 + tl.arange(0, 4)[None, :], numbers, exists[:, None])
@@ -201,7 +203,7 @@ def backward_kernel(
         else:
             store_coefficients(
                 coefficients_ptr, patch_ptr, patch_levels_ptr, slot, p + zero, d_score, row, column,
-                fraction_x, fraction_y, head, level, num_squares, valid_height, valid_width, exists, HEADS,
+                fraction_x, fraction_y, head, level, num_squares, valid_height, valid_width, exists,
             )  # fmt: skip
 
     if SCORE != "deformable":

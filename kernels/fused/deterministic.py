@@ -26,7 +26,7 @@ class Samples(NamedTuple):
     """What the backward kernel leaves of each sample, in place of atomics, in the order of its arguments."""
 
     coefficients: Tensor | None = None  # (B, Q, M, L, P, 4): p, d_score, x and y from the patch's first pixel
-    patch: Tensor | None = None  # (B, Q, M, L, P), integers: (head, square, part), last that of samples outside
+    patch: Tensor | None = None  # (B, Q, M, L, P), integers: (head, square, part), -1 for samples outside
     patch_levels: Tensor | None = None  # Patches.levels
     num_squares: int = 0
 

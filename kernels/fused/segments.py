@@ -85,8 +85,7 @@ def is_finite(x):
 @triton.jit
 def load_vectors(table_ptr, slot, is_wanted, channel, CHANNELS: tl.constexpr, SLOTS: tl.constexpr):
     """(samples, channels) of a table (Q, M, D), zero where it is not wanted. SLOTS: samples of a query head."""
-    # one number that says both where and whether is moved to the lanes of a row, in place of two
-    row = tl.where(is_wanted, slot // SLOTS, -1)
+    row = tl.where(is_wanted, slot // SLOTS, -1)  # one number for both, since lanes of a row get it through memory
     mask = tile_mask(row >= 0, channel, CHANNELS)
     return tl.load(table_ptr + row[:, None] * CHANNELS + channel[None, :], mask, 0.0)
 
@@ -96,8 +95,8 @@ def sum_of_spoiled(
     order_ptr, coefficients_ptr, begin, end, SCORE: tl.constexpr, OF_KEY: tl.constexpr,
     SAMPLES: tl.constexpr, INDEX: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
-    """(PIXELS,): NaN at the four pixels of samples that send numbers that are not finite, else 0."""
-    total = tl.zeros((PIXELS,), REAL)
+    """(1, PIXELS): NaN at the four pixels of samples that send numbers that are not finite, else 0."""
+    total = tl.zeros((1, PIXELS), REAL)
     while begin < end:
         _, p, d_score, x, y = load_samples(
             order_ptr, coefficients_ptr, begin + tl.arange(0, SAMPLES), end, SAMPLES, INDEX
@@ -106,7 +105,7 @@ def sum_of_spoiled(
         if SCORE == "key_aware_shared":
             coefficient = tl.abs(p) + tl.abs(d_score)
         is_spoiled = (outer(hats(y), hats(x)) > 0.0) & (is_finite(coefficient) == 0)[:, None]
-        total += tl.sum(tl.where(is_spoiled, float("nan"), 0.0), 0)
+        total += tl.sum(tl.where(is_spoiled, float("nan"), 0.0), 0)[None, :]
         begin += SAMPLES
     return total
 
@@ -130,13 +129,12 @@ def segment_kernel(
     BLOCK_SAMPLES: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
     INDEX: tl.constexpr, REAL: tl.constexpr, SCALE: tl.constexpr, TF32: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
-    square, head, image = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    square, head, image = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     SLOTS: tl.constexpr = LEVELS * POINTS
     heads = image * num_queries * HEADS
     order_ptr += heads * SLOTS
     coefficients_ptr += heads * (SLOTS * 4)
-    patch = (head * num_squares + square) * 4 + PART
-    start_ptr += image * (num_squares * (4 * HEADS) + 1) + patch
+    start_ptr += ((image * HEADS + head) * num_squares + square) * 4 + PART + image  # an image has one more
     begin, end = tl.load(start_ptr).to(INDEX), tl.load(start_ptr + 1).to(INDEX)
 
     channel = tl.arange(0, BLOCK_CHANNELS)
@@ -168,13 +166,9 @@ def segment_kernel(
                 d_key = add_product(d_key, weight, q, TF32)
         next_sample += BLOCK_SAMPLES
     if tl.max(spoils_value | spoils_key, 0) > 0:
-        d_value += sum_of_spoiled(order_ptr, coefficients_ptr, begin, end, SCORE, False, BLOCK_SAMPLES, INDEX, REAL)[
-            None, :
-        ]
+        d_value += sum_of_spoiled(order_ptr, coefficients_ptr, begin, end, SCORE, False, BLOCK_SAMPLES, INDEX, REAL)
         if SCORE == "key_aware":
-            d_key += sum_of_spoiled(order_ptr, coefficients_ptr, begin, end, SCORE, True, BLOCK_SAMPLES, INDEX, REAL)[
-                None, :
-            ]
+            d_key += sum_of_spoiled(order_ptr, coefficients_ptr, begin, end, SCORE, True, BLOCK_SAMPLES, INDEX, REAL)
 
     patches_ptr += square * PATCH_FIELDS
     top, left, side, level = (
