@@ -158,3 +158,19 @@ def test_programs_of_a_launch_write_to_different_places(monkeypatch):
     run("triton", "deformable", make_problem(shapes=((2, 3),), batch=1, heads=1), deterministic=True)
     for addresses in map(np.concatenate, launches[-PARTS:]):
         assert len(np.unique(addresses)) == len(addresses) > 0
+
+
+def test_a_value_that_is_not_finite_spoils_the_gradient_of_keys_of_their_own_only(monkeypatch):
+    """Attention weights do not depend on it, but the gradient of the scores does."""
+    launched(monkeypatch, Segments(16, 1, MANY))
+    problem = make_problem(shapes=((6, 6),), queries=4, points=2)
+    with torch.no_grad():
+        problem.tensors["reference"].clamp_(0.2, 0.6)
+        problem.tensors["offsets"].mul_(0.2)
+        problem.tensors["value"][0, 14:16, 0] = float("nan")
+    expected = run("reference", "key_aware", problem)
+    found = run("triton", "key_aware", problem.to(DEVICE), deterministic=True)
+    assert not expected["key"].isfinite().all()
+    assert expected["value"].isfinite().all()
+    for name in ("key", "value"):
+        torch.testing.assert_close(found[name].cpu(), expected[name], atol=EXACT, rtol=0, equal_nan=True)
