@@ -7,7 +7,7 @@ import pytest
 import torch
 from kernel_helpers import attend, make_problem, run
 
-from litedetr.kernels.fused import deterministic, launch
+from litedetr.kernels.fused import backend, deterministic, launch
 from litedetr.kernels.fused.launch import Launch, Segments
 from litedetr.kernels.fused.patches import PARTS, patches_of, side_of
 from litedetr.kernels.fused.sizes import Sizes
@@ -117,18 +117,16 @@ def test_a_gradient_that_is_not_finite_spoils_the_pixels_of_its_samples_only(kin
     """They share patches with others; the reference spoils the same pixels."""
     launched(monkeypatch, Segments(16, 1, MANY))
     found = {}
-    for backend, options in (("reference", {}), ("triton", {"deterministic": True})):
-        problem = make_problem(shapes=((6, 6),), queries=4, points=1).to(DEVICE if backend == "triton" else "cpu")
+    for way, options in (("reference", {}), ("triton", {"deterministic": True})):
+        problem = make_problem(shapes=((6, 6),), queries=4, points=1).to(DEVICE if way == "triton" else "cpu")
         with torch.no_grad():  # inside, most of them in one patch
             problem.tensors["reference"].clamp_(0.2, 0.6)
             problem.tensors["offsets"].mul_(0.2)
-        out = attend(kind, problem, backend, **options)
+        out = attend(kind, problem, way, **options)
         gradient = torch.ones_like(out)
         gradient[0, 1, 0] = float("inf")
         out.backward(gradient)
-        found[backend] = [
-            problem.tensors[name].grad for name in ("value", "key") if kind == "key_aware" or name == "value"
-        ]
+        found[way] = [problem.tensors[name].grad for name in ("value", "key") if kind == "key_aware" or name == "value"]
     for actual, expected in zip(found["triton"], found["reference"], strict=True):
         assert torch.equal(actual.cpu().isfinite().all(-1), expected.isfinite().all(-1))
         sound = expected.isfinite().all(-1)
@@ -174,3 +172,20 @@ def test_a_value_that_is_not_finite_spoils_the_gradient_of_keys_of_their_own_onl
     assert expected["value"].isfinite().all()
     for name in ("key", "value"):
         torch.testing.assert_close(found[name].cpu(), expected[name], atol=EXACT, rtol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float16, 2e-6), (torch.bfloat16, 3e-4)], ids=str)
+def test_sums_of_halves_before_they_are_rounded(dtype, most, monkeypatch):
+    """Weights of half precision lose nothing for float16, and one bit in 2^11 for bfloat16. Relative RMS."""
+    sums, add_up = [], backend.add_up
+
+    def watched(*arguments):
+        add_up(*arguments)
+        sums.append(arguments[-1].value.double().cpu())
+
+    monkeypatch.setattr(backend, "add_up", watched)
+    launched(monkeypatch, Segments(32, 1))
+    problem = make_problem(queries=20, channels=16, points=4, dtype=torch.float32).cast(dtype)
+    expected = run("reference", "deformable", problem.cast(torch.float64))["value"]
+    run("triton", "deformable", problem.to(DEVICE), deterministic=True)
+    assert (sums[0] - expected).square().mean().sqrt() < most * expected.square().mean().sqrt()
