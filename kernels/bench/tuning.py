@@ -78,10 +78,10 @@ def _of_queries(shape: Shape) -> Iterator[Launch]:
 
 
 def _of_segments(shape: Shape) -> Iterator[Segments]:
-    """Without the rule's bound on registers, which is for its own sizes."""
-    for warps, tokens, samples in product(WARPS, (1, 2, 4, 8, 16), (2, 4, 8, 16)):
-        if _is_plausible(tokens * samples * triton.next_power_of_2(shape.channels), warps):
-            yield Segments(tokens, samples, warps)
+    """Patches of few cells take more programs, of many cells longer ones."""
+    for warps, samples, most in product(WARPS, (4, 8, 16, 32, 64), (80, 320, 1280)):
+        if _is_plausible(samples * triton.next_power_of_2(shape.channels), warps):
+            yield Segments(samples, warps, most)
 
 
 def _is_plausible(elements: int, warps: int) -> bool:

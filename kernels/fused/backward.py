@@ -82,18 +82,22 @@ def scatter(
 
 @triton.jit
 def store_coefficients(
-    p_ptr, d_score_ptr, fraction_ptr, cell_ptr, slot, p, d_score, row, column, fraction_x, fraction_y,
-    first_cell, cells_before, no_cell, valid_height, valid_width, width, exists, SCORE: tl.constexpr,
+    coefficients_ptr, patch_ptr, levels_ptr, slot, p, d_score, row, column, fraction_x, fraction_y,
+    head, level, num_squares, valid_height, valid_width, exists,
 ):  # fmt: skip
-    """What segments.py needs of each sample. A cell is the square between four pixels, borders included."""
+    """What segments.py needs of each sample: its patch, and p, d_score, x, y from the patch's first pixel."""
+    first_square = tl.load(levels_ptr + level * 3)
+    across, side = tl.load(levels_ptr + level * 3 + 1), tl.load(levels_ptr + level * 3 + 2)
     touches = (column >= -1) & (column < valid_width) & (row >= -1) & (row < valid_height)
-    cell = cells_before + first_cell + (row + 1) * (width + 1) + column + 1
-    tl.store(cell_ptr + slot, tl.where(touches, cell, no_cell), exists)
-    tl.store(p_ptr + slot, p, exists)
-    if SCORE != "deformable":
-        tl.store(d_score_ptr + slot, d_score, exists)
-    tl.store(fraction_ptr + slot * 2, fraction_x, exists)
-    tl.store(fraction_ptr + slot * 2 + 1, fraction_y, exists)
+    patch_row, patch_column = (row + 1) // side, (column + 1) // side
+    square = first_square + (patch_row // 2) * across + patch_column // 2
+    if patch_ptr.dtype.element_ty == tl.int64:
+        head = head.to(tl.int64)
+    patch = (head * num_squares + square) * 4 + (patch_row % 2) * 2 + patch_column % 2
+    tl.store(patch_ptr + slot, tl.where(touches, patch, -1), exists)
+    x, y = (column + 1 - patch_column * side) + fraction_x, (row + 1 - patch_row * side) + fraction_y
+    numbers = tl.reshape(tl.join(tl.join(p, x), tl.join(d_score, y)), (slot.shape[0], 4))
+    tl.store(coefficients_ptr + slot[:, None] * 4 + tl.arange(0, 4)[None, :], numbers, exists[:, None])
 
 
 @triton.jit
@@ -118,8 +122,7 @@ def backward_kernel(
     query_ptr, key_ptr, value_ptr, logits_ptr, reference_ptr, offsets_ptr, levels_ptr, valid_ptr, order_ptr,
     out_ptr, log_sum_exp_ptr, grad_out_ptr,
     grad_query_ptr, grad_key_ptr, grad_value_ptr, grad_logits_ptr, grad_reference_ptr, grad_offsets_ptr,
-    p_ptr, d_score_ptr, fraction_ptr, cell_ptr,
-    num_cells, no_cell, num_queries, num_tokens,
+    coefficients_ptr, patch_ptr, patch_levels_ptr, num_squares, num_queries, num_tokens,
     SCORE: tl.constexpr, BOXES: tl.constexpr, PADDED: tl.constexpr, ORDERED: tl.constexpr,
     SCATTER: tl.constexpr, REFERENCE_GRAD: tl.constexpr,
     HEADS: tl.constexpr, CHANNELS: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr,
@@ -140,6 +143,7 @@ def backward_kernel(
     element = index[:, None] * CHANNELS + channel[None, :]
     d_out = tl.load(grad_out_ptr + element, mask, 0.0).to(REAL)
     delta = tl.sum(d_out * tl.load(out_ptr + element, mask, 0.0).to(REAL), 1)
+    zero = tl.sum(d_out * 0.0, 1)  # or NaN, if one is not finite: segments.py looks at p, not at dO
     log_sum_exp = tl.load(log_sum_exp_ptr + index, exists, 0.0)
     q = d_out
     if SCORE != "deformable":
@@ -147,7 +151,7 @@ def backward_kernel(
         d_query = tl.zeros((BLOCK_QUERIES * BLOCK_POINTS, BLOCK_CHANNELS), REAL)
 
     for level in range(LEVELS):
-        height, width, first_token, first_cell = level_of(levels_ptr, level)
+        height, width, first_token, _ = level_of(levels_ptr, level)
         valid_height, valid_width = valid_size(valid_ptr, level, height, width, image, LEVELS, PADDED)
         x, y, offset_x, offset_y, step_x, step_y = sampling_location(
             reference_ptr, offsets_ptr, index, level, point, height, width, exists, HEADS, LEVELS, POINTS, BOXES, REAL
@@ -197,10 +201,9 @@ def backward_kernel(
                     first_token, valid_height, valid_width, width, exists, channel, HEADS, CHANNELS, INDEX,
                 )  # fmt: skip
         else:
-            cells_before = (image * HEADS + head) * num_cells
             store_coefficients(
-                p_ptr, d_score_ptr, fraction_ptr, cell_ptr, slot, p, d_score, row, column, fraction_x, fraction_y,
-                first_cell, cells_before, no_cell, valid_height, valid_width, width, exists, SCORE,
+                coefficients_ptr, patch_ptr, patch_levels_ptr, slot, p + zero, d_score, row, column,
+                fraction_x, fraction_y, head, level, num_squares, valid_height, valid_width, exists,
             )  # fmt: skip
 
     if SCORE != "deformable":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -59,14 +59,16 @@ class Launch:
 class Segments:
     """How the kernel of kernels/fused/segments.py is launched."""
 
-    tokens: int  # pixels a program takes
-    samples: int  # of a cell, that each pixel reads at a time
-    num_warps: int  # this and the rest as in Launch
+    samples: int  # of a patch, that a program takes at a time
+    num_warps: int  # this and the registers and stages as in Launch
+    patch_samples: int = 320  # that patches hold at most on average, if they have more cells than one
     max_registers: int | None = None
     num_stages: int | None = None
 
     def __post_init__(self) -> None:
-        _require_powers_of_two(self, "tokens", "samples", "num_warps")
+        _require_powers_of_two(self, "samples", "num_warps")
+        if not (isinstance(self.patch_samples, int) and self.patch_samples >= 1):
+            raise ValueError(f"patch_samples: expected at least 1, got {self.patch_samples!r}")
         _require_stages(self.num_stages)
 
 
@@ -82,8 +84,9 @@ def _require_stages(number: object) -> None:
         raise ValueError(f"num_stages: expected null or at least 1, got {number!r}")
 
 
-SEGMENTS = Segments(tokens=4, samples=8, num_warps=4)
-SEGMENT_REGISTERS = 56  # in half precision the assembler else spills to fit one more program (sm_80, sm_100)
+MOST_SEGMENT_SAMPLES = 32  # taken at a time
+SEGMENT_SAMPLES = {"float32": 16, "float64": 4}  # in the place of these
+SEGMENT_CHANNELS = 32  # of a warp
 KINDS = {"forward": Launch, "backward": Launch, "segments": Segments}
 HALVES = ("bfloat16", "float16")
 # names and values in files that earlier versions wrote, and what they are now
@@ -131,8 +134,17 @@ def gpu_name(index: int) -> str:
 def rule(shape: Shape) -> Launch | Segments:
     """The launch of a shape that was not measured."""
     if shape.pass_name == "segments":
-        return replace(SEGMENTS, max_registers=SEGMENT_REGISTERS if shape.dtype in HALVES else None)
+        return rule_of_segments(shape)
     return rule_of_queries(shape)
+
+
+def rule_of_segments(shape: Shape) -> Segments:
+    """A warp for 32 channels, and so few samples at a time that 16 warps fit on a multiprocessor of sm_90."""
+    warps = min(max(1, power_of_two(shape.channels) // SEGMENT_CHANNELS), MOST_WARPS)
+    samples = SEGMENT_SAMPLES.get(shape.dtype, MOST_SEGMENT_SAMPLES)
+    if shape.score == "key_aware" and shape.dtype in ("float16", "float32"):  # sums for two tables
+        samples //= 2
+    return Segments(samples, warps)
 
 
 @lru_cache(maxsize=MOST_KEPT)
@@ -162,7 +174,8 @@ def read_entries(path: Path) -> dict[Shape, dict[str, Any]]:
     content = json.loads(path.read_text(encoding="utf-8"))
     if content["triton"] != triton.__version__:
         return {}
-    return {_shape_of_entry(entry): entry for entry in content["entries"]}
+    entries = [entry for entry in content["entries"] if "tokens" not in entry["launch"]]  # of a kernel that is gone
+    return {_shape_of_entry(entry): entry for entry in entries}
 
 
 def _shape_of_entry(entry: dict[str, Any]) -> Shape:

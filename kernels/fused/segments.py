@@ -1,92 +1,200 @@
 """The gradient of values and keys without atomics: every pixel adds up the samples around it, in a fixed order.
 
-The samples lie sorted by cell, the square between four pixels that contains them. A pixel is a corner of four cells;
-it reads their samples one run after the other, BLOCK_SAMPLES at a time, and is written once, in its final precision.
+The samples lie sorted by patch (kernels/fused/patches.py), a square of 1 to 3 cells a side; a cell is the square
+between four pixels that holds a sample. A program adds up one patch. With the weight of each of its pixels for each
+sample, zero but for a sample's four,
+
+    gradient (channels, pixels) = dO (channels, samples) @ (p weight) (samples, pixels), and the same of q and d_score
+
+so each sample's dO and q are read once, and tensor cores add. Pixels on the edge of a patch are those of its neighbours
+too: four launches take one patch each of every square of four. Patches of one launch share no pixel, and a pixel
+receives its up to four sums in the order of the launches.
+
+Numbers that are not finite are kept out of the products, where zero weights would spread NaN over the whole patch.
 """
 
 import triton
 import triton.language as tl
 
-from litedetr.kernels.fused.sampling import level_of, tile_mask, valid_size
+from litedetr.kernels.fused.sampling import tile_mask, valid_size
+
+PATCH_FIELDS = tl.constexpr(8)  # of a square of four patches, see kernels/fused/patches.py
+ROW = tl.constexpr(4)  # pixels of a row of a patch, of which one more than its cells are in use
+PIXELS = tl.constexpr(16)
 
 
 @triton.jit
-def find_level(levels_ptr, token, LEVELS: tl.constexpr):
-    """The level of each token (tokens,)."""
-    found = tl.zeros(token.shape, tl.int32)
-    for level in range(LEVELS):
-        _, _, first_token, _ = level_of(levels_ptr, level)
-        found = tl.where(token >= first_token, level, found)  # an empty level loses to the next one
-    return found
+def hats(x):
+    """(samples,) -> (samples, ROW): the weights of pixels 0 to 3 along one axis, for a sample at x."""
+    zero, one = tl.maximum(1.0 - tl.abs(x), 0.0), tl.maximum(1.0 - tl.abs(x - 1.0), 0.0)
+    two, three = tl.maximum(1.0 - tl.abs(x - 2.0), 0.0), tl.maximum(1.0 - tl.abs(x - 3.0), 0.0)
+    return tl.reshape(tl.join(tl.join(zero, two), tl.join(one, three)), (x.shape[0], ROW))
 
 
 @triton.jit
-def repeat(x, LENGTH: tl.constexpr, TIMES: tl.constexpr):
-    """(LENGTH,) -> (LENGTH * TIMES,): each element so many times in a row."""
-    return tl.reshape(tl.broadcast_to(x[:, None], (LENGTH, TIMES)), (LENGTH * TIMES,))
+def outer(y, x):
+    """(samples, ROW) each -> (samples, PIXELS), rows of pixels one after the other."""
+    return tl.reshape(y[:, :, None] * x[:, None, :], (x.shape[0], PIXELS))
+
+
+@triton.jit
+def as_singles(x):
+    """Halves in single precision."""
+    if x.dtype == tl.bfloat16:  # by its bits: one instruction for each, where a cast takes three for two
+        return (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    return x.to(tl.float32)
+
+
+@triton.jit
+def add_product(total, weight, vector, TF32: tl.constexpr):
+    """total (channels, pixels) + vector (samples, channels), transposed, @ weight (samples, pixels)."""
+    vector = tl.trans(vector)
+    if vector.dtype == tl.float64:  # Triton 3.3 has no product of these
+        total += tl.sum(vector[:, :, None] * weight[None, :, :], 1)
+    elif vector.dtype == tl.float32:
+        total = tl.dot(vector, weight, total, input_precision="ieee")
+    else:
+        # A half has at most the 11 bits of a TF32 number. Weights are rounded to them, by an eighth of what bfloat16
+        # rounds by; for float16 the rest is a second product.
+        PRECISION: tl.constexpr = "tf32" if TF32 else "ieee"
+        rounded = ((weight.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+        singles = as_singles(vector)
+        total = tl.dot(singles, rounded, total, input_precision=PRECISION)
+        if vector.dtype == tl.float16:
+            total = tl.dot(singles, weight - rounded, total, input_precision=PRECISION)
+    return total
+
+
+@triton.jit
+def load_samples(order_ptr, coefficients_ptr, place, end, SAMPLES: tl.constexpr, INDEX: tl.constexpr):
+    """Of the samples at some places in the order: their number, p, d_score, and x, y from the patch's first pixel."""
+    exists = place < end
+    slot = tl.load(order_ptr + place, exists, 0).to(INDEX)
+    numbers = tl.load(coefficients_ptr + slot[:, None] * 4 + tl.arange(0, 4)[None, :], exists[:, None], 0.0)
+    p_and_x, d_score_and_y = tl.split(tl.reshape(numbers, (SAMPLES, 2, 2)))  # one load of 16 bytes each
+    p, x = tl.split(p_and_x)
+    d_score, y = tl.split(d_score_and_y)
+    return tl.where(exists, slot, -1), p, d_score, x, y
+
+
+@triton.jit
+def is_finite(x):
+    return tl.abs(x) < float("inf")
+
+
+@triton.jit
+def load_vectors(table_ptr, slot, is_wanted, channel, CHANNELS: tl.constexpr, SLOTS: tl.constexpr):
+    """(samples, channels) of a table (Q, M, D), zero where it is not wanted. SLOTS: samples of a query head."""
+    row = tl.where(is_wanted, slot // SLOTS, -1)  # one number for both, since lanes of a row get it through memory
+    mask = tile_mask(row >= 0, channel, CHANNELS)
+    return tl.load(table_ptr + row[:, None] * CHANNELS + channel[None, :], mask, 0.0)
+
+
+@triton.jit
+def sum_of_spoiled(
+    order_ptr, coefficients_ptr, begin, end, SCORE: tl.constexpr, OF_KEY: tl.constexpr,
+    SAMPLES: tl.constexpr, INDEX: tl.constexpr, REAL: tl.constexpr,
+):  # fmt: skip
+    """(1, PIXELS): NaN at the four pixels of samples that send numbers that are not finite, else 0."""
+    total = tl.zeros((1, PIXELS), REAL)
+    while begin < end:
+        _, p, d_score, x, y = load_samples(
+            order_ptr, coefficients_ptr, begin + tl.arange(0, SAMPLES), end, SAMPLES, INDEX
+        )
+        coefficient = d_score if OF_KEY else p
+        if SCORE == "key_aware_shared":
+            coefficient = tl.abs(p) + tl.abs(d_score)
+        is_spoiled = (outer(hats(y), hats(x)) > 0.0) & (is_finite(coefficient) == 0)[:, None]
+        total += tl.sum(tl.where(is_spoiled, float("nan"), 0.0), 0)[None, :]
+        begin += SAMPLES
+    return total
+
+
+@triton.jit
+def add_to_pixels(grad_ptr, total, pixel, exists, is_first, channel, CHANNELS: tl.constexpr, PART: tl.constexpr):
+    """Store the sums (channels, pixels) of pixels that got none yet; add to those that did."""
+    pointer = grad_ptr + pixel[:, None] + channel[None, :]
+    total = tl.trans(total)
+    if PART > 0:
+        total += tl.load(pointer, tile_mask(exists & (is_first == 0), channel, CHANNELS), 0.0)
+    tl.store(pointer, total, tile_mask(exists, channel, CHANNELS))
 
 
 @triton.jit
 def segment_kernel(
-    query_ptr, levels_ptr, valid_ptr, grad_out_ptr, p_ptr, d_score_ptr, fraction_ptr, order_ptr, start_ptr,
-    grad_key_ptr, grad_value_ptr, num_tokens, num_cells,
+    query_ptr, patches_ptr, valid_ptr, grad_out_ptr, coefficients_ptr, order_ptr, start_ptr,
+    grad_key_ptr, grad_value_ptr, num_squares, num_queries, num_tokens,
     SCORE: tl.constexpr, PADDED: tl.constexpr,
     HEADS: tl.constexpr, CHANNELS: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr,
-    BLOCK_TOKENS: tl.constexpr, BLOCK_SAMPLES: tl.constexpr, BLOCK_CHANNELS: tl.constexpr, REAL: tl.constexpr,
-    SCALE: tl.constexpr,
+    BLOCK_SAMPLES: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
+    INDEX: tl.constexpr, REAL: tl.constexpr, SCALE: tl.constexpr, TF32: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
-    head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
-    token = tl.program_id(0) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
-    is_token = token < num_tokens
-    level = find_level(levels_ptr, token, LEVELS)
-    height, width, first_token, first_cell = level_of(levels_ptr, level)
-    valid_height, valid_width = valid_size(valid_ptr, level, height, width, image, LEVELS, PADDED)
-    row, column = (token - first_token) // tl.maximum(width, 1), (token - first_token) % tl.maximum(width, 1)
-    is_valid = is_token & (row < valid_height) & (column < valid_width)
+    square, head, image = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
+    SLOTS: tl.constexpr = LEVELS * POINTS
+    heads = image * num_queries * HEADS
+    order_ptr += heads * SLOTS
+    coefficients_ptr += heads * (SLOTS * 4)
+    start_ptr += ((image * HEADS + head) * num_squares + square) * 4 + PART + image  # an image has one more
+    begin, end = tl.load(start_ptr).to(INDEX), tl.load(start_ptr + 1).to(INDEX)
 
     channel = tl.arange(0, BLOCK_CHANNELS)
-    lane = tl.arange(0, BLOCK_TOKENS * BLOCK_SAMPLES) % BLOCK_SAMPLES
-    d_value = tl.zeros((BLOCK_TOKENS * BLOCK_SAMPLES, BLOCK_CHANNELS), REAL)
+    d_value = tl.zeros((BLOCK_CHANNELS, PIXELS), REAL)
     d_key = d_value
-    for BELOW in tl.static_range(2):
-        for RIGHT in tl.static_range(2):
-            cell = first_cell + (row + 1 - BELOW) * (width + 1) + column + 1 - RIGHT
-            cell = (image * HEADS + head) * num_cells + cell
-            begin = tl.load(start_ptr + cell, is_valid, 0)
-            length = tl.load(start_ptr + cell + 1, is_valid, 0) - begin
-            sample = repeat(begin, BLOCK_TOKENS, BLOCK_SAMPLES) + lane
-            end = repeat(begin + length, BLOCK_TOKENS, BLOCK_SAMPLES)
-            longest = tl.max(length, 0)
-            done = longest * 0
-            while done < longest:
-                exists = sample < end
-                slot = tl.load(order_ptr + sample, exists, 0)
-                fraction_x = tl.load(fraction_ptr + slot * 2, exists, 0.0)
-                fraction_y = tl.load(fraction_ptr + slot * 2 + 1, exists, 0.0)
-                weight_x = fraction_x if RIGHT else 1.0 - fraction_x
-                weight_y = fraction_y if BELOW else 1.0 - fraction_y
-                weight = tl.where(exists, weight_x * weight_y, 0.0)
-                vector = (slot // (LEVELS * POINTS))[:, None] * CHANNELS + channel[None, :]
-                mask = tile_mask(exists, channel, CHANNELS)
-                p = tl.load(p_ptr + slot, exists, 0.0)
-                d_value += (weight * p)[:, None] * tl.load(grad_out_ptr + vector, mask, 0.0).to(REAL)
-                if SCORE != "deformable":
-                    d_score = tl.load(d_score_ptr + slot, exists, 0.0)
-                    from_score = (weight * d_score * SCALE)[:, None] * tl.load(query_ptr + vector, mask, 0.0).to(REAL)
-                    if SCORE == "key_aware_shared":
-                        d_value += from_score
-                    else:
-                        d_key += from_score
-                sample += BLOCK_SAMPLES
-                done += BLOCK_SAMPLES
-
-    pixel = (image * num_tokens + token) * HEADS + head
-    pixel = pixel[:, None] * CHANNELS + channel[None, :]
-    mask = tile_mask(is_token, channel, CHANNELS)
-    tl.store(
-        grad_value_ptr + pixel, tl.sum(tl.reshape(d_value, (BLOCK_TOKENS, BLOCK_SAMPLES, BLOCK_CHANNELS)), 1), mask
-    )
-    if SCORE == "key_aware":
-        tl.store(
-            grad_key_ptr + pixel, tl.sum(tl.reshape(d_key, (BLOCK_TOKENS, BLOCK_SAMPLES, BLOCK_CHANNELS)), 1), mask
+    spoils_value = tl.zeros((BLOCK_SAMPLES,), tl.int32)
+    spoils_key = spoils_value
+    next_sample = begin
+    while next_sample < end:
+        slot, p, d_score, x, y = load_samples(
+            order_ptr, coefficients_ptr, next_sample + tl.arange(0, BLOCK_SAMPLES), end, BLOCK_SAMPLES, INDEX
         )
+        along_x, along_y = hats(x), hats(y)
+        p_is_finite = is_finite(p)
+        spoils_value |= (p_is_finite == 0).to(tl.int32)
+        d_out = load_vectors(grad_out_ptr + heads * CHANNELS, slot, (slot >= 0) & p_is_finite, channel, CHANNELS, SLOTS)
+        weight = outer(along_y, along_x * tl.where(p_is_finite, p, 0.0)[:, None])
+        d_value = add_product(d_value, weight, d_out, TF32)
+        if SCORE != "deformable":
+            score_is_finite = is_finite(d_score)
+            spoils_key |= (score_is_finite == 0).to(tl.int32)
+            q = load_vectors(
+                query_ptr + heads * CHANNELS, slot, (slot >= 0) & score_is_finite, channel, CHANNELS, SLOTS
+            )
+            weight = outer(along_y, along_x * tl.where(score_is_finite, d_score * SCALE, 0.0)[:, None])
+            if SCORE == "key_aware_shared":
+                d_value = add_product(d_value, weight, q, TF32)
+            else:
+                d_key = add_product(d_key, weight, q, TF32)
+        next_sample += BLOCK_SAMPLES
+    if tl.max(spoils_value | spoils_key, 0) > 0:
+        d_value += sum_of_spoiled(order_ptr, coefficients_ptr, begin, end, SCORE, False, BLOCK_SAMPLES, INDEX, REAL)
+        if SCORE == "key_aware":
+            d_key += sum_of_spoiled(order_ptr, coefficients_ptr, begin, end, SCORE, True, BLOCK_SAMPLES, INDEX, REAL)
+
+    patches_ptr += square * PATCH_FIELDS
+    top, left, side, level = (
+        tl.load(patches_ptr),
+        tl.load(patches_ptr + 1),
+        tl.load(patches_ptr + 2),
+        tl.load(patches_ptr + 3),
+    )
+    height, width, first_token = tl.load(patches_ptr + 4), tl.load(patches_ptr + 5), tl.load(patches_ptr + 6)
+    below, right = PART // 2, PART % 2
+    pixel = tl.arange(0, PIXELS)
+    pixel_row, pixel_column = pixel // ROW, pixel % ROW
+    row, column = top + below * side + pixel_row, left + right * side + pixel_column
+    # as unsigned numbers, -1 is large
+    exists = (pixel_row <= side) & (row.to(tl.uint32, bitcast=True) < height.to(tl.uint32))
+    exists &= (pixel_column <= side) & (column.to(tl.uint32, bitcast=True) < width.to(tl.uint32))
+    # the first patch of a pixel is the upper one of two, and the left one
+    is_first = (below == 0) | ((pixel_row > 0) & (pixel_row < side))
+    is_first &= (right == 0) | ((pixel_column > 0) & (pixel_column < side))
+    if PADDED:
+        valid_height, valid_width = valid_size(valid_ptr, level, height, width, image, LEVELS, PADDED)
+        is_valid = (row < valid_height) & (column < valid_width)
+        d_value = tl.where(is_valid[None, :], d_value, 0.0)
+        d_key = tl.where(is_valid[None, :], d_key, 0.0)
+    table = (image * num_tokens * HEADS + head) * CHANNELS
+    element = (first_token + row * width + column).to(INDEX) * (HEADS * CHANNELS)
+    add_to_pixels(grad_value_ptr + table, d_value, element, exists, is_first, channel, CHANNELS, PART)
+    if SCORE == "key_aware":
+        add_to_pixels(grad_key_ptr + table, d_key, element, exists, is_first, channel, CHANNELS, PART)

@@ -31,7 +31,10 @@ def poisoned_memory():
     torch.use_deterministic_algorithms(False)
 
 
-def launch_always(monkeypatch, chosen, segments=launch.SEGMENTS):
+SEGMENTS = launch.Segments(32, 1)
+
+
+def launch_always(monkeypatch, chosen, segments=SEGMENTS):
     monkeypatch.setattr(launch, "rule", lambda shape: segments if shape.pass_name == "segments" else chosen)
 
 
@@ -50,14 +53,15 @@ def test_output_and_gradients(case, kind, deterministic):
     assert_equal(actual, expected)
 
 
+@pytest.mark.parametrize("deterministic", [False, True], ids=["atomic", "deterministic"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", RMS, ids=str)
-def test_precision(kind, dtype):
+def test_precision(kind, dtype, deterministic):
     """Half-precision inputs, points in single precision: within one rounding of the result on the rounded inputs."""
     case = {"queries": 20, "channels": 32, "points": 4, "padded": True}
     low = make_problem(**case, dtype=torch.float32).cast(dtype)
     expected = run("reference", kind, low.cast(torch.float64))
-    for name, tensor in run("triton", kind, low.to(DEVICE), deterministic=False).items():
+    for name, tensor in run("triton", kind, low.to(DEVICE), deterministic=deterministic).items():
         assert tensor.dtype == (dtype if name != "reference" else torch.float32), name
         error = tensor.cpu().double() - expected[name]
         assert error.square().mean().sqrt() < RMS[dtype] * expected[name].square().mean().sqrt(), name
@@ -66,7 +70,7 @@ def test_precision(kind, dtype):
 @pytest.mark.parametrize("deterministic", [False, True], ids=["atomic", "deterministic"])
 def test_several_blocks_and_a_part_of_one(deterministic, monkeypatch):
     """Queries fill several programs of each image, the last one not wholly."""
-    launch_always(monkeypatch, launch.Launch(2, 1), launch.Segments(4, 8, 4))
+    launch_always(monkeypatch, launch.Launch(2, 1), launch.Segments(2, 1, patch_samples=1))
     case = {"queries": 7, "points": 2}
     expected = run("reference", "key_aware_shared", make_problem(**case))
     assert_equal(

@@ -59,9 +59,8 @@ def test_the_fastest_is_found(pass_name, few_candidates, no_variants):
 
 
 def test_segments_are_tuned(no_variants, monkeypatch):
-    """In one program each, or the interpreter takes long; a wrong sum would be an error."""
-    few = [Segments(32, 2, 4), Segments(32, 4, 1)]
-    monkeypatch.setattr(launch, "SEGMENTS", Segments(32, 8, 4))
+    """A wrong sum would be an error."""
+    few = [Segments(64, 2), Segments(32, 4, patch_samples=1000)]
     monkeypatch.setattr(tuning, "candidates", lambda shape: [rule(shape), *few])
     trials, results = trials_and_results(tuning.tune(Job(SMALL, "segments"), DEVICE, times([3.0, 2.0, 1.0])))
     assert [trial.launch for trial in trials[1:]] == few
@@ -185,9 +184,9 @@ def test_saving_keeps_other_shapes(fake_gpu):
 
 
 def test_tuned_segments_are_launched(fake_gpu):
-    shape, best = replace(SHAPE, pass_name="segments"), Segments(8, 4, 2, max_registers=64, num_stages=2)
-    assert choose(shape, fake_gpu) == Segments(4, 8, 4, max_registers=56)
-    assert choose(replace(shape, dtype="float32"), fake_gpu) == Segments(4, 8, 4)
+    shape, best = replace(SHAPE, pass_name="segments"), Segments(8, 4, 80, max_registers=64, num_stages=2)
+    assert choose(shape, fake_gpu) == Segments(32, 1)
+    assert choose(replace(shape, dtype="float32", channels=128), fake_gpu) == Segments(16, 4)
     tuning.save([result_of(best, shape), result_of(Launch(32, 8))], "NVIDIA H100 80GB HBM3")
     assert (choose(shape, fake_gpu), choose(SHAPE, fake_gpu)) == (best, Launch(32, 8))
 
@@ -201,6 +200,17 @@ def test_files_of_earlier_versions_are_read(fake_gpu):
     path.write_text(json.dumps(content))
     launch.tuned.cache_clear()
     assert choose(SHAPE, fake_gpu) == Launch(64, 2)
+
+
+def test_segments_of_earlier_versions_are_left_out(fake_gpu):
+    """They were launches of another kernel."""
+    shape = replace(SHAPE, pass_name="segments")
+    path = tuning.save([result_of(Segments(8, 2), shape), result_of(Launch(64, 2))], "NVIDIA H100 80GB HBM3")
+    content = json.loads(path.read_text())
+    content["entries"][0]["launch"] = {"tokens": 4, "samples": 8, "num_warps": 4}
+    path.write_text(json.dumps(content))
+    launch.tuned.cache_clear()
+    assert (choose(shape, fake_gpu), choose(SHAPE, fake_gpu)) == (rule(shape), Launch(64, 2))
 
 
 def test_another_version_of_triton_counts_for_nothing(fake_gpu):
@@ -277,20 +287,20 @@ def test_impossible_launches_are_named(bad):
         Launch(**{"block_queries": 16, "num_warps": 4} | bad)
 
 
-@pytest.mark.parametrize("bad", [{"tokens": 3}, {"samples": 0}, {"num_warps": 0}, {"num_stages": 0}])
+@pytest.mark.parametrize("bad", [{"samples": 3}, {"num_warps": 0}, {"patch_samples": 0}, {"num_stages": 0}])
 def test_impossible_segments_are_named(bad):
     with pytest.raises(ValueError, match=f"^{next(iter(bad))}: expected"):
-        Segments(**{"tokens": 4, "samples": 8, "num_warps": 4} | bad)
+        Segments(**{"samples": 8, "num_warps": 4} | bad)
 
 
 def test_options_reach_triton_unless_they_are_left_to_it():
     seen = []
     backend.forward(SMALL.inputs("meta"), Launch(2, 1, num_stages=3), lambda *_, **options: seen.append(options))
     assert (seen[0]["num_stages"], seen[0]["maxnreg"]) == (3, None)
-    segments = Segments(2, 16, 8, max_registers=72, num_stages=5)
+    segments = Segments(16, 8, max_registers=72, num_stages=5)
     walk(Job(SMALL, "segments"), segments, lambda *_, **options: seen.append(options))
-    given = ("BLOCK_TOKENS", "BLOCK_SAMPLES", "num_warps", "maxnreg", "num_stages")
-    assert tuple(seen[1][name] for name in given) == (2, 16, 8, 72, 5)
+    given = ("PART", "BLOCK_SAMPLES", "num_warps", "maxnreg", "num_stages")
+    assert [tuple(options[name] for name in given) for options in seen[1:]] == [(i, 16, 8, 72, 5) for i in range(4)]
 
     class Kernel:
         def __getitem__(self, grid):
@@ -298,4 +308,4 @@ def test_options_reach_triton_unless_they_are_left_to_it():
 
     for stages in (3, None):
         call.launch_kernel(Kernel(), (1, 1, 1), torch.ones(1), num_stages=stages, maxnreg=None, num_warps=4)
-    assert seen[2:] == [{"num_stages": 3, "num_warps": 4}, {"num_warps": 4}]
+    assert seen[5:] == [{"num_stages": 3, "num_warps": 4}, {"num_warps": 4}]

@@ -4,8 +4,6 @@ Without a GPU the fused kernels are interpreted and their accesses watched; with
 """
 
 from contextlib import nullcontext
-from dataclasses import replace
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -13,11 +11,7 @@ from hypothesis import given, settings
 from lying_problems import Lie, assert_as_expected, exact_results, lies, results
 from memory_guard import guarded, obstacle
 
-from litedetr.kernels.fused import launch
-
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-# Each is slow to interpret; a GPU takes as many as it does elsewhere.
-PROGRAMS = launch.SEGMENTS if DEVICE == "cuda" else replace(launch.SEGMENTS, tokens=32)
 
 
 def check_cpu(lie: Lie) -> None:
@@ -30,7 +24,7 @@ def check_cpu(lie: Lie) -> None:
 def check_fused(lie: Lie) -> None:
     on_device = Lie(lie.kind, lie.problem.to(DEVICE), lie.deterministic)
     watch = nullcontext() if DEVICE == "cuda" else guarded()
-    with watch, patch.object(launch, "SEGMENTS", PROGRAMS):
+    with watch:
         found = results("triton", on_device)
     assert_as_expected(found, exact_results(lie), lie)
 

@@ -1,0 +1,88 @@
+"""The deterministic backward pass: samples are sorted, and kernels/fused/segments.py adds them up in this order."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from litedetr.kernels.constants import in_use
+from litedetr.kernels.fused.call import Call, contiguous
+from litedetr.kernels.fused.launch import Segments
+from litedetr.kernels.fused.limits import MOST_INT32
+from litedetr.kernels.fused.patches import PARTS, Patches, patches_of
+from litedetr.kernels.fused.segments import segment_kernel
+from litedetr.kernels.fused.sizes import Sizes
+from litedetr.kernels.inputs import Gradients
+
+MOST_INT16 = 2**15 - 1
+COEFFICIENTS = 4  # of a sample
+FEWEST_CHANNELS = 16  # of a product in Triton 3.3
+
+
+class Samples(NamedTuple):
+    """What the backward kernel leaves of each sample, in place of atomics, in the order of its arguments."""
+
+    coefficients: Tensor | None = None  # (B, Q, M, L, P, 4): p, d_score, x and y from the patch's first pixel
+    patch: Tensor | None = None  # (B, Q, M, L, P), integers: (head, square, part), -1 for samples outside
+    patch_levels: Tensor | None = None  # Patches.levels
+    num_squares: int = 0
+
+    @classmethod
+    def empty(cls, call: Call, segments: Segments) -> Samples:
+        offsets = call.inputs.points.offsets
+        patches = _patches(call, segments)
+        most = offsets.shape[2] * patches.num_squares * PARTS
+        coefficients = offsets.new_empty((*offsets.shape[:-1], COEFFICIENTS), dtype=call.real)
+        patch = offsets.new_empty(offsets.shape[:-1], dtype=_integers(most))
+        return cls(coefficients, patch, patches.levels, patches.num_squares)
+
+
+def _patches(call: Call, segments: Segments) -> Patches:
+    return in_use(patches_of(Sizes.of(call.inputs), segments.patch_samples))
+
+
+def _integers(most: int) -> torch.dtype:
+    """The narrowest dtype that holds a number: torch's radix sort takes one pass for each of its bytes."""
+    if most <= MOST_INT16:
+        return torch.int16
+    return torch.int32 if most <= MOST_INT32 else torch.int64
+
+
+def add_up(call: Call, segments: Segments, samples: Samples, grad_out: Tensor, grads: Gradients) -> None:
+    """Write the gradients of key and value."""
+    inputs, points, patches = call.inputs, call.inputs.points, _patches(call, segments)
+    batch, queries, heads, levels, num_points, _ = points.offsets.shape
+    channels = inputs.value.shape[3]
+    patch, order = samples.patch.flatten(1).sort(stable=True)  # each image by itself: fewer bits to sort by
+    borders = torch.arange(heads * patches.num_squares * PARTS + 1, dtype=patch.dtype, device=patch.device)
+    start = torch.searchsorted(patch, borders.expand(batch, -1).contiguous())
+    most = heads * max(queries * levels * num_points * COEFFICIENTS, max(queries, inputs.value.shape[1]) * channels)
+    constants = call.plan.constants
+    for part in range(PARTS):
+        call.launcher(
+            segment_kernel,
+            (patches.num_squares, heads, batch),
+            contiguous(inputs.query),
+            patches.squares,
+            contiguous(points.valid_sizes),
+            grad_out,
+            samples.coefficients,
+            order,
+            start,
+            grads.key,
+            grads.value,
+            patches.num_squares,
+            queries,
+            inputs.value.shape[1],
+            **constants | {"BLOCK_CHANNELS": max(constants["BLOCK_CHANNELS"], FEWEST_CHANNELS)},
+            INDEX=tl.int32 if most <= MOST_INT32 else tl.int64,
+            TF32=torch.version.hip is None,
+            PART=part,
+            BLOCK_SAMPLES=segments.samples,
+            num_warps=segments.num_warps,
+            maxnreg=segments.max_registers,
+            num_stages=segments.num_stages,
+        )
