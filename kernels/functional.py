@@ -81,10 +81,7 @@ def _attend(inputs: Inputs, backend: str, deterministic: bool | None, plain: boo
     on_cpu = inputs.value.device.type in ("cpu", "meta")
     if backend == "triton" and not HAS_TRITON:
         raise ValueError("backend: 'triton' needs the package triton, which is not installed; use 'auto'")
-    fused_samples_so = inputs.points.sampling == "bilinear"  # all that the fused kernels know yet
-    if backend == "triton" and not fused_samples_so:
-        raise ValueError(f"backend: 'triton' has no sampling={inputs.points.sampling!r} yet; use 'auto' or 'reference'")
-    if backend == "reference" or (backend == "auto" and not on_cpu and not (HAS_TRITON and fused_samples_so)):
+    if backend == "reference" or (backend == "auto" and not on_cpu and not HAS_TRITON):
         return reference.attend(inputs)
     if backend == "auto" and on_cpu:
         return cpu.attend(inputs, deterministic, plain)

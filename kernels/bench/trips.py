@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from litedetr.kernels.bench.instructions import NotCounted
 from litedetr.kernels.bench.jobs import Job
+from litedetr.kernels.fused.call import POINTS_AT_ONCE
 from litedetr.kernels.fused.launch import Launch, Segments
 
 Trips = tuple[float, ...]  # of each loop in the order of the code, an outer one before those in it
 
 
 def each_level(job: Job, launch: Launch | Segments) -> Trips:
-    """One loop over the levels."""
-    return (len(job.workload.shapes),)
+    """One loop over the levels, some points of each at a time."""
+    work = job.workload
+    return (len(work.shapes) * math.ceil(work.points / POINTS_AT_ONCE),)
 
 
 # By the name of a kernel. An average if the trips depend on the data, which those of a workload's inputs then decide.

@@ -71,7 +71,7 @@ def candidates(shape: Shape) -> list[AnyLaunch]:
 
 def _of_queries(shape: Shape) -> Iterator[Launch]:
     """In raster order."""
-    per_query = triton.next_power_of_2(shape.points) * triton.next_power_of_2(shape.channels)
+    per_query = triton.next_power_of_2(shape.channels)
     for warps, block in product(WARPS, (1, 2, 4, 8, 16, 32, 64, 128)):
         if _is_plausible(block * per_query, warps):
             yield Launch(block, warps)

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from litedetr.kernels.fused.backward import backward_kernel
-from litedetr.kernels.fused.call import Call, Launcher, launch_kernel
+from litedetr.kernels.fused.call import Call, Launcher, contiguous, launch_kernel
 from litedetr.kernels.fused.deterministic import Samples, add_up
 from litedetr.kernels.fused.forward import forward_kernel
 from litedetr.kernels.fused.launch import Launch, Segments, Shape, choose
+from litedetr.kernels.fused.sizes import power_of_two
 from litedetr.kernels.inputs import Gradients, Inputs, Saved
+
+MOST_LOGITS = 16  # of a query head, that are normalised at a time
 
 
 class FusedBackend:
@@ -36,7 +39,14 @@ def forward(inputs: Inputs, launch: Launch, launcher: Launcher = launch_kernel) 
     value, (batch, queries, heads) = inputs.value, inputs.points.offsets.shape[:3]
     out = value.new_empty(batch, queries, heads, value.shape[3])
     log_sum_exp = value.new_empty(batch, queries, heads, dtype=call.real)
-    call.over_queries(forward_kernel, out, log_sum_exp, LOWEST=torch.finfo(call.real).min)
+    samples = inputs.points.offsets.shape[3:5].numel()
+    call.over_queries(
+        forward_kernel,
+        out,
+        log_sum_exp,
+        LOWEST=torch.finfo(call.real).min,
+        BLOCK_LOGITS=min(power_of_two(samples), MOST_LOGITS),
+    )
     return Saved(out, log_sum_exp)
 
 
@@ -64,7 +74,7 @@ def backward(
         backward_kernel,
         saved.out,
         saved.log_sum_exp,
-        grad_out,
+        contiguous(grad_out),
         *grads.tensors,
         *samples,
         SCATTER=not deterministic,
@@ -73,8 +83,17 @@ def backward(
     if deterministic:
         add_up(call, segments, samples, grad_out, grads)
     reference = grads.reference.sum(2).to(inputs.points.reference.dtype) if reference_grad else None
-    key = None if grads.key is None else grads.key.to(inputs.key.dtype)
-    return replace(grads, key=key, value=grads.value.to(inputs.value.dtype), reference=reference)
+    in_halves = call.plan.query_constants["PACKED"] and not deterministic
+    key, value = (None if x is None else _restored(x, inputs.value, in_halves) for x in (grads.key, grads.value))
+    return replace(grads, key=key, value=value, reference=reference)
+
+
+def _restored(table: Tensor, like: Tensor, in_halves: bool) -> Tensor:
+    """The gradient (B, S, M, D) in its final precision. in_halves: even channels precede odd ones."""
+    if not in_halves:
+        return table.to(like.dtype)
+    pairs = table.unflatten(-1, (2, -1)).transpose(-1, -2)
+    return torch.empty_like(pairs, dtype=like.dtype, memory_format=torch.contiguous_format).copy_(pairs).flatten(-2)
 
 
 def _buffers(call: Call, deterministic: bool, reference_grad: bool) -> Gradients:

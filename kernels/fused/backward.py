@@ -4,117 +4,58 @@ With p_k = exp(s_k - log_sum_exp), dO the gradient of the output and delta = dO 
 
     ds_k = p_k (dO . v_k - delta)     dv_k = p_k dO     dk_k = ds_k q / sqrt(D)     dq = sum_k ds_k k_k / sqrt(D)
 
-A sample is the weighted sum of four pixels, so two numbers of each pixel are enough, its dot products with dO and with
-q: they give s_k and dO . v_k and, by the slopes of the weights, the gradient of the location. With shared keys a pixel
-receives weight * (dv_k + dk_k) at once.
+A sample is a weighted sum of pixels, v = sum_c w_c x_c. So most of what is wanted follows from one number a pixel, its
+dot product with a vector g of the row:
 
-The pixels' gradients are added by relaxed atomics in full precision; or, if SCATTER is false, the samples' coefficients
+    g . v = sum_c w_c (g . x_c)       d(g . v) / dx = sum_c dw_c/dx (g . x_c)       and the same for y
+
+- deformable: g = dO. The weights are multiplied by p at once.
+- key_aware: g = q for the keys; then p is known, and g = dO for the values.
+- key_aware_shared: p and ds come from the sample itself, and g = p dO + ds q is the gradient of the sample.
+
+Gradients of pixels are added by relaxed atomics in full precision; or, if SCATTER is false, the samples' coefficients
 are stored for kernels/fused/segments.py, which adds them in the same order on every run.
 """
 
 import triton
 import triton.language as tl
 
+from litedetr.kernels.fused.gradients import (
+    empty_tiles,
+    location_slopes,
+    pixel_dots,
+    put_point,
+    reference_gradient,
+    scatter,
+    store_coefficients,
+    weighted_sum,
+)
 from litedetr.kernels.fused.sampling import (
-    cell_of,
-    corner,
+    add_pixels,
+    axis_weights,
     level_of,
-    load_pixel,
-    pixel_pointers,
-    query_heads,
-    sampling_location,
-    step_to,
+    locations,
+    of_point,
+    pixel_weights,
+    query_rows,
+    read_pixels,
+    weighted_sample,
+)
+from litedetr.kernels.fused.vectors import (
+    added,
+    as_words,
+    dot,
+    load_vectors,
+    scaled,
+    store_vectors,
     tile_mask,
-    valid_size,
+    zero_vectors,
 )
 
-
-@triton.jit
-def read_sample(
-    table_ptr, d_out, q, row, column, fraction_x, fraction_y,
-    first_token, valid_height, valid_width, width, exists, channel,
-    WITH_OUT: tl.constexpr, WITH_QUERY: tl.constexpr,
-    HEADS: tl.constexpr, CHANNELS: tl.constexpr, INDEX: tl.constexpr, REAL: tl.constexpr,
-):  # fmt: skip
-    """A sample (rows, channels); its dot products with dO and with q, each with the derivatives by x and y."""
-    pixel = pixel_pointers(table_ptr, first_token, row, column, width, channel, HEADS, CHANNELS, INDEX)
-    total = tl.zeros((row.shape[0], channel.shape[0]), REAL)
-    out_dot = tl.zeros((row.shape[0],), REAL)
-    out_x, out_y, query_dot, query_x, query_y = out_dot, out_dot, out_dot, out_dot, out_dot
-    for BELOW in tl.static_range(2):
-        for RIGHT in tl.static_range(2):
-            pixels, weight_x, weight_y = load_pixel(
-                pixel, row, column, fraction_x, fraction_y, RIGHT, BELOW,
-                valid_height, valid_width, width, exists, channel, HEADS, CHANNELS, INDEX, REAL,
-            )  # fmt: skip
-            slope_x, slope_y = weight_y * (2 * RIGHT - 1), weight_x * (2 * BELOW - 1)
-            if WITH_OUT:
-                dot = tl.sum(pixels * d_out, 1)
-                out_dot += weight_x * weight_y * dot
-                out_x += slope_x * dot
-                out_y += slope_y * dot
-            if WITH_QUERY:
-                total += pixels * (weight_x * weight_y)[:, None]
-                dot = tl.sum(pixels * q, 1)
-                query_dot += weight_x * weight_y * dot
-                query_x += slope_x * dot
-                query_y += slope_y * dot
-    return total, out_dot, out_x, out_y, query_dot, query_x, query_y
-
-
-@triton.jit
-def scatter(
-    grad_ptr, gradient, row, column, fraction_x, fraction_y,
-    first_token, valid_height, valid_width, width, exists, channel,
-    HEADS: tl.constexpr, CHANNELS: tl.constexpr, INDEX: tl.constexpr,
-):  # fmt: skip
-    """Add the gradients of samples (rows, channels) to the four pixels around each."""
-    pixel = pixel_pointers(grad_ptr, first_token, row, column, width, channel, HEADS, CHANNELS, INDEX)
-    for BELOW in tl.static_range(2):
-        for RIGHT in tl.static_range(2):
-            inside, weight_x, weight_y = corner(
-                row, column, fraction_x, fraction_y, RIGHT, BELOW, valid_height, valid_width, exists
-            )
-            step = step_to(RIGHT, BELOW, width, HEADS, CHANNELS, INDEX)
-            mask = tile_mask(inside, channel, CHANNELS)
-            tl.atomic_add(pixel + step, gradient * (weight_x * weight_y)[:, None], mask, sem="relaxed")
-
-
-@triton.jit
-def store_coefficients(
-    coefficients_ptr, patch_ptr, levels_ptr, slot, p, d_score, row, column, fraction_x, fraction_y,
-    head, level, num_squares, valid_height, valid_width, exists,
-):  # fmt: skip
-    """What segments.py needs of each sample: its patch, and p, d_score, x, y from the patch's first pixel."""
-    first_square = tl.load(levels_ptr + level * 3)
-    across, side = tl.load(levels_ptr + level * 3 + 1), tl.load(levels_ptr + level * 3 + 2)
-    touches = (column >= -1) & (column < valid_width) & (row >= -1) & (row < valid_height)
-    patch_row, patch_column = (row + 1) // side, (column + 1) // side
-    square = first_square + (patch_row // 2) * across + patch_column // 2
-    if patch_ptr.dtype.element_ty == tl.int64:
-        head = head.to(tl.int64)
-    patch = (head * num_squares + square) * 4 + (patch_row % 2) * 2 + patch_column % 2
-    tl.store(patch_ptr + slot, tl.where(touches, patch, -1), exists)
-    x, y = (column + 1 - patch_column * side) + fraction_x, (row + 1 - patch_row * side) + fraction_y
-    numbers = tl.reshape(tl.join(tl.join(p, x), tl.join(d_score, y)), (slot.shape[0], 4))
-    tl.store(coefficients_ptr + slot[:, None] * 4 + tl.arange(0, 4)[None, :], numbers, exists[:, None])
-
-
-@triton.jit
-def store_reference(
-    grad_ptr, index, is_query, level, d_x, d_y, offset_x, offset_y, width, height,
-    LEVELS: tl.constexpr, POINTS: tl.constexpr, BOXES: tl.constexpr,
-    BLOCK_QUERIES: tl.constexpr, BLOCK_POINTS: tl.constexpr,
-):  # fmt: skip
-    """The head's part of the gradient of the reference, summed over the points."""
-    grad = grad_ptr + (index * LEVELS + level) * (4 if BOXES else 2)
-    tl.store(grad, tl.sum(tl.reshape(d_x, (BLOCK_QUERIES, BLOCK_POINTS)), 1) * width, is_query)
-    tl.store(grad + 1, tl.sum(tl.reshape(d_y, (BLOCK_QUERIES, BLOCK_POINTS)), 1) * height, is_query)
-    if BOXES:
-        along_x = tl.sum(tl.reshape(d_x * offset_x, (BLOCK_QUERIES, BLOCK_POINTS)), 1)
-        along_y = tl.sum(tl.reshape(d_y * offset_y, (BLOCK_QUERIES, BLOCK_POINTS)), 1)
-        tl.store(grad + 2, along_x * (width.to(d_x.dtype) * (0.5 / POINTS)), is_query)
-        tl.store(grad + 3, along_y * (height.to(d_y.dtype) * (0.5 / POINTS)), is_query)
+LOG2_E = tl.constexpr(1.4426950408889634)
+# A pixel inside weighs so little at least, since its weight is the mask of its load: the gradient of the location needs
+# the pixel also where it weighs nothing. Added to 1 it is lost in rounding, in double precision too.
+LEAST = tl.constexpr(2.0**-60)
 
 
 @triton.jit
@@ -123,90 +64,125 @@ def backward_kernel(
     out_ptr, log_sum_exp_ptr, grad_out_ptr,
     grad_query_ptr, grad_key_ptr, grad_value_ptr, grad_logits_ptr, grad_reference_ptr, grad_offsets_ptr,
     coefficients_ptr, patch_ptr, patch_levels_ptr, num_squares, num_queries, num_tokens,
-    SCORE: tl.constexpr, BOXES: tl.constexpr, PADDED: tl.constexpr, ORDERED: tl.constexpr,
+    SCORE: tl.constexpr, SAMPLING: tl.constexpr, BOXES: tl.constexpr, PADDED: tl.constexpr, ORDERED: tl.constexpr,
     SCATTER: tl.constexpr, REFERENCE_GRAD: tl.constexpr,
     HEADS: tl.constexpr, CHANNELS: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr,
-    BLOCK_QUERIES: tl.constexpr, BLOCK_POINTS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
-    INDEX: tl.constexpr, REAL: tl.constexpr, SCALE: tl.constexpr,
+    BLOCK_QUERIES: tl.constexpr, BLOCK_POINTS: tl.constexpr, BLOCK_WORDS: tl.constexpr,
+    PARTS: tl.constexpr, PACKED: tl.constexpr, INDEX: tl.constexpr, REAL: tl.constexpr, SCALE: tl.constexpr,
 ):  # fmt: skip
+    SAMPLES: tl.constexpr = LEVELS * POINTS
+    CHUNKS: tl.constexpr = (POINTS + BLOCK_POINTS - 1) // BLOCK_POINTS
+    WORDS: tl.constexpr = CHANNELS // PARTS  # of a tile
+    HEAD_WORDS: tl.constexpr = WORDS if PACKED != "" else CHANNELS  # in memory
+    REFERENCE: tl.constexpr = 4 if BOXES else 2
     head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
-    line = tl.arange(0, BLOCK_QUERIES * BLOCK_POINTS)
-    point = line % BLOCK_POINTS
-    index, is_query = query_heads(order_ptr, num_queries, line // BLOCK_POINTS, ORDERED, HEADS, BLOCK_QUERIES)
-    exists = is_query & (point < POINTS)
-    block = tl.arange(0, BLOCK_QUERIES)
-    block_index, in_block = query_heads(order_ptr, num_queries, block, ORDERED, HEADS, BLOCK_QUERIES)
-    channel = tl.arange(0, BLOCK_CHANNELS)
-    table = image * num_tokens * (HEADS * CHANNELS) + head * CHANNELS
+    first, query, exists = query_rows(order_ptr, num_queries, ORDERED, BLOCK_QUERIES, INDEX)
+    first_row, row = first * HEADS + head, query * HEADS  # query heads, of (B, Q, M)
+    first_pixel = image * num_tokens * HEADS + head  # the image's and head's, of a table (B, S, M, D)
+    reference_ptr += first * (LEVELS * REFERENCE)
+    offsets_ptr += first_row * (SAMPLES * 2)
+    grad_offsets_ptr += first_row * (SAMPLES * 2)
+    if SCORE == "deformable":
+        logits_ptr += first_row * SAMPLES
+        grad_logits_ptr += first_row * SAMPLES
 
-    mask = tile_mask(exists, channel, CHANNELS)
-    element = index[:, None] * CHANNELS + channel[None, :]
-    d_out = tl.load(grad_out_ptr + element, mask, 0.0).to(REAL)
-    delta = tl.sum(d_out * tl.load(out_ptr + element, mask, 0.0).to(REAL), 1)
-    zero = tl.sum(d_out * 0.0, 1)  # or NaN, if one is not finite: segments.py looks at p, not at dO
-    log_sum_exp = tl.load(log_sum_exp_ptr + index, exists, 0.0)
-    q = d_out
+    word = tl.arange(0, BLOCK_WORDS)[None, :]
+    first_word, vector = first_row * HEAD_WORDS, row[:, None] * HEAD_WORDS + word
+    is_vector = tile_mask(exists[:, None], word, WORDS)
+    d_out = load_vectors(as_words(grad_out_ptr, PACKED) + first_word + vector, is_vector, WORDS, PARTS, PACKED)
+    out = load_vectors(as_words(out_ptr, PACKED) + first_word + vector, is_vector, WORDS, PARTS, PACKED)
+    delta = dot(d_out, out)
+    log_sum_exp = tl.load(log_sum_exp_ptr + first_row + row, exists, float("inf"))
     if SCORE != "deformable":
-        q = tl.load(query_ptr + element, mask, 0.0).to(REAL) * SCALE
-        d_query = tl.zeros((BLOCK_QUERIES * BLOCK_POINTS, BLOCK_CHANNELS), REAL)
+        q = load_vectors(as_words(query_ptr, PACKED) + first_word + vector, is_vector, WORDS, PARTS, PACKED)
+        q = scaled(q, SCALE)
+        d_query = zero_vectors(BLOCK_QUERIES, BLOCK_WORDS, PARTS, REAL)
+    nothing = tl.zeros((BLOCK_QUERIES,), REAL)
+    d_reference = (nothing, nothing, nothing, nothing) if BOXES else (nothing, nothing)
 
-    for level in range(LEVELS):
-        height, width, first_token, _ = level_of(levels_ptr, level)
-        valid_height, valid_width = valid_size(valid_ptr, level, height, width, image, LEVELS, PADDED)
-        x, y, offset_x, offset_y, step_x, step_y = sampling_location(
-            reference_ptr, offsets_ptr, index, level, point, height, width, exists, HEADS, LEVELS, POINTS, BOXES, REAL
-        )
-        row, fraction_y = cell_of(y, height)
-        column, fraction_x = cell_of(x, width)
-        slot = (index * LEVELS + level) * POINTS + point
-        k, out_dot, out_x, out_y, score, score_x, score_y = read_sample(
-            value_ptr + table, d_out, q, row, column, fraction_x, fraction_y,
-            first_token, valid_height, valid_width, width, exists, channel,
-            True, SCORE == "key_aware_shared", HEADS, CHANNELS, INDEX, REAL,
-        )  # fmt: skip
-        if SCORE == "key_aware":
-            k, _, _, _, score, score_x, score_y = read_sample(
-                key_ptr + table, d_out, q, row, column, fraction_x, fraction_y,
-                first_token, valid_height, valid_width, width, exists, channel,
-                False, True, HEADS, CHANNELS, INDEX, REAL,
-            )  # fmt: skip
+    for step in range(LEVELS * CHUNKS):
+        level, first_point = step // CHUNKS, step % CHUNKS * BLOCK_POINTS
+        size, valid, first_token = level_of(levels_ptr, valid_ptr, level, LEVELS, PADDED)
+        zero = size[0] >> 31  # which compilers do not know: what is the same for all levels would fill registers
+        # tiles (rows, points): where the samples lie
+        point = first_point + tl.arange(0, BLOCK_POINTS)[None, :]
+        mask, index = exists[:, None] & (point < POINTS), row[:, None] * SAMPLES + (level * POINTS + point + zero)
+        reference = reference_ptr + (query[:, None] * LEVELS + level) * REFERENCE
+        (x, y), offsets, steps = locations(reference, offsets_ptr, index, mask, size, POINTS, SAMPLING, BOXES, REAL)
+        column, along_x = axis_weights(x, size[1], valid[1], LEAST)
+        line, along_y = axis_weights(y, size[0], valid[0], LEAST)
+        samples = (first_token + line * size[1] + column,) + pixel_weights(along_x, along_y, SAMPLING)
         if SCORE == "deformable":
-            score = tl.load(logits_ptr + slot, exists, 0.0).to(REAL)
-        p = tl.where(exists, tl.exp(score - log_sum_exp), 0.0)
-        d_score = p * (out_dot - delta)
-        d_x, d_y = p * out_x + d_score * score_x, p * out_y + d_score * score_y
-        tl.store(grad_offsets_ptr + slot * 2, d_x * step_x, exists)
-        tl.store(grad_offsets_ptr + slot * 2 + 1, d_y * step_y, exists)
-        if REFERENCE_GRAD:
-            store_reference(
-                grad_reference_ptr, block_index, in_block, level, d_x, d_y, offset_x, offset_y, width, height,
-                LEVELS, POINTS, BOXES, BLOCK_QUERIES, BLOCK_POINTS,
-            )  # fmt: skip
-        if SCORE == "deformable":
-            tl.store(grad_logits_ptr + slot, d_score, exists)
-        else:
-            d_query += d_score[:, None] * k
+            logits = tl.load(logits_ptr + index, mask, float("-inf")).to(REAL)
+            p = tl.exp(logits - log_sum_exp[:, None])
+            samples = weighted_sample(samples, p)
+        found = empty_tiles(len(samples) + 1, BLOCK_QUERIES, BLOCK_POINTS, REAL)
+        # tiles (rows, words): what lies there
+        table_steps = HEADS * HEAD_WORDS, size[1].to(INDEX) * (HEADS * HEAD_WORDS)
+        grad_steps = HEADS * CHANNELS, size[1].to(INDEX) * (HEADS * CHANNELS)
+        values = (as_words(value_ptr, PACKED) + first_pixel * HEAD_WORDS,) + table_steps
         if SCATTER:
-            d_value = p[:, None] * d_out
-            if SCORE == "key_aware_shared":
-                d_value += d_score[:, None] * q
-            scatter(
-                grad_value_ptr + table, d_value, row, column, fraction_x, fraction_y,
-                first_token, valid_height, valid_width, width, exists, channel,
-                HEADS, CHANNELS, INDEX,
-            )  # fmt: skip
-            if SCORE == "key_aware":
-                scatter(
-                    grad_key_ptr + table, d_score[:, None] * q, row, column, fraction_x, fraction_y,
-                    first_token, valid_height, valid_width, width, exists, channel, HEADS, CHANNELS, INDEX,
-                )  # fmt: skip
+            grad_values = (grad_value_ptr + first_pixel * CHANNELS,) + grad_steps
+        for i in tl.static_range(BLOCK_POINTS):
+            sample = of_point(samples, i + zero)
+            if SCORE == "deformable":
+                numbers = pixel_dots(d_out, read_pixels(values, sample, WORDS, BLOCK_WORDS, PARTS, PACKED))
+                if SCATTER:
+                    scatter(grad_values, sample, sample, d_out, WORDS)
+            elif SCORE == "key_aware_shared":
+                pixels = read_pixels(values, sample, WORDS, BLOCK_WORDS, PARTS, PACKED)
+                v = add_pixels((), pixels, sample)
+                p = tl.exp2((dot(q, v) - log_sum_exp) * LOG2_E)
+                d_score = p * (dot(d_out, v) - delta)
+                d_query = added(d_query, v, d_score[:, None])
+                d_sample = added(scaled(q, d_score[:, None]), d_out, p[:, None])
+                numbers = pixel_dots(d_sample, pixels) + (p, d_score)
+                if SCATTER:
+                    scatter(grad_values, sample, sample, d_sample, WORDS)
+            else:
+                keys = (as_words(key_ptr, PACKED) + first_pixel * HEAD_WORDS,) + table_steps
+                pixels = read_pixels(keys, sample, WORDS, BLOCK_WORDS, PARTS, PACKED)
+                key_dots, k = pixel_dots(q, pixels), add_pixels((), pixels, sample)
+                p = tl.exp2((weighted_sum(sample, key_dots) - log_sum_exp) * LOG2_E)
+                of_value = weighted_sample(sample, p)  # so that values are read when keys need no registers any more
+                value_dots = pixel_dots(d_out, read_pixels(values, of_value, WORDS, BLOCK_WORDS, PARTS, PACKED))
+                d_score = weighted_sum(of_value, value_dots) - p * delta
+                d_query = added(d_query, k, d_score[:, None])
+                numbers = added(scaled(value_dots, p), key_dots, d_score) + (p, d_score)
+                if SCATTER:
+                    grad_keys = (grad_key_ptr + first_pixel * CHANNELS,) + grad_steps
+                    scatter(grad_values, of_value, of_value, d_out, WORDS)
+                    scatter(grad_keys, sample, weighted_sample(sample, d_score), q, WORDS)
+            found = put_point(found, numbers, i + zero)
+        # tiles (rows, points) again: gradients of the samples' numbers
+        if SCORE == "deformable":
+            d_score = weighted_sum(samples, found) - p * delta[:, None]
+            tl.store(grad_logits_ptr + index, d_score, mask)
         else:
+            p, d_score = found[len(samples) - 1], found[len(samples)]
+        if SAMPLING == "nearest":
+            d_x, d_y = tl.zeros_like(x), tl.zeros_like(y)
+            d_offset_x, d_offset_y = d_x, d_y
+        else:
+            d_x, d_y = location_slopes(found, along_x, along_y)
+            if SCORE == "deformable":
+                d_x, d_y = d_x * p, d_y * p
+            d_offset_x, d_offset_y = d_x * steps[0], d_y * steps[1]
+        tl.store(grad_offsets_ptr + index * 2, d_offset_x, mask)
+        tl.store(grad_offsets_ptr + index * 2 + 1, d_offset_y, mask)
+        if REFERENCE_GRAD:
+            is_first = first_point == 0
+            d_reference = reference_gradient(d_reference, (d_x, d_y), offsets, size, is_first, POINTS, BOXES)
+            place = grad_reference_ptr + ((first_row + row) * LEVELS + level) * REFERENCE
+            for number in tl.static_range(REFERENCE):
+                tl.store(place + number, d_reference[number], exists)
+        if not SCATTER:
+            p += dot(d_out, zero_vectors(BLOCK_QUERIES, BLOCK_WORDS, PARTS, REAL))[:, None]  # NaN if dO is not finite
             store_coefficients(
-                coefficients_ptr, patch_ptr, patch_levels_ptr, slot, p + zero, d_score, row, column,
-                fraction_x, fraction_y, head, level, num_squares, valid_height, valid_width, exists,
+                coefficients_ptr + first_row * (SAMPLES * 4), patch_ptr + first_row * SAMPLES, patch_levels_ptr,
+                index, mask, (p, d_score, x, y), (level, column, line), head, num_squares, valid,
             )  # fmt: skip
 
     if SCORE != "deformable":
-        d_query = tl.sum(tl.reshape(d_query * SCALE, (BLOCK_QUERIES, BLOCK_POINTS, BLOCK_CHANNELS)), 1)
-        mask = tile_mask(in_block, channel, CHANNELS)
-        tl.store(grad_query_ptr + block_index[:, None] * CHANNELS + channel[None, :], d_query, mask)
+        d_query = scaled(d_query, SCALE)
+        store_vectors(grad_query_ptr + first_row * CHANNELS, d_query, row * HEAD_WORDS, exists, WORDS, PACKED)

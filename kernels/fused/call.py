@@ -19,6 +19,10 @@ from litedetr.kernels.fused.sizes import Sizes, power_of_two
 from litedetr.kernels.fused.tables import level_table, tile_order
 from litedetr.kernels.inputs import Inputs
 
+HALVES = (torch.float16, torch.bfloat16)
+POINTS_AT_ONCE = 4  # of a level
+COEFFICIENTS = 4  # of a sample, at most
+WORD_BYTES = 4
 REAL = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 Grid = tuple[int, int, int]
@@ -75,11 +79,13 @@ def plan_of(sizes: Sizes, launch: Launch) -> Plan:
         order=order,
         constants=constants,
         query_constants=constants
+        | _vector_constants(sizes)
         | {
+            "SAMPLING": sizes.sampling,
             "BOXES": sizes.boxes,
             "ORDERED": order is not None,
             "BLOCK_QUERIES": launch.block_queries,
-            "BLOCK_POINTS": power_of_two(sizes.points),
+            "BLOCK_POINTS": min(power_of_two(sizes.points), POINTS_AT_ONCE),
             "INDEX": _index_type(sizes),
             "num_warps": launch.num_warps,
             "maxnreg": launch.max_registers,
@@ -98,16 +104,28 @@ def _constants(sizes: Sizes) -> dict[str, object]:
         "CHANNELS": sizes.channels,
         "LEVELS": sizes.levels,
         "POINTS": sizes.points,
-        "BLOCK_CHANNELS": power_of_two(sizes.channels),
         "REAL": REAL[sizes.real],
         "SCALE": sizes.channels**-0.5,
         "enable_fp_fusion": True,  # the default differs between versions of Triton
     }
 
 
+def _vector_constants(sizes: Sizes) -> dict[str, object]:
+    """How a head's channels are read, see kernels/fused/vectors.py."""
+    parts = 2 if sizes.channels % 2 == 0 else 1
+    packed = parts == 2 and sizes.dtype in HALVES
+    return {
+        "PARTS": parts,
+        "PACKED": str(sizes.dtype).removeprefix("torch.") if packed else "",
+        "BLOCK_WORDS": power_of_two(sizes.channels // parts),
+    }
+
+
 def _index_type(sizes: Sizes) -> tl.dtype:
-    """Of offsets within an image; they begin a pixel before it."""
-    return tl.int32 if sizes.cells * sizes.heads * sizes.channels <= MOST_INT32 else tl.int64
+    """Of offsets within an image, in its tables, which begin a pixel before it, and in what queries have."""
+    of_head = max(sizes.channels, sizes.levels * sizes.points * COEFFICIENTS)
+    most = sizes.heads * max(sizes.cells * sizes.channels, sizes.queries * of_head)
+    return tl.int32 if most <= MOST_INT32 else tl.int64
 
 
 @dataclass(frozen=True)
@@ -146,4 +164,8 @@ class Call:
 
 
 def contiguous(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.contiguous()
+    """As the kernels read it: two halves are a word of 32 bits, wherever a view begins."""
+    if x is None:
+        return None
+    x = x.contiguous()
+    return x.clone() if x.element_size() < WORD_BYTES and x.data_ptr() % WORD_BYTES else x

@@ -9,16 +9,15 @@ import triton.language as tl
 from torch import Tensor
 
 from litedetr.kernels.constants import in_use
-from litedetr.kernels.fused.call import Call, contiguous
+from litedetr.kernels.fused.call import COEFFICIENTS, Call, contiguous
 from litedetr.kernels.fused.launch import Segments
 from litedetr.kernels.fused.limits import MOST_INT32
 from litedetr.kernels.fused.patches import PARTS, Patches, patches_of
 from litedetr.kernels.fused.segments import segment_kernel
-from litedetr.kernels.fused.sizes import Sizes
+from litedetr.kernels.fused.sizes import Sizes, power_of_two
 from litedetr.kernels.inputs import Gradients
 
 MOST_INT16 = 2**15 - 1
-COEFFICIENTS = 4  # of a sample
 FEWEST_CHANNELS = 16  # of a product in Triton 3.3
 
 
@@ -60,7 +59,6 @@ def add_up(call: Call, segments: Segments, samples: Samples, grad_out: Tensor, g
     borders = torch.arange(heads * patches.num_squares * PARTS + 1, dtype=patch.dtype, device=patch.device)
     start = torch.searchsorted(patch, borders.expand(batch, -1).contiguous())
     most = heads * max(queries * levels * num_points * COEFFICIENTS, max(queries, inputs.value.shape[1]) * channels)
-    constants = call.plan.constants
     for part in range(PARTS):
         call.launcher(
             segment_kernel,
@@ -77,7 +75,8 @@ def add_up(call: Call, segments: Segments, samples: Samples, grad_out: Tensor, g
             patches.num_squares,
             queries,
             inputs.value.shape[1],
-            **constants | {"BLOCK_CHANNELS": max(constants["BLOCK_CHANNELS"], FEWEST_CHANNELS)},
+            **call.plan.constants,
+            BLOCK_CHANNELS=max(power_of_two(channels), FEWEST_CHANNELS),
             INDEX=tl.int32 if most <= MOST_INT32 else tl.int64,
             TF32=torch.version.hip is None,
             PART=part,

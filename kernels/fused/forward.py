@@ -2,91 +2,150 @@
 
     s_k = logit_k, or q . k_k / sqrt(D)        out = sum_k exp(s_k) v_k / sum_k exp(s_k)
 
-k counts the L * P samples of a query head. Every row (one point of one query) keeps a running maximum, sum and weighted
-sum over the levels; the rows of a query are merged at the end. With shared keys k_k = v_k, and one gather serves both.
+k counts the L * P samples of a query head. Given logits are normalised first, and their weights multiply those of the
+pixels. Other scores are known only when their samples are read: the softmax is online, with a running maximum, sum and
+weighted sum, up to four points at a time. With shared keys k_k = v_k, and one gather serves both.
 """
 
 import triton
 import triton.language as tl
 
 from litedetr.kernels.fused.sampling import (
-    cell_of,
+    add_pixels,
+    axis_weights,
     level_of,
-    query_heads,
-    sample,
-    sampling_location,
-    tile_mask,
-    valid_size,
+    locations,
+    of_point,
+    pixel_weights,
+    query_rows,
+    read_pixels,
+    weighted_sample,
 )
+from litedetr.kernels.fused.vectors import (
+    added,
+    as_words,
+    dot,
+    load_vectors,
+    scaled,
+    store_vectors,
+    tile_mask,
+    zero_vectors,
+)
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def softmax_of_logits(
+    logits_ptr, index, exists, SAMPLES: tl.constexpr, BLOCK: tl.constexpr, LOWEST: tl.constexpr, REAL: tl.constexpr
+):
+    """Of every row: the largest of its logits, and the sum of exp(logit - largest)."""
+    peak, total = tl.full(index.shape, LOWEST, REAL), tl.zeros(index.shape, REAL)
+    for start in range(0, SAMPLES, BLOCK):
+        sample = start + tl.arange(0, BLOCK)[None, :]
+        mask = exists[:, None] & (sample < SAMPLES)
+        logits = tl.load(logits_ptr + index[:, None] + sample, mask, float("-inf")).to(REAL)
+        new_peak = tl.maximum(peak, tl.max(logits, 1))
+        total = total * tl.exp(peak - new_peak) + tl.sum(tl.exp(logits - new_peak[:, None]), 1)
+        peak = new_peak
+    return peak, total
+
+
+@triton.jit
+def online_softmax(peak, total, scores, num_points):
+    """Join scores in base 2 to the running maximum and sum: also returns what older terms shrink by, and the new terms.
+
+    Scores from `num_points` on are those of no point.
+    """
+    new_peak, joined, terms = peak, (), ()
+    for point in tl.static_range(len(scores)):
+        joined += (tl.where(point < num_points, scores[point], float("-inf")),)
+        new_peak = tl.maximum(new_peak, joined[point])
+    shrink = tl.exp2(peak - new_peak)
+    total *= shrink
+    for point in tl.static_range(len(scores)):
+        terms += (tl.exp2(joined[point] - new_peak),)
+        total += terms[point]
+    return new_peak, total, shrink[:, None], terms
 
 
 @triton.jit
 def forward_kernel(
     query_ptr, key_ptr, value_ptr, logits_ptr, reference_ptr, offsets_ptr, levels_ptr, valid_ptr, order_ptr,
     out_ptr, log_sum_exp_ptr, num_queries, num_tokens,
-    SCORE: tl.constexpr, BOXES: tl.constexpr, PADDED: tl.constexpr, ORDERED: tl.constexpr,
+    SCORE: tl.constexpr, SAMPLING: tl.constexpr, BOXES: tl.constexpr, PADDED: tl.constexpr, ORDERED: tl.constexpr,
     HEADS: tl.constexpr, CHANNELS: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr,
-    BLOCK_QUERIES: tl.constexpr, BLOCK_POINTS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
+    BLOCK_QUERIES: tl.constexpr, BLOCK_POINTS: tl.constexpr, BLOCK_WORDS: tl.constexpr, BLOCK_LOGITS: tl.constexpr,
+    PARTS: tl.constexpr, PACKED: tl.constexpr,
     INDEX: tl.constexpr, REAL: tl.constexpr, SCALE: tl.constexpr, LOWEST: tl.constexpr,
 ):  # fmt: skip
+    SAMPLES: tl.constexpr = LEVELS * POINTS
+    CHUNKS: tl.constexpr = (POINTS + BLOCK_POINTS - 1) // BLOCK_POINTS
+    WORDS: tl.constexpr = CHANNELS // PARTS  # of a tile
+    HEAD_WORDS: tl.constexpr = WORDS if PACKED != "" else CHANNELS  # in memory
     head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
-    line = tl.arange(0, BLOCK_QUERIES * BLOCK_POINTS)
-    point = line % BLOCK_POINTS
-    index, is_query = query_heads(order_ptr, num_queries, line // BLOCK_POINTS, ORDERED, HEADS, BLOCK_QUERIES)
-    exists = is_query & (point < POINTS)
-    channel = tl.arange(0, BLOCK_CHANNELS)
-    table = image * num_tokens * (HEADS * CHANNELS) + head * CHANNELS
+    first, query, exists = query_rows(order_ptr, num_queries, ORDERED, BLOCK_QUERIES, INDEX)
+    first_row, row = first * HEADS + head, query * HEADS  # query heads, of (B, Q, M)
+    first_pixel = (image * num_tokens * HEADS + head) * HEAD_WORDS  # the image's and head's, of a table (B, S, M, D)
+    reference_ptr += first * (LEVELS * (4 if BOXES else 2))
+    offsets_ptr += first_row * (SAMPLES * 2)
 
-    if SCORE != "deformable":
-        mask = tile_mask(exists, channel, CHANNELS)
-        q = tl.load(query_ptr + index[:, None] * CHANNELS + channel[None, :], mask, 0.0).to(REAL) * SCALE
-    peak = tl.full((BLOCK_QUERIES * BLOCK_POINTS,), LOWEST, REAL)
-    total = tl.zeros((BLOCK_QUERIES * BLOCK_POINTS,), REAL)
-    weighted = tl.zeros((BLOCK_QUERIES * BLOCK_POINTS, BLOCK_CHANNELS), REAL)
+    word = tl.arange(0, BLOCK_WORDS)[None, :]
+    weighted = zero_vectors(BLOCK_QUERIES, BLOCK_WORDS, PARTS, REAL)
+    if SCORE == "deformable":
+        logits_ptr += first_row * SAMPLES
+        peak, total = softmax_of_logits(logits_ptr, row * SAMPLES, exists, SAMPLES, BLOCK_LOGITS, LOWEST, REAL)
+        share = (1.0 / total)[:, None]
+    else:
+        q = as_words(query_ptr, PACKED) + first_row * HEAD_WORDS + (row[:, None] * HEAD_WORDS + word)
+        q = load_vectors(q, tile_mask(exists[:, None], word, WORDS), WORDS, PARTS, PACKED)
+        q = scaled(q, SCALE * LOG2_E)  # exp2 is one instruction, exp two
+        peak, total = tl.full((BLOCK_QUERIES,), LOWEST, REAL), tl.zeros((BLOCK_QUERIES,), REAL)
 
-    for level in range(LEVELS):
-        height, width, first_token, _ = level_of(levels_ptr, level)
-        valid_height, valid_width = valid_size(valid_ptr, level, height, width, image, LEVELS, PADDED)
-        x, y, _, _, _, _ = sampling_location(
-            reference_ptr, offsets_ptr, index, level, point, height, width, exists, HEADS, LEVELS, POINTS, BOXES, REAL
-        )
-        row, fraction_y = cell_of(y, height)
-        column, fraction_x = cell_of(x, width)
-        v = sample(
-            value_ptr + table, row, column, fraction_x, fraction_y,
-            first_token, valid_height, valid_width, width, exists, channel,
-            HEADS, CHANNELS, INDEX, REAL,
-        )  # fmt: skip
+    for step in range(LEVELS * CHUNKS):
+        level, first_point = step // CHUNKS, step % CHUNKS * BLOCK_POINTS
+        size, valid, first_token = level_of(levels_ptr, valid_ptr, level, LEVELS, PADDED)
+        # tiles (rows, points): where the samples lie
+        point = first_point + tl.arange(0, BLOCK_POINTS)[None, :]
+        mask, index = exists[:, None] & (point < POINTS), row[:, None] * SAMPLES + (level * POINTS + point)
+        reference = reference_ptr + (query[:, None] * LEVELS + level) * (4 if BOXES else 2)
+        (x, y), _, _ = locations(reference, offsets_ptr, index, mask, size, POINTS, SAMPLING, BOXES, REAL)
+        column, along_x = axis_weights(x, size[1], valid[1], 0.0)
+        line, along_y = axis_weights(y, size[0], valid[0], 0.0)
+        samples = (first_token + line * size[1] + column,) + pixel_weights(along_x, along_y, SAMPLING)
         if SCORE == "deformable":
-            score = tl.load(logits_ptr + (index * LEVELS + level) * POINTS + point, exists, 0.0).to(REAL)
-        elif SCORE == "key_aware_shared":
-            score = tl.sum(q * v, 1)
+            logits = tl.load(logits_ptr + index, mask, float("-inf")).to(REAL)
+            samples = weighted_sample(samples, tl.exp(logits - peak[:, None]) * share)
+        # tiles (rows, words): what lies there
+        steps = HEADS * HEAD_WORDS, size[1].to(INDEX) * (HEADS * HEAD_WORDS)
+        values = (as_words(value_ptr, PACKED) + first_pixel,) + steps
+        if SCORE == "deformable":
+            for i in tl.static_range(BLOCK_POINTS):
+                sample = of_point(samples, i)
+                pixels = read_pixels(values, sample, WORDS, BLOCK_WORDS, PARTS, PACKED)
+                weighted = add_pixels(weighted, pixels, sample)
         else:
-            k = sample(
-                key_ptr + table, row, column, fraction_x, fraction_y,
-                first_token, valid_height, valid_width, width, exists, channel,
-                HEADS, CHANNELS, INDEX, REAL,
-            )  # fmt: skip
-            score = tl.sum(q * k, 1)
-        score = tl.where(point < POINTS, score, LOWEST)
-        new_peak = tl.maximum(peak, score)
-        shrink, p = tl.exp(peak - new_peak), tl.exp(score - new_peak)
-        if BLOCK_POINTS != POINTS:  # a row of no point counts for nothing, even where all scores are the lowest
-            p = tl.where(point < POINTS, p, 0.0)
-        total = total * shrink + p
-        weighted = weighted * shrink[:, None] + p[:, None] * v
-        peak = new_peak
+            keys = (as_words(key_ptr, PACKED) + first_pixel,) + steps if SCORE == "key_aware" else values
+            vectors, scores = (), ()
+            for i in tl.static_range(BLOCK_POINTS):
+                sample = of_point(samples, i)
+                pixels = read_pixels(keys, sample, WORDS, BLOCK_WORDS, PARTS, PACKED)
+                vectors += (add_pixels((), pixels, sample),)
+                scores += (dot(q, vectors[i]),)
+            peak, total, shrink, p = online_softmax(peak, total, scores, POINTS - first_point)
+            weighted = scaled(weighted, shrink)
+            for i in tl.static_range(BLOCK_POINTS):
+                if SCORE == "key_aware_shared":
+                    weighted = added(weighted, vectors[i], p[i][:, None])
+                else:  # values are read only now, so that keys need no registers any more
+                    sample = weighted_sample(of_point(samples, i), p[i])
+                    pixels = read_pixels(values, sample, WORDS, BLOCK_WORDS, PARTS, PACKED)
+                    weighted = add_pixels(weighted, pixels, sample)
 
-    # merge the rows of each query
-    peak = tl.reshape(peak, (BLOCK_QUERIES, BLOCK_POINTS))
-    highest = tl.max(peak, 1)
-    share = tl.exp(peak - highest[:, None])
-    total = tl.sum(tl.reshape(total, (BLOCK_QUERIES, BLOCK_POINTS)) * share, 1)
-    share = tl.reshape(share, (BLOCK_QUERIES * BLOCK_POINTS,))
-    weighted = tl.reshape(weighted * share[:, None], (BLOCK_QUERIES, BLOCK_POINTS, BLOCK_CHANNELS))
-    out = tl.sum(weighted, 1) / total[:, None]
-    block = tl.arange(0, BLOCK_QUERIES)
-    index, is_query = query_heads(order_ptr, num_queries, block, ORDERED, HEADS, BLOCK_QUERIES)
-    mask = tile_mask(is_query, channel, CHANNELS)
-    tl.store(out_ptr + index[:, None] * CHANNELS + channel[None, :], out, mask)
-    tl.store(log_sum_exp_ptr + index, highest + tl.log(total), is_query)
+    if SCORE == "deformable":
+        log_sum_exp = peak + tl.log(total)
+    else:
+        weighted = scaled(weighted, (1.0 / total)[:, None])
+        log_sum_exp = (peak + tl.log2(total)) / LOG2_E
+    store_vectors(out_ptr + first_row * CHANNELS, weighted, row * HEAD_WORDS, exists, WORDS, PACKED)
+    tl.store(log_sum_exp_ptr + first_row + row, log_sum_exp, exists)

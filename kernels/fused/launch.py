@@ -23,12 +23,9 @@ from litedetr.kernels.inputs import Inputs, Score
 Pass = Literal["forward", "backward", "segments"]  # segments: the deterministic backward pass, how values are added up
 
 TUNED = Path(__file__).parent.parent / "tuned"
-ELEMENTS_PER_THREAD = {"forward": 16, "backward": 8}
+ELEMENTS_PER_THREAD = 8  # of a vector tile: with 32 channels, four lanes of a warp hold a query head
 THREADS_PER_WARP = 32
 MOST_WARPS = 16
-# Half precision: left alone, the assembler spills two or three predicates here to fit one more program on a
-# multiprocessor (sm_90, sm_100 and sm_80, in this order).
-TIGHT_REGISTERS = {("backward", "deformable"): 128, ("forward", "key_aware"): 128, ("backward", "key_aware"): 144}
 
 
 @dataclass(frozen=True)
@@ -150,14 +147,12 @@ def rule_of_segments(shape: Shape) -> Segments:
 @lru_cache(maxsize=MOST_KEPT)
 def rule_of_queries(shape: Shape) -> Launch:
     """Blocks of four warps, more where one query alone would be too much for them."""
-    per_query = power_of_two(shape.points) * power_of_two(shape.channels)
-    most = ELEMENTS_PER_THREAD[shape.pass_name] * THREADS_PER_WARP
+    per_query = power_of_two(shape.channels)
+    most = ELEMENTS_PER_THREAD * THREADS_PER_WARP
     if shape.dtype == "float64":
         most //= 2
     warps = min(max(4, per_query // most), MOST_WARPS)
-    block = max(1, min(warps * most // per_query, power_of_two(shape.queries)))
-    registers = TIGHT_REGISTERS.get((shape.pass_name, shape.score)) if shape.dtype in HALVES else None
-    return Launch(block, warps, max_registers=registers)
+    return Launch(max(1, min(warps * most // per_query, power_of_two(shape.queries))), warps)
 
 
 @lru_cache

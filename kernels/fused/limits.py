@@ -13,11 +13,11 @@ MOST_BLOCK = 2**14  # elements of several queries, 32 for each thread of 16 warp
 
 def check_limits(sizes: Sizes, blocks: Launch) -> None:
     """Raise ValueError with the count that is too large; from sizes alone, before anything is copied or compiled."""
-    tile = power_of_two(sizes.points) * power_of_two(sizes.channels)
+    tile = power_of_two(sizes.channels)
     limits = (
         ("value", "images (B)", sizes.batch, MOST_GRID),
         ("value", "heads (M)", sizes.heads, MOST_GRID),
-        ("value", "elements P * D, both rounded up to a power of two,", tile, MOST_TILE),
+        ("value", "channels (D), rounded up to a power of two,", tile, MOST_TILE),
         ("shapes", "cells (H + 1) * (W + 1)", sizes.cells, MOST_INT32),
         ("offsets", "queries (Q)", sizes.queries, MOST_INT32 - blocks.block_queries),
     )
@@ -27,5 +27,5 @@ def check_limits(sizes: Sizes, blocks: Launch) -> None:
     most_queries = max(1, MOST_BLOCK // tile)
     if blocks.block_queries > most_queries:
         raise ValueError(
-            f"block_queries: expected at most {most_queries} of {tile} elements, got {blocks.block_queries}"
+            f"block_queries: expected at most {most_queries} of {tile} channels, got {blocks.block_queries}"
         )

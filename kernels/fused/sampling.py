@@ -1,78 +1,96 @@
-"""What every kernel shares: which rows a program works on, where they sample, and the pixels around each location.
+"""What the kernels share: which rows a program works on, where they sample, and the pixels around each location.
 
-A program takes a block of queries of one head. Each query has a row for each of its points; all rows sample one level
-at a time, so a tile is (rows, channels).
+A program takes a block of queries of one head of one image; they are the rows of its tiles. Of each level, up to four
+points (BLOCK_POINTS) are worked at a time, in two kinds of tiles:
 
-Legend: B images, S tokens, Q queries, M heads, D channels a head, L levels, P points.
+    (rows, points)   one number for each sample: location, first pixel, weights. Each lane of a warp holds one sample.
+    (rows, words)    the channels of one point of every row. All lanes of a row need what is known of its sample.
+
+`of_point` takes the numbers of one point from tiles of the first kind. So a location is worked out once, and not again
+in each lane that holds a part of the sample's channels, where it took more than half of all instructions.
+
+Legend: B images, S tokens, Q queries, M heads, D channels a head, L levels, P points; an image's row is a y.
 """
 
 import triton
 import triton.language as tl
 
+from litedetr.kernels.fused.vectors import added, as_real, as_words, load_vectors, scaled, tile_mask, unpack
+
 LEVEL_FIELDS = tl.constexpr(4)  # of the level table: height, width, first token, first cell
+OUTSIDE = tl.constexpr(-2.0)  # a position whose next pixel is outside, too
 
 
 @triton.jit
-def query_heads(order_ptr, num_queries, place, ORDERED: tl.constexpr, HEADS: tl.constexpr, BLOCK_QUERIES: tl.constexpr):
-    """Index (b * Q + q) * M + m of the program's head of the queries at some places of its block; which exist."""
-    slot = tl.program_id(0) * BLOCK_QUERIES + place
+def query_rows(order_ptr, num_queries, ORDERED: tl.constexpr, BLOCK_QUERIES: tl.constexpr, INDEX: tl.constexpr):
+    """The queries of a program's rows: a first one (int64, of B * Q), distances from it, and which rows exist."""
+    block, slot = tl.program_id(0) * BLOCK_QUERIES, tl.arange(0, BLOCK_QUERIES)
+    first = tl.program_id(2).to(tl.int64) * num_queries
     if ORDERED:  # neighbours on the query grid, padded with -1 to whole blocks
-        query = tl.load(order_ptr + slot)
+        query = tl.load(order_ptr + block + slot)
         exists = query >= 0
     else:
         query = slot
-        exists = slot < num_queries
-    return (tl.program_id(2).to(tl.int64) * num_queries + query) * HEADS + tl.program_id(1), exists
+        exists = block + slot < num_queries
+        first += block
+    return first, query.to(INDEX), exists
 
 
 @triton.jit
-def tile_mask(exists, channel, CHANNELS: tl.constexpr):
-    """Which elements of a tile (rows, channels) exist."""
-    mask = exists[:, None]
-    if channel.shape[0] != CHANNELS:  # a mask along the channels costs predicate registers
-        mask = mask & (channel < CHANNELS)[None, :]
-    return mask
+def level_of(levels_ptr, valid_ptr, level, LEVELS: tl.constexpr, PADDED: tl.constexpr):
+    """A level's (height, width), what of it is not padding, and its first token."""
+    field = levels_ptr + level * LEVEL_FIELDS
+    height, width = tl.load(field), tl.load(field + 1)
+    valid_height, valid_width = valid_size(valid_ptr, level, height, width, LEVELS, PADDED)
+    return (height, width), (valid_height, valid_width), tl.load(field + 2)
 
 
 @triton.jit
-def level_of(levels_ptr, level):
-    """Height, width, first token and first cell of a level."""
-    row = levels_ptr + level * LEVEL_FIELDS
-    return tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)
-
-
-@triton.jit
-def valid_size(valid_ptr, level, height, width, image, LEVELS: tl.constexpr, PADDED: tl.constexpr):
+def valid_size(valid_ptr, level, height, width, LEVELS: tl.constexpr, PADDED: tl.constexpr):
     """The part of a level, (height, width), that is not padding; never more than the level, whatever was given."""
     if PADDED:
-        pair = valid_ptr + (image * LEVELS + level) * 2
+        pair = valid_ptr + (tl.program_id(2).to(tl.int64) * LEVELS + level) * 2
         height = tl.maximum(tl.minimum(tl.load(pair), height), 0).to(tl.int32)
         width = tl.maximum(tl.minimum(tl.load(pair + 1), width), 0).to(tl.int32)
     return height, width
 
 
 @triton.jit
-def sampling_location(
-    reference_ptr, offsets_ptr, index, level, point, height, width, exists,
-    HEADS: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr, BOXES: tl.constexpr, REAL: tl.constexpr,
-):  # fmt: skip
-    """x, y in pixels (first pixel's centre at 0), the offsets, and dx / d offset, dy / d offset.
-
-    index: of `query_heads`.
-    """
-    offset = offsets_ptr + ((index * LEVELS + level) * POINTS + point) * 2
-    offset_x = tl.load(offset, exists, 0.0).to(REAL)
-    offset_y = tl.load(offset + 1, exists, 0.0).to(REAL)
-    reference = reference_ptr + ((index // HEADS) * LEVELS + level) * (4 if BOXES else 2)
-    x = tl.load(reference, exists, 0.0).to(REAL) * width - 0.5
-    y = tl.load(reference + 1, exists, 0.0).to(REAL) * height - 0.5
-    if BOXES:
-        step_x = tl.load(reference + 2, exists, 0.0).to(REAL) * (width.to(REAL) * (0.5 / POINTS))
-        step_y = tl.load(reference + 3, exists, 0.0).to(REAL) * (height.to(REAL) * (0.5 / POINTS))
+def load_pairs(ptr, index, mask):
+    """Pairs (x, y); two halves come as one word."""
+    if ptr.dtype.element_ty == tl.bfloat16:
+        x, y = unpack(tl.load(as_words(ptr, "bfloat16") + index, mask, 0), "bfloat16")
+    elif ptr.dtype.element_ty == tl.float16:
+        x, y = unpack(tl.load(as_words(ptr, "float16") + index, mask, 0), "float16")
     else:
-        step_x = tl.full(x.shape, 1.0, REAL)
+        x, y = as_real(tl.load(ptr + index * 2, mask, 0.0)), as_real(tl.load(ptr + index * 2 + 1, mask, 0.0))
+    return x, y
+
+
+@triton.jit
+def locations(
+    reference_ptr, offsets_ptr, index, mask, size,
+    POINTS: tl.constexpr, SAMPLING: tl.constexpr, BOXES: tl.constexpr, REAL: tl.constexpr,
+):  # fmt: skip
+    """Tiles (rows, points), x and y each: locations in pixels, offsets, and the derivatives of one by the other.
+
+    reference_ptr (rows, 1), index of samples, mask of those that exist. The first pixel's centre is at 0; nearest: a
+    location is that of the nearest pixel's centre.
+    """
+    offset_x, offset_y = load_pairs(offsets_ptr, index, mask)
+    height, width, first_pixel = size[0].to(REAL), size[1].to(REAL), 0.0 if SAMPLING == "nearest" else 0.5
+    x = as_real(tl.load(reference_ptr, mask, 0.0)) * width - first_pixel
+    y = as_real(tl.load(reference_ptr + 1, mask, 0.0)) * height - first_pixel
+    if BOXES:
+        step_x = as_real(tl.load(reference_ptr + 2, mask, 0.0)) * (width * (0.5 / POINTS))
+        step_y = as_real(tl.load(reference_ptr + 3, mask, 0.0)) * (height * (0.5 / POINTS))
+    else:
+        step_x = tl.full(offset_x.shape, 1.0, REAL)
         step_y = step_x
-    return x + offset_x * step_x, y + offset_y * step_y, offset_x, offset_y, step_x, step_y
+    x, y = tl.where(mask, x + offset_x * step_x, OUTSIDE), tl.where(mask, y + offset_y * step_y, OUTSIDE)
+    if SAMPLING == "nearest":
+        x, y = tl.floor(x), tl.floor(y)
+    return (x, y), (offset_x, offset_y), (step_x, step_y)
 
 
 @triton.jit
@@ -82,70 +100,87 @@ def cell_of(position, size):
     Far outside becomes just outside, since infinity has no fraction. NaN keeps NaN as its fraction, but
     gets a pixel outside.
     """
-    held = tl.minimum(position, size + 1.0, propagate_nan=tl.PropagateNan.ALL)
-    held = tl.maximum(held, -2.0, propagate_nan=tl.PropagateNan.ALL)
+    held = tl.minimum(position, size.to(position.dtype) + 1.0, propagate_nan=tl.PropagateNan.ALL)
+    held = tl.maximum(held, OUTSIDE, propagate_nan=tl.PropagateNan.ALL)
     before = tl.floor(held)
-    return tl.maximum(before, -2.0).to(tl.int32), held - before
+    return tl.maximum(before, OUTSIDE).to(tl.int32), held - before
 
 
 @triton.jit
-def corner(
-    row, column, fraction_x, fraction_y, RIGHT: tl.constexpr, BELOW: tl.constexpr, valid_height, valid_width, exists
-):
-    """Of one of the four pixels around a place: whether it is inside, its weights along x and y."""
-    # as unsigned numbers, negative ones are large: one comparison for both ends
-    is_row = (row + BELOW).to(tl.uint32, bitcast=True) < valid_height.to(tl.uint32)
-    is_column = (column + RIGHT).to(tl.uint32, bitcast=True) < valid_width.to(tl.uint32)
-    weight_x = fraction_x if RIGHT else 1.0 - fraction_x
-    weight_y = fraction_y if BELOW else 1.0 - fraction_y
-    return exists & is_row & is_column, weight_x, weight_y
+def is_inside(pixel, size):
+    """Whether 0 <= pixel < size: as unsigned numbers, negative ones are large."""
+    return pixel.to(tl.uint32, bitcast=True) < size.to(tl.uint32)
 
 
 @triton.jit
-def pixel_pointers(
-    table_ptr, first_token, row, column, width, channel,
-    HEADS: tl.constexpr, CHANNELS: tl.constexpr, INDEX: tl.constexpr,
-):  # fmt: skip
-    """Pointers (rows, channels) to pixels in a (B, S, M, D) table, from the image's and head's first element."""
-    token = (first_token + row * width + column).to(INDEX)
-    return table_ptr + token[:, None] * (HEADS * CHANNELS) + channel[None, :]
+def axis_weights(position, size, valid, LEAST: tl.constexpr):
+    """Along one axis: the pixel before a position, and the weights of it and of the next.
+
+    A pixel outside weighs nothing; a next one inside weighs LEAST more. All weights of a NaN location are NaN.
+    """
+    pixel, fraction = cell_of(position, size)
+    near = tl.where(is_inside(pixel, valid), 1.0 - fraction, fraction * 0.0)
+    far = tl.where(is_inside(pixel + 1, valid), fraction + LEAST, fraction * 0.0)
+    return pixel, (near, far)
 
 
 @triton.jit
-def step_to(
-    RIGHT: tl.constexpr, BELOW: tl.constexpr, width, HEADS: tl.constexpr, CHANNELS: tl.constexpr, INDEX: tl.constexpr
-):
-    """Elements from the first to another of the four pixels; to the right it is a constant of the instruction."""
-    return BELOW * width.to(INDEX) * (HEADS * CHANNELS) + RIGHT * (HEADS * CHANNELS)
+def pixel_weights(along_x, along_y, SAMPLING: tl.constexpr):
+    """Weights of the pixels that are read: upper left, upper right, lower left, lower right; nearest: the first one."""
+    if SAMPLING == "nearest":
+        weights = (along_x[0] * along_y[0],)
+    else:
+        above = along_x[0] * along_y[0], along_x[1] * along_y[0]
+        weights = above + (along_x[0] * along_y[1], along_x[1] * along_y[1])
+    return weights
 
 
 @triton.jit
-def load_pixel(
-    pixel_ptr, row, column, fraction_x, fraction_y, RIGHT: tl.constexpr, BELOW: tl.constexpr,
-    valid_height, valid_width, width, exists, channel,
-    HEADS: tl.constexpr, CHANNELS: tl.constexpr, INDEX: tl.constexpr, REAL: tl.constexpr,
-):  # fmt: skip
-    """One of the four pixels (rows, channels), zero outside, and its weights along x and y; pixel_ptr: the first's."""
-    inside, weight_x, weight_y = corner(
-        row, column, fraction_x, fraction_y, RIGHT, BELOW, valid_height, valid_width, exists
-    )
-    step = step_to(RIGHT, BELOW, width, HEADS, CHANNELS, INDEX)
-    return tl.load(pixel_ptr + step, tile_mask(inside, channel, CHANNELS), 0.0).to(REAL), weight_x, weight_y
+def weighted_sample(sample, factor):
+    """A sample, (token, weights of its pixels ...), with its weights times a factor."""
+    result = (sample[0],)
+    for corner in tl.static_range(1, len(sample)):
+        result += (sample[corner] * factor,)
+    return result
 
 
 @triton.jit
-def sample(
-    table_ptr, row, column, fraction_x, fraction_y, first_token, valid_height, valid_width, width, exists, channel,
-    HEADS: tl.constexpr, CHANNELS: tl.constexpr, INDEX: tl.constexpr, REAL: tl.constexpr,
-):  # fmt: skip
-    """Bilinear samples (rows, channels) of a table, zero outside."""
-    pixel = pixel_pointers(table_ptr, first_token, row, column, width, channel, HEADS, CHANNELS, INDEX)
-    total = tl.zeros((row.shape[0], channel.shape[0]), REAL)
-    for BELOW in tl.static_range(2):
-        for RIGHT in tl.static_range(2):
-            pixels, weight_x, weight_y = load_pixel(
-                pixel, row, column, fraction_x, fraction_y, RIGHT, BELOW,
-                valid_height, valid_width, width, exists, channel, HEADS, CHANNELS, INDEX, REAL,
-            )  # fmt: skip
-            total += pixels * (weight_x * weight_y)[:, None]
+def of_point(tiles, point):
+    """The numbers (rows,) of one point, from tiles (rows, points)."""
+    index = tl.full((tiles[0].shape[0], 1), 0, tl.int32) + point
+    numbers = ()
+    for number in tl.static_range(len(tiles)):
+        numbers += (tl.reshape(tl.gather(tiles[number], index, 1), (tiles[0].shape[0],)),)
+    return numbers
+
+
+@triton.jit
+def pixel_offset(corner, step_right, step_below):
+    """Elements from the first pixel around a location to the others: right, below, right below."""
+    return corner % 2 * step_right + corner // 2 * step_below
+
+
+@triton.jit
+def read_pixels(table, sample, WORDS: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr, PACKED: tl.constexpr):
+    """The pixels around each row's location, vectors in a tuple. What weighs nothing is not read, and zero.
+
+    table: pointer to token 0, and the words from there to the next token and to the next image row. sample: token and
+    weights of the pixels, (rows,) each: the weight is the mask of its load.
+    """
+    word_ptr, step_right, step_below = table
+    word = tl.arange(0, BLOCK)[None, :]
+    first = word_ptr + (sample[0][:, None].to(step_below.dtype) * step_right + word)
+    pixels = ()
+    for corner in tl.static_range(len(sample) - 1):
+        mask = tile_mask(sample[1 + corner][:, None] > 0.0, word, WORDS)
+        pixels += (load_vectors(first + pixel_offset(corner, step_right, step_below), mask, WORDS, PARTS, PACKED),)
+    return pixels
+
+
+@triton.jit
+def add_pixels(total, pixels, sample):
+    """total + the sum of pixels times the weights of a sample. total: vectors, or () for none."""
+    for corner in tl.static_range(len(pixels)):
+        weight = sample[1 + corner][:, None]
+        total = added(total, pixels[corner], weight) if len(total) else scaled(pixels[corner], weight)
     return total

@@ -16,7 +16,8 @@ Numbers that are not finite are kept out of the products, where zero weights wou
 import triton
 import triton.language as tl
 
-from litedetr.kernels.fused.sampling import tile_mask, valid_size
+from litedetr.kernels.fused.sampling import valid_size
+from litedetr.kernels.fused.vectors import tile_mask
 
 PATCH_FIELDS = tl.constexpr(8)  # of a square of four patches, see kernels/fused/patches.py
 ROW = tl.constexpr(4)  # pixels of a row of a patch, of which one more than its cells are in use
@@ -86,7 +87,7 @@ def is_finite(x):
 def load_vectors(table_ptr, slot, is_wanted, channel, CHANNELS: tl.constexpr, SLOTS: tl.constexpr):
     """(samples, channels) of a table (Q, M, D), zero where it is not wanted. SLOTS: samples of a query head."""
     row = tl.where(is_wanted, slot // SLOTS, -1)  # one number for both, since lanes of a row get it through memory
-    mask = tile_mask(row >= 0, channel, CHANNELS)
+    mask = tile_mask((row >= 0)[:, None], channel[None, :], CHANNELS)
     return tl.load(table_ptr + row[:, None] * CHANNELS + channel[None, :], mask, 0.0)
 
 
@@ -116,8 +117,8 @@ def add_to_pixels(grad_ptr, total, pixel, exists, is_first, channel, CHANNELS: t
     pointer = grad_ptr + pixel[:, None] + channel[None, :]
     total = tl.trans(total)
     if PART > 0:
-        total += tl.load(pointer, tile_mask(exists & (is_first == 0), channel, CHANNELS), 0.0)
-    tl.store(pointer, total, tile_mask(exists, channel, CHANNELS))
+        total += tl.load(pointer, tile_mask((exists & (is_first == 0))[:, None], channel[None, :], CHANNELS), 0.0)
+    tl.store(pointer, total, tile_mask(exists[:, None], channel[None, :], CHANNELS))
 
 
 @triton.jit
@@ -189,7 +190,7 @@ def segment_kernel(
     is_first = (below == 0) | ((pixel_row > 0) & (pixel_row < side))
     is_first &= (right == 0) | ((pixel_column > 0) & (pixel_column < side))
     if PADDED:
-        valid_height, valid_width = valid_size(valid_ptr, level, height, width, image, LEVELS, PADDED)
+        valid_height, valid_width = valid_size(valid_ptr, level, height, width, LEVELS, PADDED)
         is_valid = (row < valid_height) & (column < valid_width)
         d_value = tl.where(is_valid[None, :], d_value, 0.0)
         d_key = tl.where(is_valid[None, :], d_key, 0.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pytest
 import torch
 
 from litedetr.kernels.functional import deformable_attention, key_aware_attention
@@ -82,6 +81,9 @@ CASES = {
     "one level": {"shapes": ((4, 5),)},
     "five levels": {"shapes": ((5, 4), (3, 3), (2, 2), (1, 2), (1, 1))},
     "one point": {"points": 1},
+    "two points": {"points": 2},
+    "five points": {"points": 5, "boxes": True},
+    "five channels": {"channels": 5},
     "24 channels": {"channels": 24},
     "48 channels, one head": {"channels": 48, "heads": 1},
     "an empty level": {"shapes": ((3, 4), (0, 0), (2, 2), (0, 3))},
@@ -93,8 +95,7 @@ NEAREST = {
     "nearest, padded": {"sampling": "nearest", "padded": True},
     "nearest, an empty level": {"sampling": "nearest", "shapes": ((3, 4), (0, 0), (2, 2), (0, 3))},
 }
-NOT_YET = pytest.mark.skip(reason="the fused kernels sample bilinearly only")
-NEAREST_OPERATORS = ["auto", pytest.param("triton", marks=NOT_YET)]  # backends that are operators
+NEAREST_OPERATORS = ["auto", "triton"]  # backends that are operators
 
 
 def attend(kind, problem, backend, **options):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from kernel_helpers import CASES, attend, make_problem, run
+from kernel_helpers import CASES, NEAREST, attend, make_problem, run
 
 from litedetr.kernels.fused import launch
 from litedetr.kernels.fused.tables import tile_order
@@ -46,10 +46,11 @@ def assert_equal(actual, expected):
 
 @pytest.mark.parametrize("deterministic", [False, True], ids=["atomic", "deterministic"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CASES | NEAREST)
 def test_output_and_gradients(case, kind, deterministic):
-    expected = run("reference", kind, make_problem(**CASES[case]))
-    actual = run("triton", kind, make_problem(**CASES[case]).to(DEVICE), deterministic=deterministic)
+    sizes = (CASES | NEAREST)[case]
+    expected = run("reference", kind, make_problem(**sizes))
+    actual = run("triton", kind, make_problem(**sizes).to(DEVICE), deterministic=deterministic)
     assert_equal(actual, expected)
 
 

@@ -32,7 +32,7 @@ def large(batch=1, queries=1, heads=1, channels=1, points=1, shapes=((1, 1),), d
     [
         ({"batch": 2**16}, "value: expected at most 65535 images"),
         ({"heads": 2**16}, "value: expected at most 65535 heads"),
-        ({"channels": 2**19, "points": 3}, "value: expected at most 1048576 elements P"),
+        ({"channels": 2**20 + 1}, "value: expected at most 1048576 channels"),
         ({"shapes": ((2**15, 2**16),)}, "shapes: expected at most 2147483647 cells .* got 2147581953"),
         ({"shapes": ((2**15, 2**15), (2**15, 2**15))}, "shapes: expected at most 2147483647 cells"),
         ({"queries": 2**31 - 1}, "offsets: expected at most .* queries"),

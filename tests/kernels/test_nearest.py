@@ -143,11 +143,6 @@ def test_another_sampling_is_refused(backend, sampling):
         attend("deformable", replace(make_problem(), sampling=sampling), backend)
 
 
-def test_the_fused_kernels_refuse_it():
-    with pytest.raises(ValueError, match="^backend: 'triton' has no sampling='nearest' yet"):
-        attend("deformable", make_problem(sampling="nearest").to(DEVICE), "triton")
-
-
 def test_samplings_are_not_taken_for_one_another():
     """What is known of a call with the same sizes belongs to its sampling."""
     problems = [make_problem(sampling=sampling) for sampling in ("bilinear", "nearest", "bilinear")]

@@ -238,18 +238,17 @@ def test_a_failed_write_leaves_the_old_file(fake_gpu, monkeypatch):
 def test_the_rule_holds_few_elements_a_thread(pass_name, points, channels):
     shape = replace(SHAPE, pass_name=pass_name, points=points, channels=channels)
     found = rule(shape)
-    per_query = 2 ** ((points - 1).bit_length() + (channels - 1).bit_length())
-    per_thread = found.block_queries * per_query / (32 * found.num_warps)
-    assert per_thread <= {"forward": 16, "backward": 8}[pass_name] or found.block_queries == 1
+    per_thread = found.block_queries * 2 ** (channels - 1).bit_length() / (32 * found.num_warps)
+    assert per_thread <= 8 or found.block_queries == 1
 
 
 @pytest.mark.parametrize(
     ("pass_name", "score", "dtype", "expected"),
     [
-        ("forward", "key_aware_shared", "bfloat16", Launch(16, 4)),
-        ("backward", "key_aware_shared", "float32", Launch(8, 4)),
-        ("backward", "key_aware", "bfloat16", Launch(8, 4, max_registers=144)),
-        ("forward", "deformable", "float64", Launch(8, 4)),
+        ("forward", "key_aware_shared", "bfloat16", Launch(32, 4)),
+        ("backward", "key_aware_shared", "float32", Launch(32, 4)),
+        ("backward", "key_aware", "bfloat16", Launch(32, 4)),
+        ("forward", "deformable", "float64", Launch(16, 4)),
     ],
 )
 def test_what_the_rule_gives(pass_name, score, dtype, expected):
@@ -258,7 +257,7 @@ def test_what_the_rule_gives(pass_name, score, dtype, expected):
 
 def test_no_candidate_is_larger_than_a_launch_may_be():
     inputs = SMALL.inputs("meta")
-    tile = 2 * 8  # P * D of SMALL
+    tile = 8  # D of SMALL
     for queries in (1, 64, 8192):
         for candidate in tuning.candidates(replace(SHAPE, points=2, channels=8, queries=queries)):
             assert candidate.block_queries * tile <= MOST_BLOCK
@@ -268,8 +267,8 @@ def test_no_candidate_is_larger_than_a_launch_may_be():
 @pytest.mark.parametrize("pass_name", ["forward", "backward"])
 def test_a_rule_without_bounds_is_an_error_before_anything_is_compiled(pass_name, monkeypatch):
     """A constant set wrongly: compilers would not come to an end."""
-    monkeypatch.setitem(launch.ELEMENTS_PER_THREAD, pass_name, 4096)
-    workload = replace(SMALL, query_levels=None, num_queries=2048)
+    monkeypatch.setattr(launch, "ELEMENTS_PER_THREAD", 4096)
+    workload = replace(SMALL, query_levels=None, num_queries=4096)
     inputs = workload.inputs("meta")
     found = rule(Shape.of(pass_name, inputs))
     saved = backend.Saved(*(torch.empty(0, device="meta") for _ in range(2)))
@@ -277,7 +276,7 @@ def test_a_rule_without_bounds_is_an_error_before_anything_is_compiled(pass_name
         "forward": lambda: backend.forward(inputs, found),
         "backward": lambda: backend.backward(inputs, saved, saved.out, found, False, False),
     }
-    with pytest.raises(ValueError, match="^block_queries: expected at most 1024 of 16 elements, got 2048"):
+    with pytest.raises(ValueError, match="^block_queries: expected at most 2048 of 8 channels, got 4096"):
         passes[pass_name]()
 
 

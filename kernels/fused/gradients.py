@@ -1,0 +1,112 @@
+"""What the backward kernel does with the gradient of a sample: its parts, and where they are added or stored."""
+
+import triton
+import triton.language as tl
+
+from litedetr.kernels.fused.sampling import pixel_offset
+from litedetr.kernels.fused.vectors import dot, tile_mask
+
+
+@triton.jit
+def pixel_dots(vectors, pixels):
+    """(rows,) dot products of a vector with each of the pixels, a tuple."""
+    dots = ()
+    for corner in tl.static_range(len(pixels)):
+        dots += (dot(vectors, pixels[corner]),)
+    return dots
+
+
+@triton.jit
+def weighted_sum(sample, dots):
+    """Sum of numbers of the pixels by the weights of a sample: the dot product with the sample."""
+    total = sample[1] * dots[0]
+    for corner in tl.static_range(1, len(dots)):
+        total += sample[1 + corner] * dots[corner]
+    return total
+
+
+@triton.jit
+def location_slopes(dots, along_x, along_y):
+    """The derivatives of `weighted_sum` by x and by y, from the weights along the axes."""
+    d_x = along_y[0] * (dots[1] - dots[0]) + along_y[1] * (dots[3] - dots[2])
+    d_y = along_x[0] * (dots[2] - dots[0]) + along_x[1] * (dots[3] - dots[1])
+    return d_x, d_y
+
+
+@triton.jit
+def empty_tiles(NUMBERS: tl.constexpr, ROWS: tl.constexpr, POINTS: tl.constexpr, REAL: tl.constexpr):
+    """So many tiles (rows, points) for `put_point`."""
+    tiles = ()
+    for _ in tl.static_range(NUMBERS):
+        tiles += (tl.zeros((ROWS, POINTS), REAL),)
+    return tiles
+
+
+@triton.jit
+def put_point(tiles, numbers, point):
+    """Tiles (rows, points) with numbers (rows,) put in as those of one point: the opposite of `of_point`."""
+    is_point, result = tl.arange(0, tiles[0].shape[1])[None, :] == point, ()
+    for number in tl.static_range(len(numbers)):
+        result += (tl.where(is_point, numbers[number][:, None], tiles[number]),)
+    return result
+
+
+@triton.jit
+def scatter(grad, sample, weights, vectors, WORDS: tl.constexpr):
+    """Add vectors times a weight of each pixel to the gradient of a table, in which even channels precede odd ones.
+
+    grad: as the table of `read_pixels`, in channels. sample: the pixels, and which of them are inside. weights: a
+    sample as well. So loads and additions have one layout, each of 16 bytes a lane, and nothing is moved between lanes.
+    """
+    grad_ptr, step_right, step_below = grad
+    word = tl.arange(0, vectors[0].shape[1])[None, :]
+    first = grad_ptr + (sample[0][:, None].to(step_below.dtype) * step_right + word)
+    for corner in tl.static_range(len(sample) - 1):
+        mask = tile_mask(sample[1 + corner][:, None] > 0.0, word, WORDS)
+        pixel = first + pixel_offset(corner, step_right, step_below)
+        for part in tl.static_range(len(vectors)):
+            gradient = vectors[part] * weights[1 + corner][:, None]
+            tl.atomic_add(pixel + part * WORDS, gradient, mask, sem="relaxed")
+
+
+@triton.jit
+def store_coefficients(
+    coefficients_ptr, patch_ptr, patch_levels_ptr, index, mask, numbers, cell, head, num_squares, valid
+):
+    """What segments.py needs of each sample: its patch, and p, d_score, x, y from the patch's first pixel.
+
+    numbers: p, d_score, x, y in pixels; cell: level, column, row of the first pixel around it.
+    """
+    p, d_score, x, y = numbers
+    level, column, row = cell
+    patch_level = patch_levels_ptr + level * 3
+    first_square, across, side = tl.load(patch_level), tl.load(patch_level + 1), tl.load(patch_level + 2)
+    touches = (column >= -1) & (column < valid[1]) & (row >= -1) & (row < valid[0])
+    patch_row, patch_column = (row + 1) // side, (column + 1) // side
+    square = first_square + (patch_row // 2) * across + patch_column // 2
+    if patch_ptr.dtype.element_ty == tl.int64:
+        head = head.to(tl.int64)
+    patch = (head * num_squares + square) * 4 + (patch_row % 2) * 2 + patch_column % 2
+    tl.store(patch_ptr + index, tl.where(touches, patch, -1), mask)
+    x, y = x - (patch_column * side - 1).to(x.dtype), y - (patch_row * side - 1).to(y.dtype)
+    together = tl.join(tl.join(p, x), tl.join(d_score, y))  # 16 bytes a sample
+    together = tl.reshape(together, (p.shape[0], p.shape[1], 4))
+    place = coefficients_ptr + index[:, :, None] * 4 + tl.arange(0, 4)[None, None, :]
+    tl.store(place, together, mask[:, :, None])
+
+
+@triton.jit
+def reference_gradient(earlier, location, offsets, size, is_first, POINTS: tl.constexpr, BOXES: tl.constexpr):
+    """The head's part of the gradient of a level's reference, x, y and those of the box: sums (rows,) over the points.
+
+    earlier: the same of the level's points before these, unless these are its first. location: d_x, d_y.
+    """
+    height, width = size[0].to(location[0].dtype), size[1].to(location[0].dtype)
+    sums = tl.sum(location[0], 1) * width, tl.sum(location[1], 1) * height
+    if BOXES:
+        sums += (tl.sum(location[0] * offsets[0], 1) * (width * (0.5 / POINTS)),)
+        sums += (tl.sum(location[1] * offsets[1], 1) * (height * (0.5 / POINTS)),)
+    result = ()
+    for number in tl.static_range(len(sums)):
+        result += (sums[number] + tl.where(is_first, 0.0, earlier[number]),)
+    return result

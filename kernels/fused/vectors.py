@@ -1,0 +1,107 @@
+"""The channels of a head, as the kernels read and write them.
+
+A vector of D channels for every row of a tile is a tuple of tiles (rows, words). In full precision a word is a channel,
+and the tuple has one tile. Halves are read as 32-bit words of two channels: the tuple has two tiles, the even and the
+odd channels. A word of bf16 takes two instructions to unpack (a shift and a mask), two separate halves take three.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def as_words(ptr, PACKED: tl.constexpr):
+    """A pointer to channels as one to words. PACKED: the dtype of halves, two of which are a word; else empty."""
+    return ptr.to(tl.pointer_type(tl.int32)) if PACKED != "" else ptr
+
+
+@triton.jit
+def as_real(x):
+    """In the precision that kernels compute in: single, or double if it is that."""
+    return x if x.dtype == tl.float64 else x.to(tl.float32)
+
+
+@triton.jit
+def unpack(word, HALF: tl.constexpr):
+    """The lower and the upper one of two halves, in single precision."""
+    if HALF == "bfloat16":  # the upper half of a single
+        lower, upper = (word << 16).to(tl.float32, bitcast=True), (word & -65536).to(tl.float32, bitcast=True)
+    else:
+        lower = word.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+        upper = (word >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+    return lower, upper
+
+
+@triton.jit
+def pack(lower, upper, HALF: tl.constexpr):
+    """The opposite of `unpack`; HALF: the dtype."""
+    lower = lower.to(HALF).to(tl.uint16, bitcast=True).to(tl.int32)
+    upper = upper.to(HALF).to(tl.uint16, bitcast=True).to(tl.int32)
+    return lower | (upper << 16)
+
+
+@triton.jit
+def load_vectors(word_ptr, mask, WORDS: tl.constexpr, PARTS: tl.constexpr, PACKED: tl.constexpr):
+    """Vectors of PARTS tiles of WORDS words in full precision, zero outside the mask; word_ptr (rows, words)."""
+    if PACKED != "":
+        vectors = unpack(tl.load(word_ptr, mask, 0), PACKED)
+    else:
+        vectors = (as_real(tl.load(word_ptr, mask, 0.0)),)
+        for part in tl.static_range(1, PARTS):
+            vectors += (as_real(tl.load(word_ptr + part * WORDS, mask, 0.0)),)
+    return vectors
+
+
+@triton.jit
+def store_vectors(ptr, vectors, row, exists, WORDS: tl.constexpr, PACKED: tl.constexpr):
+    """Write vectors to ptr + row; row (rows,), in words."""
+    word = tl.arange(0, vectors[0].shape[1])[None, :]
+    mask, at = tile_mask(exists[:, None], word, WORDS), row[:, None] + word
+    if PACKED != "":
+        tl.store(as_words(ptr, PACKED) + at, pack(vectors[0], vectors[1], ptr.dtype.element_ty), mask)
+    else:
+        for part in tl.static_range(len(vectors)):
+            tl.store(ptr + at + part * WORDS, vectors[part], mask)
+
+
+@triton.jit
+def tile_mask(exists, column, COLUMNS: tl.constexpr):
+    """Which elements of a tile exist: exists (rows, 1), column (1, columns) of which only the first COLUMNS do."""
+    mask = exists
+    if column.shape[1] != COLUMNS:  # a mask along the columns costs predicate registers
+        mask = mask & (column < COLUMNS)
+    return mask
+
+
+@triton.jit
+def dot(a, b):
+    """(rows,) dot products of two vectors a row."""
+    products = a[0] * b[0]
+    for part in tl.static_range(1, len(a)):
+        products += a[part] * b[part]
+    return tl.sum(products, 1)
+
+
+@triton.jit
+def scaled(vectors, factor):
+    """Vectors times a number for each row, factor (rows, 1), or for all."""
+    result = (vectors[0] * factor,)
+    for part in tl.static_range(1, len(vectors)):
+        result += (vectors[part] * factor,)
+    return result
+
+
+@triton.jit
+def added(total, vectors, factor):
+    """total + vectors * factor; see `scaled`."""
+    result = (total[0] + vectors[0] * factor,)
+    for part in tl.static_range(1, len(vectors)):
+        result += (total[part] + vectors[part] * factor,)
+    return result
+
+
+@triton.jit
+def zero_vectors(ROWS: tl.constexpr, WORDS: tl.constexpr, PARTS: tl.constexpr, REAL: tl.constexpr):
+    """(ROWS, WORDS) tiles of zeros."""
+    zeros = tl.zeros((ROWS, WORDS), REAL)
+    return (zeros, zeros) if PARTS == 2 else (zeros,)
