@@ -47,6 +47,7 @@ from litedetr.kernels.fused.vectors import (
     dot,
     load_vectors,
     scaled,
+    store_pairs,
     store_vectors,
     tile_mask,
     zero_vectors,
@@ -108,7 +109,10 @@ def backward_kernel(
         point = first_point + tl.arange(0, BLOCK_POINTS)[None, :]
         mask, index = exists[:, None] & (point < POINTS), row[:, None] * SAMPLES + (level * POINTS + point + zero)
         reference = reference_ptr + (query[:, None] * LEVELS + level) * REFERENCE
-        (x, y), offsets, steps = locations(reference, offsets_ptr, index, mask, size, POINTS, SAMPLING, BOXES, REAL)
+        location, offsets, steps = locations(
+            reference, offsets_ptr, index, exists[:, None], mask, size, POINTS, SAMPLING, BOXES, REAL
+        )
+        x, y = location
         column, along_x = axis_weights(x, size[1], valid[1], LEAST)
         line, along_y = axis_weights(y, size[0], valid[0], LEAST)
         samples = (first_token + line * size[1] + column,) + pixel_weights(along_x, along_y, SAMPLING)
@@ -168,8 +172,7 @@ def backward_kernel(
             if SCORE == "deformable":
                 d_x, d_y = d_x * p, d_y * p
             d_offset_x, d_offset_y = d_x * steps[0], d_y * steps[1]
-        tl.store(grad_offsets_ptr + index * 2, d_offset_x, mask)
-        tl.store(grad_offsets_ptr + index * 2 + 1, d_offset_y, mask)
+        store_pairs(grad_offsets_ptr, index, d_offset_x, d_offset_y, mask)
         if REFERENCE_GRAD:
             is_first = first_point == 0
             d_reference = reference_gradient(d_reference, (d_x, d_y), offsets, size, is_first, POINTS, BOXES)

@@ -22,7 +22,6 @@ from litedetr.kernels.inputs import Inputs
 HALVES = (torch.float16, torch.bfloat16)
 POINTS_AT_ONCE = 4  # of a level
 COEFFICIENTS = 4  # of a sample, at most
-WORD_BYTES = 4
 REAL = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 Grid = tuple[int, int, int]
@@ -164,8 +163,8 @@ class Call:
 
 
 def contiguous(x: Tensor | None) -> Tensor | None:
-    """As the kernels read it: two halves are a word of 32 bits, wherever a view begins."""
+    """As the kernels read it: in pairs of numbers, which lie at a multiple of their size wherever a view begins."""
     if x is None:
         return None
     x = x.contiguous()
-    return x.clone() if x.element_size() < WORD_BYTES and x.data_ptr() % WORD_BYTES else x
+    return x.clone() if x.data_ptr() % (2 * x.element_size()) else x

@@ -109,9 +109,11 @@ def forward_kernel(
         point = first_point + tl.arange(0, BLOCK_POINTS)[None, :]
         mask, index = exists[:, None] & (point < POINTS), row[:, None] * SAMPLES + (level * POINTS + point)
         reference = reference_ptr + (query[:, None] * LEVELS + level) * (4 if BOXES else 2)
-        (x, y), _, _ = locations(reference, offsets_ptr, index, mask, size, POINTS, SAMPLING, BOXES, REAL)
-        column, along_x = axis_weights(x, size[1], valid[1], 0.0)
-        line, along_y = axis_weights(y, size[0], valid[0], 0.0)
+        location, _, _ = locations(
+            reference, offsets_ptr, index, exists[:, None], mask, size, POINTS, SAMPLING, BOXES, REAL
+        )
+        column, along_x = axis_weights(location[0], size[1], valid[1], 0.0)
+        line, along_y = axis_weights(location[1], size[0], valid[0], 0.0)
         samples = (first_token + line * size[1] + column,) + pixel_weights(along_x, along_y, SAMPLING)
         if SCORE == "deformable":
             logits = tl.load(logits_ptr + index, mask, float("-inf")).to(REAL)

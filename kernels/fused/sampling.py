@@ -15,7 +15,7 @@ Legend: B images, S tokens, Q queries, M heads, D channels a head, L levels, P p
 import triton
 import triton.language as tl
 
-from litedetr.kernels.fused.vectors import added, as_real, as_words, load_vectors, scaled, tile_mask, unpack
+from litedetr.kernels.fused.vectors import added, as_real, load_pairs, load_vectors, scaled, tile_mask
 
 LEVEL_FIELDS = tl.constexpr(4)  # of the level table: height, width, first token, first cell
 OUTSIDE = tl.constexpr(-2.0)  # a position whose next pixel is outside, too
@@ -56,34 +56,22 @@ def valid_size(valid_ptr, level, height, width, LEVELS: tl.constexpr, PADDED: tl
 
 
 @triton.jit
-def load_pairs(ptr, index, mask):
-    """Pairs (x, y); two halves come as one word."""
-    if ptr.dtype.element_ty == tl.bfloat16:
-        x, y = unpack(tl.load(as_words(ptr, "bfloat16") + index, mask, 0), "bfloat16")
-    elif ptr.dtype.element_ty == tl.float16:
-        x, y = unpack(tl.load(as_words(ptr, "float16") + index, mask, 0), "float16")
-    else:
-        x, y = as_real(tl.load(ptr + index * 2, mask, 0.0)), as_real(tl.load(ptr + index * 2 + 1, mask, 0.0))
-    return x, y
-
-
-@triton.jit
 def locations(
-    reference_ptr, offsets_ptr, index, mask, size,
+    reference_ptr, offsets_ptr, index, exists, mask, size,
     POINTS: tl.constexpr, SAMPLING: tl.constexpr, BOXES: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
     """Tiles (rows, points), x and y each: locations in pixels, offsets, and the derivatives of one by the other.
 
-    reference_ptr (rows, 1), index of samples, mask of those that exist. The first pixel's centre is at 0; nearest: a
-    location is that of the nearest pixel's centre.
+    reference_ptr, exists (rows, 1): of the queries; index, mask (rows, points): of the samples. The centre of the first
+    pixel is at 0; nearest: a location is the centre of the nearest pixel.
     """
     offset_x, offset_y = load_pairs(offsets_ptr, index, mask)
     height, width, first_pixel = size[0].to(REAL), size[1].to(REAL), 0.0 if SAMPLING == "nearest" else 0.5
-    x = as_real(tl.load(reference_ptr, mask, 0.0)) * width - first_pixel
-    y = as_real(tl.load(reference_ptr + 1, mask, 0.0)) * height - first_pixel
+    x = as_real(tl.load(reference_ptr, exists, 0.0)) * width - first_pixel
+    y = as_real(tl.load(reference_ptr + 1, exists, 0.0)) * height - first_pixel
     if BOXES:
-        step_x = as_real(tl.load(reference_ptr + 2, mask, 0.0)) * (width * (0.5 / POINTS))
-        step_y = as_real(tl.load(reference_ptr + 3, mask, 0.0)) * (height * (0.5 / POINTS))
+        step_x = as_real(tl.load(reference_ptr + 2, exists, 0.0)) * (width * (0.5 / POINTS))
+        step_y = as_real(tl.load(reference_ptr + 3, exists, 0.0)) * (height * (0.5 / POINTS))
     else:
         step_x = tl.full(offset_x.shape, 1.0, REAL)
         step_y = step_x

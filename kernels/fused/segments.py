@@ -172,12 +172,8 @@ def segment_kernel(
             d_key += sum_of_spoiled(order_ptr, coefficients_ptr, begin, end, SCORE, True, BLOCK_SAMPLES, INDEX, REAL)
 
     patches_ptr += square * PATCH_FIELDS
-    top, left, side, level = (
-        tl.load(patches_ptr),
-        tl.load(patches_ptr + 1),
-        tl.load(patches_ptr + 2),
-        tl.load(patches_ptr + 3),
-    )
+    top, left = tl.load(patches_ptr), tl.load(patches_ptr + 1)
+    side, level = tl.load(patches_ptr + 2), tl.load(patches_ptr + 3)
     height, width, first_token = tl.load(patches_ptr + 4), tl.load(patches_ptr + 5), tl.load(patches_ptr + 6)
     below, right = PART // 2, PART % 2
     pixel = tl.arange(0, PIXELS)

@@ -1,8 +1,12 @@
-"""The channels of a head, as the kernels read and write them.
+"""The channels of a head, and pairs of coordinates, as the kernels read and write them.
 
-A vector of D channels for every row of a tile is a tuple of tiles (rows, words). In full precision a word is a channel,
-and the tuple has one tile. Halves are read as 32-bit words of two channels: the tuple has two tiles, the even and the
-odd channels. A word of bf16 takes two instructions to unpack (a shift and a mask), two separate halves take three.
+A vector of D channels for every row of a tile is a tuple of two tiles (rows, words): then four lanes of a warp hold the
+32 channels of a row in any precision, and a sum over them takes two steps.
+
+- halves: a 32-bit word is two channels, and the tiles are the even and the odd ones. To unpack two bf16 takes two
+  instructions (a shift and a mask), to convert separate ones three.
+- else: the tiles are the first and the second half of the channels.
+- an odd number of channels: one tile.
 """
 
 import triton
@@ -62,6 +66,36 @@ def store_vectors(ptr, vectors, row, exists, WORDS: tl.constexpr, PACKED: tl.con
     else:
         for part in tl.static_range(len(vectors)):
             tl.store(ptr + at + part * WORDS, vectors[part], mask)
+
+
+@triton.jit
+def load_pairs(ptr, index, mask):
+    """Pairs (x, y), each read as one word, so that each lane has both of its sample."""
+    if ptr.dtype.element_ty == tl.bfloat16:
+        x, y = unpack(tl.load(as_words(ptr, "bfloat16") + index, mask, 0), "bfloat16")
+    elif ptr.dtype.element_ty == tl.float16:
+        x, y = unpack(tl.load(as_words(ptr, "float16") + index, mask, 0), "float16")
+    elif ptr.dtype.element_ty == tl.float32:
+        word = tl.load(ptr.to(tl.pointer_type(tl.int64)) + index, mask, 0)
+        x, y = word.to(tl.int32).to(tl.float32, bitcast=True), (word >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+    else:
+        x, y = tl.load(ptr + index * 2, mask, 0.0), tl.load(ptr + index * 2 + 1, mask, 0.0)
+    return x, y
+
+
+@triton.jit
+def store_pairs(ptr, index, x, y, mask):
+    """The opposite of `load_pairs`."""
+    if ptr.dtype.element_ty == tl.bfloat16:
+        tl.store(as_words(ptr, "bfloat16") + index, pack(x, y, tl.bfloat16), mask)
+    elif ptr.dtype.element_ty == tl.float16:
+        tl.store(as_words(ptr, "float16") + index, pack(x, y, tl.float16), mask)
+    elif ptr.dtype.element_ty == tl.float32:
+        low, high = x.to(tl.float32).to(tl.uint32, bitcast=True), y.to(tl.float32).to(tl.uint32, bitcast=True)
+        tl.store(ptr.to(tl.pointer_type(tl.int64)) + index, low.to(tl.int64) | (high.to(tl.int64) << 32), mask)
+    else:
+        tl.store(ptr + index * 2, x, mask)
+        tl.store(ptr + index * 2 + 1, y, mask)
 
 
 @triton.jit
