@@ -26,6 +26,8 @@ TUNED = Path(__file__).parent.parent / "tuned"
 ELEMENTS_PER_THREAD = 8  # of a vector tile: with 32 channels, four lanes of a warp hold a query head
 THREADS_PER_WARP = 32
 MOST_WARPS = 16
+# Left alone, the assembler spills a predicate here to fit more programs on a multiprocessor than are needed (sm_90).
+TIGHT_REGISTERS = {("forward", "deformable"): 64}
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,9 @@ def rule_of_queries(shape: Shape) -> Launch:
     if shape.dtype == "float64":
         most //= 2
     warps = min(max(4, per_query // most), MOST_WARPS)
-    return Launch(max(1, min(warps * most // per_query, power_of_two(shape.queries))), warps)
+    block = max(1, min(warps * most // per_query, power_of_two(shape.queries)))
+    registers = TIGHT_REGISTERS.get((shape.pass_name, shape.score)) if shape.dtype in HALVES else None
+    return Launch(block, warps, max_registers=registers)
 
 
 @lru_cache

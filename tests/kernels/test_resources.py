@@ -14,7 +14,6 @@ triton = pytest.importorskip("triton")
 TRITON = tuple(map(int, triton.__version__.split(".")[:2]))
 MOST_SECONDS = 400  # some ten times what it takes: a tile of a wrong size compiles without end
 MOST_BYTES = 0 if TRITON >= (3, 9) else 8
-TOO_NEW_FOR_3_2 = {"gfx942": "its AMD backend wants ROCm's linker", "sm_100": "its assembler does not know sm_100"}
 
 # In a process of its own: the interpreter, which other tests need, has no compiler.
 PROGRAM = """
@@ -48,8 +47,6 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("sm_80", "sm_100
 
 @pytest.mark.parametrize("target", ["sm_90", "gfx942", *SLOW])
 def test_nothing_spills(target):
-    if TRITON < (3, 3) and target in TOO_NEW_FOR_3_2:
-        pytest.skip(f"Triton 3.2: {TOO_NEW_FOR_3_2[target]}")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-c", PROGRAM, target]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=MOST_SECONDS)
