@@ -67,11 +67,11 @@ def test_locations_on_a_pixel_have_the_slope_to_the_next(kind, deterministic):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_last_pixel_of_the_valid_part(kind):
-    """The padding behind it is not read, nor has it a slope of its own."""
+    """The padding behind it is not read, also from within, nor has it a slope of its own."""
     problem = on_pixels(points=4, queries=3)
     problem.valid_sizes = torch.tensor([[[2, 2]]])
     with torch.no_grad():
-        problem.tensors["offsets"].copy_(torch.tensor([[1.5, 0.5], [0.5, 1.5], [1.75, 1.75], [-0.25, 0.5]]))
+        problem.tensors["offsets"].copy_(torch.tensor([[1.5, 0.5], [1.25, 2.75], [1.75, 1.75], [-0.25, 0.5]]))
     assert_like_reference(kind, problem)
 
 
@@ -103,6 +103,17 @@ def test_infinite_boxes(kind, points):
     for name in {"output", "value", "key", "query", "logits"} & results["triton"].keys():
         torch.testing.assert_close(results["triton"][name], results["reference"][name], msg=name)
         assert name != "value" or not results["triton"][name].any()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -1e30])
+@pytest.mark.filterwarnings("error:invalid value encountered in cast")
+def test_no_location_becomes_an_integer_that_does_not_hold_it(number):
+    """What such a cast gives depends on the machine."""
+    problem = make_problem(shapes=((3, 2),), points=1, **SMALL)
+    with torch.no_grad():
+        problem.tensors["offsets"][0, 0] = number
+    for deterministic in (False, True):
+        run("triton", "deformable", problem.to(DEVICE), deterministic=deterministic)
 
 
 @pytest.mark.parametrize("order", ["rising", "falling", "one peak"])
