@@ -75,6 +75,15 @@ def test_the_last_pixel_of_the_valid_part(kind):
     assert_like_reference(kind, problem)
 
 
+@pytest.mark.parametrize("size", [1000, -1])
+def test_valid_sizes_that_no_level_has(size):
+    """Of the only level: beyond it there is no memory."""
+    problem = on_pixels(points=4, queries=3)
+    problem.valid_sizes = torch.full((1, 1, 2), size)
+    found = assert_like_reference("deformable", problem)
+    assert found["output"].any() == (size > 0)
+
+
 @pytest.mark.parametrize("kind", KINDS[1:])
 @pytest.mark.parametrize("score", [-300.0, 300.0])
 def test_scores_far_from_zero(kind, score):
@@ -136,6 +145,13 @@ def test_what_does_not_fill_a_block_writes_nothing_beside_it(kind, case, monkeyp
     """Blocks of four queries, of which three exist; six channels are two tiles of four words, three of which exist."""
     monkeypatch.setattr(launch, "rule", lambda shape: launch.Launch(4, 1))
     assert_like_reference(kind, make_problem(shapes=((2, 3),), **(SMALL | case | {"queries": 3, "points": 2})))
+
+
+def test_places_of_a_tile_without_a_query(monkeypatch):
+    """Tiles of 2 x 2 queries on a grid of 3 x 1."""
+    monkeypatch.setattr(launch, "rule", lambda shape: launch.Launch(4, 1, 2))
+    case = SMALL | {"shapes": ((2, 3),), "queries": 3, "points": 2, "query_shapes": ((3, 1),)}
+    assert_like_reference("key_aware_shared", make_problem(**case))
 
 
 @pytest.mark.parametrize("kind", KINDS)
