@@ -9,7 +9,8 @@ import triton.language as tl
 from kernel_helpers import attend, make_problem, run
 from memory_guard import guarded, obstacle
 
-from litedetr.kernels.fused import sampling
+from litedetr.kernels.fused import forward
+from litedetr.kernels.fused.sampling import cell_of
 
 pytestmark = [
     pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="kernels are compiled, not interpreted"),
@@ -30,18 +31,15 @@ def add_one(to_ptr, place):
 
 
 @triton.jit
-def corner_without_bounds(
-    row, column, fraction_x, fraction_y, RIGHT: tl.constexpr, BELOW: tl.constexpr, valid_height, valid_width, exists
-):
-    """As kernels/fused/sampling.py has it, but for the comparisons."""
-    weight_x = fraction_x if RIGHT else 1.0 - fraction_x
-    weight_y = fraction_y if BELOW else 1.0 - fraction_y
-    return exists, weight_x, weight_y
+def weights_without_bounds(position, size, valid, LEAST: tl.constexpr):
+    """As kernels/fused/sampling.py has them, but for the comparisons."""
+    pixel, fraction = cell_of(position, size)
+    return pixel, (1.0 - fraction, fraction + LEAST)
 
 
 @triton.jit
 def whole_tile(exists, channel, CHANNELS: tl.constexpr):
-    return (exists | True)[:, None]
+    return exists | True
 
 
 def test_what_is_inside_or_masked_is_left_alone():
@@ -76,14 +74,14 @@ def test_atomics_outside_are_found(place):
 
 @pytest.mark.parametrize("kind", ["deformable", "key_aware_shared", "key_aware"])
 def test_attention_without_a_look_at_the_border_is_found(kind, monkeypatch):
-    monkeypatch.setattr(sampling, "corner", corner_without_bounds)
+    monkeypatch.setattr(forward, "axis_weights", weights_without_bounds)
     with guarded(), pytest.raises(Exception, match="OutOfBounds"):
         run("triton", kind, make_problem())
 
 
 @pytest.mark.parametrize(
     ("deterministic", "part", "broken"),
-    [(False, "backward.corner", corner_without_bounds), (True, "segments.tile_mask", whole_tile)],
+    [(False, "backward.axis_weights", weights_without_bounds), (True, "segments.tile_mask", whole_tile)],
     ids=["atomic", "deterministic"],
 )
 def test_a_backward_pass_that_is_broken_is_found(deterministic, part, broken, monkeypatch):
