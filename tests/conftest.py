@@ -2,6 +2,7 @@
 
 import os
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,19 @@ def heeded_signals() -> None:
     """A shell's background jobs are born ignoring SIGINT, those of nohup SIGHUP, and so would the runs under test."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_interpreter():
+    """See tests/kernels/quick_interpreter.py."""
+    if os.environ.get("TRITON_INTERPRET") != "1" or find_spec("triton") is None:
+        yield
+        return
+    from quick_interpreter import patch_once  # not above: needs Triton
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        patch_once(monkeypatch)
+        yield
 
 
 @pytest.fixture

@@ -119,6 +119,7 @@ def backward_kernel(
         if SCORE == "deformable":
             logits = tl.load(logits_ptr + index, mask, float("-inf")).to(REAL)
             p = tl.exp(logits - log_sum_exp[:, None])
+            p = tl.where(p == p, p, float("inf"))  # no number would be the mask of no load: it has to reach the pixels
             samples = weighted_sample(samples, p)
         found = empty_tiles(len(samples) + 1, BLOCK_QUERIES, BLOCK_POINTS, REAL)
         # tiles (rows, words): what lies there
@@ -155,7 +156,7 @@ def backward_kernel(
                 numbers = added(scaled(value_dots, p), key_dots, d_score) + (p, d_score)
                 if SCATTER:
                     grad_keys = (grad_key_ptr + first_pixel * CHANNELS,) + grad_steps
-                    scatter(grad_values, of_value, of_value, d_out, WORDS)
+                    scatter(grad_values, sample, of_value, d_out, WORDS)
                     scatter(grad_keys, sample, weighted_sample(sample, d_score), q, WORDS)
             found = put_point(found, numbers, i + zero)
         # tiles (rows, points) again: gradients of the samples' numbers

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from kernel_helpers import CASES, NEAREST, attend, make_problem, run
+from kernel_helpers import CASES, NEAREST, RMS, attend, make_problem, run
 
 from litedetr.kernels.fused import launch
 from litedetr.kernels.fused.tables import tile_order
@@ -14,10 +14,6 @@ from litedetr.kernels.fused.tables import tile_order
 KINDS = ["deformable", "key_aware_shared", "key_aware"]
 EXACT = 1e-11  # sums of a few dozen terms of size one in another order
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
-# Relative RMS: fp32 rounds terms and sums; half-precision outputs and gradients are rounded once, at 2^-9 and 2^-12,
-# and delta = dO . O is computed from a rounded output.
-RMS = {torch.float32: 2e-6, torch.bfloat16: 6e-3, torch.float16: 8e-4}
 
 
 pytestmark = pytest.mark.usefixtures("few_programs")

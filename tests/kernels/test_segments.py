@@ -41,7 +41,7 @@ def sizes_of(shapes, queries=1, points=1):
     tokens = sum(h * w for h, w in shapes)
     return Sizes(
         "deformable", torch.float32, torch.device("cpu"), 1, queries, 1, 4, len(shapes), points, tokens,
-        False, False, shapes, None,
+        False, False, shapes, None, "bilinear",
     )  # fmt: skip
 
 

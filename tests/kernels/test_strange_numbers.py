@@ -115,6 +115,17 @@ def test_logits_of_any_size(backend, logit, everywhere):
     torch.testing.assert_close(found, expected, equal_nan=True)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_score_that_is_no_number_spoils_the_gradients_of_what_its_head_samples(backend, kind):
+    problem = changed((0, 1, 0, 0), NONE, "logits" if kind == "deformable" else "query")
+    found, expected = (results(which, kind, problem) for which in (backend, BACKENDS["reference"]))
+    assert not expected["value"].isfinite().all()
+    for name in {"value", "key"} & found.keys():
+        is_number = expected[name].isfinite()
+        assert torch.equal(found[name].isfinite(), is_number)
+        torch.testing.assert_close(found[name][is_number], expected[name][is_number], atol=1e-11, rtol=0)
+
+
 def test_scores_that_a_half_cannot_hold(backend):
     """q . k is 16 * 200 * 200 * 0.5 / 4 = 80,000 in places; weights are those of single precision."""
     problem = make_problem(channels=16, dtype=torch.float32)
