@@ -13,8 +13,8 @@ from triton.errors import TritonError
 from litedetr.kernels.bench.compile_ahead import Ahead
 from litedetr.kernels.bench.cuda_gpu import NotCapturedError
 from litedetr.kernels.bench.jobs import Job, Untuned
-from litedetr.kernels.bench.tuning import AnyLaunch, Timer, Trial, Tuned, tune
-from litedetr.kernels.fused.launch import Shape
+from litedetr.kernels.bench.tuning import Timer, Trial, Tuned, tune
+from litedetr.kernels.fused.launch import AnyLaunch, Shape
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from triton.backends.compiler import GPUTarget
 
 from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.bench.resources import Compiler, compiling_for, walk
-from litedetr.kernels.bench.tuning import AnyLaunch, candidates
-from litedetr.kernels.fused.launch import rule
+from litedetr.kernels.fused.candidates import candidates
+from litedetr.kernels.fused.launch import AnyLaunch, rule
 
 MOST_SPILLED = 32  # bytes of a thread: a few predicates; a tile that spills is slow
 START_SECONDS = 180  # for a process to import torch and Triton, many of them at once

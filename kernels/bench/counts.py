@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from litedetr.kernels.bench.disassembly import PIPES, disassemble
 from litedetr.kernels.bench.instructions import count_by_pipe
 from litedetr.kernels.bench.jobs import Job
-from litedetr.kernels.bench.resources import Program, Resources, compile_job
+from litedetr.kernels.bench.resources import Program, Resources, compile_job, most_needed
 from litedetr.kernels.bench.trips import Trips, trips_of
-from litedetr.kernels.fused.launch import Launch, Segments
+from litedetr.kernels.fused.launch import AnyLaunch
 
 
 @dataclass(frozen=True)
 class Counted:
-    """A compiled kernel."""
+    """A compiled kernel, or several."""
 
     resources: Resources
     pipes: Mapping[str, float]  # instructions of a warp for each sample, by PIPES
@@ -35,14 +35,20 @@ class Counted:
         return f"{self.total:.1f} instructions a sample ({pipes})"
 
 
-def count_job(job: Job, launch: Launch | Segments, target: str, deterministic: bool = False) -> list[Counted]:
-    """Every kernel that a job launches. target: `sm_90`, `gfx942` and the like.
+def count_job(job: Job, launch: AnyLaunch, target: str) -> Counted:
+    """All kernels that a job launches, together. target: `sm_90`, `gfx942` and the like.
 
     Raises NotCounted if the loops of a kernel are not those of trips.py.
     """
+    return count_programs(compile_job(job, launch, target), job, launch)
+
+
+def count_programs(programs: Sequence[Program], job: Job, launch: AnyLaunch) -> Counted:
+    """Those of a job, as `count_job`."""
     samples = num_samples(job)
-    programs = compile_job(job, launch, target, deterministic)
-    return [count_program(program, trips_of(program.kernel, job, launch), samples) for program in programs]
+    each = [count_program(program, trips_of(program.kernel, job, launch), samples) for program in programs]
+    pipes = {pipe: sum(counted.pipes[pipe] for counted in each) for pipe in PIPES}
+    return Counted(most_needed([counted.resources for counted in each]), pipes)
 
 
 def num_samples(job: Job) -> int:

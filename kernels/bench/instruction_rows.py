@@ -26,6 +26,7 @@ class Row:
     pass_name: str
     score: str
     dtype: str
+    queries: int  # of an image
     target: str
     triton: str  # the version that compiled it
     total: float
@@ -47,7 +48,8 @@ class Row:
     @classmethod
     def of(cls, who: str, job: Job, target: str, counted: Counted, note: str) -> Row:
         needs, pipes = counted.resources, {pipe: round(number, 2) for pipe, number in counted.pipes.items()}
-        what = (job.pass_name, job.workload.score, str(job.workload.dtype).removeprefix("torch."))
+        work = job.workload
+        what = (job.pass_name, work.score, str(work.dtype).removeprefix("torch."), work.queries)
         total = round(counted.total, 2)
         return cls(
             who, *what, target, triton.__version__, total, **pipes,
@@ -61,9 +63,9 @@ class Row:
         return cls(**{field.name: kinds[field.type](record[field.name]) for field in fields(cls)})
 
     @property
-    def key(self) -> tuple[str, ...]:
+    def key(self) -> tuple[object, ...]:
         """What a later count replaces."""
-        return self.who, self.pass_name, self.score, self.dtype, self.target, self.triton
+        return self.who, self.pass_name, self.score, self.dtype, self.queries, self.target, self.triton
 
 
 def _int_or_none(text: str) -> int | None:
@@ -98,7 +100,7 @@ class Counting:
     def _of_ours(self, job: Job) -> Row | str:
         launch = rule(job.shape)
         try:
-            (counted,) = count_job(job, launch, self.target)
+            counted = count_job(job, launch, self.target)
         except NotCounted as error:
             return _not_counted(self.name, job, error)
         return Row.of(self.name, job, self.target, counted, launch_text(launch))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from litedetr.kernels.bench.workloads import Workload
-from litedetr.kernels.fused.launch import Launch, Pass, Segments, Shape
+from litedetr.kernels.fused.launch import AnyLaunch, Pass, Shape
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)  # the ones that users train with first
 WEIGHT = {"forward": 1, "backward": 3, "segments": 3}  # time of a pass, roughly
@@ -42,6 +42,6 @@ class Untuned:
     reason: str
 
 
-def launch_text(launch: Launch | Segments) -> str:
+def launch_text(launch: AnyLaunch) -> str:
     """Its settings without those that are left to Triton."""
     return ", ".join(f"{name} {value}" for name, value in asdict(launch).items() if value is not None)

@@ -55,8 +55,10 @@ class PeerKernels:
         return module
 
     def takes(self, job: Job) -> Job | None:
-        """The job in a precision that it has, or None."""
+        """The job in a precision that it has, or None. No peer has a deterministic backward pass."""
         work = job.workload
+        if job.pass_name == "segments":
+            return None
         if work.dtype.itemsize == 2:
             work = replace(work, dtype=self.half)
         fits = work.score == self.score and self.only in (None, (job.pass_name, work.dtype))

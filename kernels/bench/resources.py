@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +18,7 @@ from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.bench.occupancy import resident_warps
 from litedetr.kernels.fused.backend import backward, forward
 from litedetr.kernels.fused.call import Grid, Launcher
-from litedetr.kernels.fused.launch import Launch, Pass, Segments, Shape, rule
+from litedetr.kernels.fused.launch import AnyLaunch, Pass, Shape, rule
 from litedetr.kernels.fused.segments import segment_kernel
 
 OPTIONS = ("num_stages", "maxnreg")  # None: as Triton likes
@@ -53,12 +53,19 @@ class Program:
         return Resources(self.kernel, registers, spilled, self.shared, warps)
 
 
-def resources(job: Job, launch: Launch | Segments, target: str, deterministic: bool = False) -> list[Resources]:
+def most_needed(kernels: Sequence[Resources]) -> Resources:
+    """Of several launches of a kernel, which are compiled apart: the most of each resource, the fewest warps."""
+    needs = {name: max(getattr(kernel, name) for kernel in kernels) for name in ("registers", "spilled", "shared")}
+    warps = [kernel.warps for kernel in kernels]
+    return Resources(kernels[0].kernel, **needs, warps=None if None in warps else min(warps))
+
+
+def resources(job: Job, launch: AnyLaunch, target: str, deterministic: bool = False) -> list[Resources]:
     """Of every kernel that a job launches. target: `sm_90`, `gfx942` and the like."""
     return [program.resources for program in compile_job(job, launch, target, deterministic)]
 
 
-def compile_job(job: Job, launch: Launch | Segments, target: str, deterministic: bool = False) -> list[Program]:
+def compile_job(job: Job, launch: AnyLaunch, target: str, deterministic: bool = False) -> list[Program]:
     """Every kernel that a job launches. target: `sm_90`, `gfx942` and the like."""
     compiler = Compiler(parse_target(target))
     with compiling_for(compiler.target):
@@ -66,7 +73,7 @@ def compile_job(job: Job, launch: Launch | Segments, target: str, deterministic:
     return compiler.programs
 
 
-def walk(job: Job, launch: Launch | Segments, launcher: Launcher, deterministic: bool = False) -> None:
+def walk(job: Job, launch: AnyLaunch, launcher: Launcher, deterministic: bool = False) -> None:
     """Hand every kernel of a job to `launcher` with arguments that have no memory.
 
     Of the pass `segments` only its own kernel.

@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from litedetr.kernels.bench.workloads import Workload
-from litedetr.kernels.fused.launch import Segments, Shape, rule
+from litedetr.kernels.fused.launch import Segments
 from litedetr.kernels.fused.patches import PARTS, Patches, patches_of
 from litedetr.kernels.fused.sizes import Sizes
 from litedetr.kernels.points import SamplingPoints
 
 
-@dataclass(frozen=True)
-class Trips:
-    """Of all four launches of kernels/fused/segments.py."""
-
-    programs: int
-    busy: int  # programs that have samples: only they prepare for the loop
-    steps: int  # of the loop, over all programs
-    longest: int  # steps of one program
-    samples: int  # B * Q * M * L * P, those outside of their level too
-
-    def per_sample(self, idle: float, busy: float, step: float) -> float:
-        """Warp instructions of a sample, from those of a program without samples, with some, and of a step."""
-        return (idle * (self.programs - self.busy) + busy * self.busy + step * self.steps) / self.samples
+def steps_of_patches(workload: Workload, segments: Segments) -> Tensor:
+    """(programs,) int64: steps of the loop of each program of all four launches of kernels/fused/segments.py."""
+    counts = _counts(workload, segments.patch_samples)
+    return (counts + segments.samples - 1) // segments.samples
 
 
-def trips_of(workload: Workload, segments: Segments | None = None) -> Trips:
-    """segments: None for the rule's."""
+@lru_cache(maxsize=16)  # candidates of a launch differ in few of these
+def _counts(workload: Workload, patch_samples: int) -> Tensor:
     inputs = workload.inputs("cpu")
-    segments = segments or rule(Shape.of("segments", inputs))
-    counts = samples_of_patches(inputs.points, patches_of(Sizes.of(inputs), segments.patch_samples))
-    steps = (counts + segments.samples - 1) // segments.samples
-    return Trips(
-        programs=counts.numel(),
-        busy=int((counts > 0).sum()),
-        steps=int(steps.sum()),
-        longest=int(steps.max()),
-        samples=inputs.points.offsets.numel() // 2,
-    )
+    return samples_of_patches(inputs.points, patches_of(Sizes.of(inputs), patch_samples))
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import product
 from pathlib import Path
 
 import torch
@@ -19,17 +18,14 @@ from litedetr.kernels.bench.cuda_gpu import CudaGpu
 from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.bench.timing import warm_milliseconds
 from litedetr.kernels.fused import backend, launch
-from litedetr.kernels.fused.launch import Launch, Pass, Segments, Shape, rule
+from litedetr.kernels.fused.candidates import STAGES, candidates, variants
+from litedetr.kernels.fused.launch import AnyLaunch, Pass, Shape, rule
 from litedetr.kernels.inputs import Inputs, Saved
 
-AnyLaunch = Launch | Segments
 Timer = Callable[[Callable[[], object]], float]  # of a call, in milliseconds
 Prepare = Callable[[Sequence[AnyLaunch]], Mapping[AnyLaunch, str]]  # before launches are tried: which to leave out, why
 
-FEWEST_ELEMENTS, MOST_ELEMENTS = 2, 32  # a thread
 FINALISTS = 3
-WARPS = (1, 2, 4, 8, 16)
-STAGES = (1, 2, 4)  # Triton's own number is 3 on NVIDIA GPUs, 2 on AMD's
 UNKNOWN = float("nan")
 
 
@@ -59,45 +55,6 @@ def replays(device: torch.device, repetitions: float) -> Timer:
     """
     gpu = CudaGpu.of(device)
     return lambda call: warm_milliseconds(call, gpu, repetitions)
-
-
-def candidates(shape: Shape) -> list[AnyLaunch]:
-    """Launches with a plausible number of elements for each thread; the rule's is the first, then its other stages."""
-    found = [rule(shape)]
-    found += [replace(found[0], num_stages=stages) for stages in STAGES]
-    found += _of_segments(shape) if shape.pass_name == "segments" else _of_queries(shape)
-    return list(dict.fromkeys(found))
-
-
-def _of_queries(shape: Shape) -> Iterator[Launch]:
-    """In raster order."""
-    per_query = triton.next_power_of_2(shape.channels)
-    for warps, block in product(WARPS, (1, 2, 4, 8, 16, 32, 64, 128)):
-        if _is_plausible(block * per_query, warps):
-            yield Launch(block, warps)
-
-
-def _of_segments(shape: Shape) -> Iterator[Segments]:
-    """Patches of few cells take more programs, of many cells longer ones."""
-    for warps, samples, most in product(WARPS, (4, 8, 16, 32, 64), (80, 320, 1280)):
-        if _is_plausible(samples * triton.next_power_of_2(shape.channels), warps):
-            yield Segments(samples, warps, most)
-
-
-def _is_plausible(elements: int, warps: int) -> bool:
-    return FEWEST_ELEMENTS <= elements / (warps * launch.THREADS_PER_WARP) <= MOST_ELEMENTS
-
-
-def variants(fastest: Sequence[AnyLaunch], stages: int | None, has_grid: bool) -> list[AnyLaunch]:
-    """The fastest launches over tiles of the query grid, if there is one, and with other stages, if they helped."""
-    tiles = [
-        replace(item, tile_height=height)
-        for item in fastest
-        for height in (2, 4, 8, 16)
-        if has_grid and height < item.block_queries
-    ]
-    staged = [replace(item, num_stages=stages) for item in fastest if stages is not None]
-    return list(dict.fromkeys([*tiles, *staged]))
 
 
 def tune(

@@ -41,7 +41,7 @@ def _sampled(vectors: Tensor, table: Tensor, rows: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _let_torch_warn() -> None:
-    """Once in a process torch warns that sparse CSR tensors are in beta. Let it, where the user does not see it."""
+    """Use up torch's warning that sparse CSR tensors are in beta, which it gives once in a process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         nothing = torch.zeros(1, dtype=torch.int32)

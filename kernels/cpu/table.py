@@ -119,7 +119,7 @@ class Grid:
 
     size: Tensor  # (L, P, 2) float, (width, height) of the levels
     limit: Tensor  # (B or 1, L, P, 2) float, valid (width, height)
-    origin: Tensor  # (M, L, P), row of the pixel (0, 0), where the heads' tables follow each other
+    origin: Tensor  # (M, L, P), row of pixel (0, 0); the heads' tables lie one behind the other
     pitch: Tensor  # (L, P), rows from one image row to the next
     rows: int  # of a table
     sampling: Sampling

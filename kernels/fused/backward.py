@@ -119,7 +119,7 @@ def backward_kernel(
         if SCORE == "deformable":
             logits = tl.load(logits_ptr + index, mask, float("-inf")).to(REAL)
             p = tl.exp(logits - log_sum_exp[:, None])
-            p = tl.where(p == p, p, float("inf"))  # no number would be the mask of no load: it has to reach the pixels
+            p = tl.where(p == p, p, float("inf"))  # a NaN weight would mask its pixels out
             samples = weighted_sample(samples, p)
         found = empty_tiles(len(samples) + 1, BLOCK_QUERIES, BLOCK_POINTS, REAL)
         # tiles (rows, words): what lies there

@@ -26,7 +26,7 @@ TUNED = Path(__file__).parent.parent / "tuned"
 ELEMENTS_PER_THREAD = 8  # of a vector tile: with 32 channels, four lanes of a warp hold a query head
 THREADS_PER_WARP = 32
 MOST_WARPS = 16
-# Left alone, the assembler spills a predicate here to fit more programs on a multiprocessor than are needed (sm_90).
+# Without a limit the assembler spills a predicate here, to fit more programs on a multiprocessor than needed (sm_90).
 TIGHT_REGISTERS = {("forward", "deformable"): 64}
 
 
@@ -71,7 +71,10 @@ class Segments:
         _require_stages(self.num_stages)
 
 
-def _require_powers_of_two(launch: Launch | Segments, *names: str) -> None:
+AnyLaunch = Launch | Segments
+
+
+def _require_powers_of_two(launch: AnyLaunch, *names: str) -> None:
     for name in names:
         number = getattr(launch, name)
         if not isinstance(number, int) or number < 1 or number & (number - 1):
@@ -117,7 +120,7 @@ def shape_of(pass_name: Pass, sizes: Sizes) -> Shape:
     return Shape(pass_name, sizes.score, dtype, sizes.heads, sizes.channels, sizes.levels, sizes.points, queries)
 
 
-def choose(shape: Shape, device: torch.device) -> Launch | Segments:
+def choose(shape: Shape, device: torch.device) -> AnyLaunch:
     """The launch of a shape on a device."""
     if device.type != "cuda":
         return rule(shape)
@@ -130,7 +133,7 @@ def gpu_name(index: int) -> str:
     return torch.cuda.get_device_name(index)
 
 
-def rule(shape: Shape) -> Launch | Segments:
+def rule(shape: Shape) -> AnyLaunch:
     """The launch of a shape that was not measured."""
     if shape.pass_name == "segments":
         return rule_of_segments(shape)
@@ -160,7 +163,7 @@ def rule_of_queries(shape: Shape) -> Launch:
 
 
 @lru_cache
-def tuned(gpu: str, folder: Path | None = None) -> dict[Shape, Launch | Segments]:
+def tuned(gpu: str, folder: Path | None = None) -> dict[Shape, AnyLaunch]:
     """The launches measured on a GPU with the Triton version installed here. folder: of the file; None: TUNED."""
     entries = read_entries((folder or TUNED) / file_name(gpu))
     return {shape: KINDS[shape.pass_name](**entry["launch"]) for shape, entry in entries.items()}

@@ -1,7 +1,7 @@
 """What the kernels share: which rows a program works on, where they sample, and the pixels around each location.
 
-A program takes a block of queries of one head of one image; they are the rows of its tiles. Of each level, up to four
-points (BLOCK_POINTS) are worked at a time, in two kinds of tiles:
+A program takes a block of queries of one head of one image; they are the rows of its tiles. It handles up to four
+points (BLOCK_POINTS) of a level at a time, in two kinds of tiles:
 
     (rows, points)   one number for each sample: location, first pixel, weights. Each lane of a warp holds one sample.
     (rows, words)    the channels of one point of every row. All lanes of a row need what is known of its sample.

@@ -41,7 +41,7 @@ def outer(y, x):
 @triton.jit
 def as_singles(x):
     """Halves in single precision."""
-    if x.dtype == tl.bfloat16:  # by its bits: one instruction for each, where a cast takes three for two
+    if x.dtype == tl.bfloat16:  # by a shift: one instruction each; a cast takes three for two
         return (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
     return x.to(tl.float32)
 

@@ -20,14 +20,14 @@ from triton.runtime.driver import driver
 from litedetr.engine.run_config import ImageSize
 from litedetr.kernels.bench.campaign import Campaign
 from litedetr.kernels.bench.compile_ahead import Ahead, Compilers
-from litedetr.kernels.bench.counts import count_program, num_samples
+from litedetr.kernels.bench.counts import count_programs
 from litedetr.kernels.bench.instructions import NotCounted
 from litedetr.kernels.bench.jobs import Job, Untuned, launch_text
-from litedetr.kernels.bench.resources import Program, compile_job, parse_target
-from litedetr.kernels.bench.trips import trips_of
-from litedetr.kernels.bench.tuning import AnyLaunch, Timer, Tuned, candidates, replays, save
+from litedetr.kernels.bench.resources import Program, compile_job, most_needed, parse_target
+from litedetr.kernels.bench.tuning import Timer, Tuned, replays, save
 from litedetr.kernels.bench.workloads import Workload
-from litedetr.kernels.fused.launch import TUNED, Pass, file_name, rule, tuned
+from litedetr.kernels.fused.candidates import candidates
+from litedetr.kernels.fused.launch import TUNED, AnyLaunch, Pass, file_name, rule, tuned
 from litedetr.models import DetectorConfig, attention_calls
 from litedetr.paths import user_path
 from litedetr.settings import Count, Integer, Maybe, Number, Some, Text, settings
@@ -159,21 +159,20 @@ def compile_all(jobs: list[Job], target: str) -> Iterator[str]:
     for job in jobs:
         yield f"\n{_describe(job)} on {target}"
         for launch in tqdm(candidates(job.shape), unit=" launches", leave=False, disable=None):
-            for program in compile_job(job, launch, target):
-                yield _compiled(job, launch, program)
+            yield _compiled(job, launch, compile_job(job, launch, target))
 
 
-def _compiled(job: Job, launch: AnyLaunch, program: Program) -> str:
+def _compiled(job: Job, launch: AnyLaunch, programs: list[Program]) -> str:
     """A line of a compiled candidate."""
-    found = program.resources
+    found = most_needed([program.resources for program in programs])
     remark = "spills" if found.spilled else "rule" if launch == rule(job.shape) else ""
     warps = "-" if found.warps is None else found.warps
     needs = f"{found.registers:4} registers {found.spilled:5} bytes spilled {warps:>3} warps"
-    return f"  {launch_text(launch):60}{needs}  {remark:6}  {_executed(job, launch, program)}".rstrip()
+    return f"  {launch_text(launch):60}{needs}  {remark:6}  {_executed(job, launch, programs)}".rstrip()
 
 
-def _executed(job: Job, launch: AnyLaunch, program: Program) -> str:
+def _executed(job: Job, launch: AnyLaunch, programs: list[Program]) -> str:
     try:
-        return str(count_program(program, trips_of(program.kernel, job, launch), num_samples(job)))
+        return str(count_programs(programs, job, launch))
     except NotCounted as error:
         return f"not counted: {error}"

@@ -29,7 +29,7 @@ def main(target: str) -> None:
     with compiling_for(compiler.target):
         compiler(chase, (1, 1, 1), pointer, pointer, pointer, num_warps=1)
     job = Job(Workload("deformable", torch.bfloat16, (1, 4)), "backward")
-    (backward,) = count_job(job, rule(job.shape), target)
+    backward = count_job(job, rule(job.shape), target)
     found = {"chase": count_program(*compiler.programs, trips=(10,), samples=1).pipes, "backward": backward.pipes}
     print(json.dumps(found))
 

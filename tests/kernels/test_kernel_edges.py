@@ -137,7 +137,7 @@ def test_more_logits_than_are_normalised_at_a_time(levels, points, order):
     line = torch.linspace(-4, 4, samples, dtype=torch.float64)
     with torch.no_grad():
         problem.tensors["logits"].copy_({"rising": line, "falling": -line, "one peak": 4 - line.abs()}[order])
-        problem.tensors["logits"][0, 1] -= 700  # whose exponentials alone are too small
+        problem.tensors["logits"][0, 1] -= 700  # exp(logit) underflows
     assert_like_reference("deformable", problem)
 
 

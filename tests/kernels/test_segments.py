@@ -7,6 +7,8 @@ import pytest
 import torch
 from kernel_helpers import attend, make_problem, run
 
+from litedetr.kernels.bench.segment_trips import samples_of_patches, steps_of_patches
+from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.fused import backend, deterministic, launch
 from litedetr.kernels.fused.launch import Launch, Segments
 from litedetr.kernels.fused.patches import PARTS, patches_of, side_of
@@ -82,6 +84,25 @@ def test_the_coarsest_level_has_the_first_squares():
 def test_a_patch_has_fewer_cells_where_they_hold_more_samples(samples, side):
     """At most 32 samples, of a level of 100 cells."""
     assert side_of(100, samples, 32) == side
+
+
+def test_samples_are_counted_where_the_kernel_sends_them(monkeypatch):
+    """Those outside are in no patch. A program takes two samples at a time."""
+    work = Workload("deformable", torch.float32, (0, 2), shapes=((5, 8), (3, 2)), batch=2, heads=2, channels=4)
+    segments, found = Segments(2, 1, 14), []
+    launched(monkeypatch, segments)
+    monkeypatch.setattr(backend, "add_up", lambda call, segments, samples, *_: found.append(samples))
+    inputs = work.inputs(DEVICE)
+    saved = backend.forward(inputs, Launch(8, 1))
+    backend.backward(inputs, saved, torch.zeros_like(saved.out), Launch(8, 1), True, False)
+    patches = patches_of(Sizes.of(work.inputs("cpu")), segments.patch_samples)
+    assert sorted(set(patches.levels[:, 2].tolist())) == [1, 2]  # cells of a side
+    programs = work.heads * patches.num_squares * PARTS  # of an image
+    sent = [image[image >= 0] for image in found[0].patch.cpu().flatten(1).long()]
+    assert all(len(image) < work.queries * 2 * 2 * 4 for image in sent)
+    counts = torch.cat([torch.bincount(image, minlength=programs) for image in sent])
+    assert torch.equal(samples_of_patches(work.inputs("cpu").points, patches), counts)
+    assert torch.equal(steps_of_patches(work, segments), torch.tensor([-(-n // 2) for n in counts.tolist()]))
 
 
 @pytest.mark.parametrize("kind", ["deformable", "key_aware_shared", "key_aware"])

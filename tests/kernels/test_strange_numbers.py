@@ -116,7 +116,7 @@ def test_logits_of_any_size(backend, logit, everywhere):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_score_that_is_no_number_spoils_the_gradients_of_what_its_head_samples(backend, kind):
+def test_a_nan_score_spoils_the_gradients_of_what_its_head_samples(backend, kind):
     problem = changed((0, 1, 0, 0), NONE, "logits" if kind == "deformable" else "query")
     found, expected = (results(which, kind, problem) for which in (backend, BACKENDS["reference"]))
     assert not expected["value"].isfinite().all()

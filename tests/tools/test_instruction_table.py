@@ -21,7 +21,13 @@ from litedetr.tools.benchmark.instruction_table import count
 
 def row(who: str, dtype: str, total: float, **changed: object) -> Row:
     """Of the forward pass on sm_90."""
-    what = {"pass_name": "forward", "score": "deformable", "target": "sm_90", "triton": triton.__version__}
+    what = {
+        "pass_name": "forward",
+        "score": "deformable",
+        "queries": 5523,
+        "target": "sm_90",
+        "triton": triton.__version__,
+    }
     needs = {"registers": 80, "warps": 24, "spilled": 0, "note": ""}
     return Row(who=who, dtype=dtype, total=total, **dict.fromkeys(PIPES, 1.0) | what | needs | changed)
 
@@ -32,7 +38,7 @@ def table(path: Path, rows: list[Row | str], monkeypatch: pytest.MonkeyPatch, *o
     monkeypatch.setattr(Counting, "rows", lambda self, given: jobs.extend(given) or iter(rows))
     config = from_mapping(BenchmarkConfig, compose("benchmark", ["rows=[instructions]", *overrides]))
     printed = "\n".join(count(config, path)).splitlines()
-    assert len(jobs) == 2 * 3 * 2  # passes, scores, precisions
+    assert len(jobs) == 3 * 3 * 2  # passes, scores, precisions
     assert {job.workload.queries for job in jobs} == {5523}
     return printed
 
@@ -45,15 +51,15 @@ def test_what_was_counted_before_stays_beside_what_is_counted_now(tmp_path: Path
     now = [row("deformops", "bfloat16", 27.7), row("ours", "float32", 17.0), row("ours", "bfloat16", 16.0), "why not"]
     now.append(row("new", "bfloat16", 15.0))
     lines = table(path, now, monkeypatch)
-    assert [line[:34].split() for line in lines if line[:1].isalpha() and "Warp" not in line] == [
+    assert [line[:41].split() for line in lines if line[:1].isalpha() and "Warp" not in line] == [
         ["why", "not"],
-        ["forward,", "deformable", "total"],
+        ["forward,", "deformable,", "5523", "total"],
         ["before", "bfloat16", "31.2"],
         ["ours", "bfloat16", "16.0"],
         ["new", "bfloat16", "15.0"],
         ["deformops", "bfloat16", "27.7"],
         ["ours", "float32", "17.0"],
-        ["backward,", "deformable", "total"],
+        ["backward,", "deformable,", "5523", "total"],
         ["ours", "float32", "60.0"],
     ]
     assert lines[-1] == str(path)

@@ -81,22 +81,26 @@ AMD = """
 
 
 def test_autotune_says_what_is_needed_and_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Of a kernel with a loop over the levels, of one whose loop was unrolled, and of one whose trips are not known."""
+    """Of a kernel with a loop over the levels, of one whose loop was unrolled, of one whose trips are not known; and
+    of two launches of the first one together.
+    """
     jobs = jobs_of(settings(tmp_path, dtypes=("float32",), passes=("forward",)), MODEL)[:1]
     samples = num_samples(jobs[0])
     code = {"forward_kernel": AMD, "backward_kernel": AMD.replace("s_cbranch_scc1 .LBB0_1", "s_nop 0"), "another": AMD}
     programs = [
         Program(name, (samples, 1, 1), 4, 0, {"amdgcn": text}, parse_target("gfx942")) for name, text in code.items()
     ]
-    monkeypatch.setattr(autotune, "candidates", lambda shape: [rule(shape)])
-    monkeypatch.setattr(autotune, "compile_job", lambda *_: programs)
-    _, counted, unrolled, another = compile_all(jobs, "gfx942")
+    found = iter([*([program] for program in programs), [programs[0], programs[0]]])
+    monkeypatch.setattr(autotune, "candidates", lambda shape: [rule(shape)] * 4)
+    monkeypatch.setattr(autotune, "compile_job", lambda *_: next(found))
+    _, counted, unrolled, another, together = compile_all(jobs, "gfx942")
     levels = len(jobs[0].workload.shapes)
     assert "  58 registers     0 bytes spilled  32 warps  rule  " in counted
     text = f"(fma {4.0 * levels}, xu 4.0, other {4.0 * levels + 4})"  # four warps a sample
     assert counted.endswith(f"{8.0 * levels + 8} instructions a sample {text}")
     assert "not counted: trips: expected one of each loop" in unrolled
     assert another.endswith("not counted: another: the trips of its loops are not known")
+    assert f"  {16.0 * levels + 16} instructions a sample " in together
 
 
 def test_autotune_starts_no_more_processes_than_a_machine_can_have():

@@ -12,6 +12,7 @@ from litedetr.kernels.inputs import Score
 from litedetr.settings import Count, Many, Maybe, NotNegative, Some, Text, require, settings
 
 Pass = Literal["forward", "training"]
+Queries = Literal["high", "low", "all", "decoder"]
 
 
 @settings("models")
@@ -33,7 +34,7 @@ class KernelsConfig:
     """The section `kernels` of conf/benchmark.yaml."""
 
     scores: Some[Score]
-    queries: Some[Literal["high", "low", "all", "decoder"]]
+    queries: Some[Queries]
     regimes: Some[Regime]
     dtypes: Maybe[Some[Literal["float32", "float16", "bfloat16"]]]
     passes: Some[Pass]
@@ -68,8 +69,9 @@ class InstructionsConfig:
 
     target: Text
     scores: Some[Score]
+    queries: Some[Queries]
     dtypes: Some[Literal["float32", "float16", "bfloat16"]]
-    passes: Some[Literal["forward", "backward"]]
+    passes: Some[Literal["forward", "backward", "segments"]]
     peers: Many[Literal["deformops", "deformops_fp32", "roulbac", "rziga", "alexander0yang"]]
     sources: Maybe[Text]
     name: Text

@@ -12,18 +12,18 @@ import torch
 import triton
 from tqdm import tqdm
 
+from litedetr.kernels.bench.comparison import choose_workloads
 from litedetr.kernels.bench.disassembly import PIPES
 from litedetr.kernels.bench.instruction_rows import Counting, Row
 from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.bench.peer_kernels import PEER_KERNELS
-from litedetr.kernels.bench.workloads import Workload
 from litedetr.models import level_shapes
 from litedetr.paths import user_path
 from litedetr.tools.benchmark.benchmark_config import BenchmarkConfig
 from litedetr.tools.tables import text_table, write_csv
 
 NUM_LEVELS = 4
-QUERY_LEVELS = (1, 4)  # queries are the cells of all levels but the finest, as in an encoder
+PASSES = ("forward", "backward", "segments")
 COLUMNS = (  # field of a Row, format
     ("total", ">7.1f"),
     *((pipe, f">{max(len(pipe) + 2, 6)}.1f") for pipe in PIPES),
@@ -53,13 +53,12 @@ def _jobs(config: BenchmarkConfig) -> list[Job]:
     kernels, how = config.kernels, config.instructions
     sizes = {name: getattr(kernels, name) for name in ("heads", "channels", "points")}
     sizes |= {"shapes": level_shapes(NUM_LEVELS, config.image_size), "batch": kernels.batch_size}
-    return [
-        Job(Workload(score, getattr(torch, dtype), QUERY_LEVELS, **sizes), pass_name)
-        for pass_name, score, dtype in product(how.passes, how.scores, how.dtypes)
-    ]
+    dtypes = tuple(getattr(torch, name) for name in how.dtypes)
+    workloads = [workload for _, workload in choose_workloads(dtypes, how.scores, how.queries, ("grid",), **sizes)]
+    return [Job(workload, pass_name) for pass_name, workload in product(how.passes, workloads)]
 
 
-def _read(path: Path) -> dict[tuple[str, ...], Row]:
+def _read(path: Path) -> dict[tuple[object, ...], Row]:
     if not path.exists():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
@@ -67,15 +66,16 @@ def _read(path: Path) -> dict[tuple[str, ...], Row]:
 
 
 def instruction_table(rows: Sequence[Row]) -> str:
-    """A part for each pass and score: half precision first, and of each precision ours first."""
+    """A part for each pass, score and number of queries: half precision first, and of each precision ours first."""
     names, forms = zip(*COLUMNS, strict=True)
     parts = []
-    for (pass_name, score), found in groupby(sorted(rows, key=_rank), lambda row: (row.pass_name, row.score)):
-        columns = [(f"{pass_name}, {score}", "<27"), *zip(names, forms, strict=True)]
+    for what, found in groupby(sorted(rows, key=_rank), lambda row: (row.pass_name, row.score, row.queries)):
+        columns = [(", ".join(map(str, what)), "<34"), *zip(names, forms, strict=True)]
         lines = [(f"{row.who} {row.dtype}", *(getattr(row, name) for name in names)) for row in found]
         parts.append(text_table(columns, lines))
     return "\n\n".join(parts)
 
 
 def _rank(row: Row) -> tuple[object, ...]:
-    return row.pass_name != "forward", row.score, row.dtype == "float32", row.who in PEER_KERNELS
+    of_part = PASSES.index(row.pass_name), row.score, row.queries
+    return *of_part, row.dtype == "float32", row.who in PEER_KERNELS
