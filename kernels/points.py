@@ -39,7 +39,7 @@ class SamplingPoints:
     """
 
     reference: Tensor  # (B, Q, L, 2) points (x, y) or (B, Q, L, 4) boxes (cx, cy, w, h), relative to (W_l, H_l)
-    # (B, Q, M, L, P, 2), (x, y). With points: in pixels of the level. With boxes: P is one half of the box, that is, a
+    # (B, Q, M, L, P, 2), (x, y). With points: in pixels of the level. With boxes: an offset of P is half of the box: a
     # location is centre + offset / P * size / 2 (Deformable DETR, appendix A.4)
     offsets: Tensor
     shapes: tuple[tuple[int, int], ...]  # (H_l, W_l), Python ints, symbols while exporting; S: sum of their products

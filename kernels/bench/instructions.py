@@ -39,7 +39,7 @@ def count_by_pipe(instructions: Sequence[Instruction], trips: Sequence[float]) -
 
 
 def find_loops(instructions: Sequence[Instruction]) -> list[Loop]:
-    """Ordered by their first address. Branches back to one place are one loop, such as a `continue`.
+    """Ordered by their first address. Several branches back to one address (`continue`) are one loop.
 
     Raises NotCounted if two overlap and neither holds the other.
     """

@@ -28,14 +28,14 @@ def _counts(workload: Workload, patch_samples: int) -> Tensor:
 
 @torch.no_grad()
 def samples_of_patches(points: SamplingPoints, patches: Patches) -> Tensor:
-    """(B * M * squares * PARTS,), as the backward kernel numbers them; valid sizes are left out."""
+    """(B * M * quads * PARTS,), as the backward kernel numbers them; valid sizes are left out."""
     batch, _, heads, levels, *_ = points.offsets.shape
     first, across, side = (column.view(-1, 1) for column in patches.levels.long().unbind(1))  # (L, 1) each
     size = points.level_sizes(points.reference).view(1, 1, 1, levels, 1, 2)
     cell = points.pixel_locations().floor()  # (B, Q, M, L, P, 2), (x, y)
     touches = ((cell >= -1) & (cell < size)).all(-1)
     column, row = ((cell + 1).clamp(min=0).long() // side.unsqueeze(-1)).unbind(-1)
-    square = first + (row // 2) * across + column // 2
+    quad = first + (row // 2) * across + column // 2
     head = torch.arange(batch * heads).view(batch, 1, heads, 1, 1)
-    number = ((head * patches.num_squares + square) * PARTS + row % 2 * 2 + column % 2)[touches]
-    return torch.bincount(number, minlength=batch * heads * patches.num_squares * PARTS)
+    number = ((head * patches.num_quads + quad) * PARTS + row % 2 * 2 + column % 2)[touches]
+    return torch.bincount(number, minlength=batch * heads * patches.num_quads * PARTS)

@@ -26,7 +26,7 @@ def each_step(job: Job, launch: AnyLaunch) -> Trips:
     return steps_of_patches(job.workload, launch).double().mean().item(), *of_spoiled
 
 
-# By the name of a kernel. An average if the trips depend on the data, which those of a workload's inputs then decide.
+# By the name of a kernel. If trips depend on the data: their mean over the workload's inputs.
 TRIPS: dict[str, Callable[[Job, AnyLaunch], Trips]] = {
     "forward_kernel": each_level,
     "backward_kernel": each_level,

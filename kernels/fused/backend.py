@@ -19,7 +19,7 @@ MOST_LOGITS = 16  # of a query head, that are normalised at a time
 
 
 class FusedBackend:
-    """See litedetr.kernels.registration.Backend."""
+    """See litedetr.kernels.backends.Backend."""
 
     reads_results = True
 

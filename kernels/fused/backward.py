@@ -1,4 +1,5 @@
-"""The backward kernel: all gradients of a block of queries, from the output and the log-sum-exp alone.
+"""The backward kernel: all gradients of a block of queries. It samples again; of the forward pass it takes only the
+output and the log-sum-exp.
 
 With p_k = exp(s_k - log_sum_exp), dO the gradient of the output and delta = dO . O:
 
@@ -54,8 +55,8 @@ from litedetr.kernels.fused.vectors import (
 )
 
 LOG2_E = tl.constexpr(1.4426950408889634)
-# A pixel inside weighs so little at least, since its weight is the mask of its load: the gradient of the location needs
-# the pixel also where it weighs nothing. Added to 1 it is lost in rounding, in double precision too.
+# What the second pixel of an axis weighs more if it is inside: its weight, which masks its load, is then never 0. The
+# gradient of the location needs the pixel in any case. Rounding loses it in a sum with 1, in double precision too.
 LEAST = tl.constexpr(2.0**-60)
 
 
@@ -64,22 +65,22 @@ def backward_kernel(
     query_ptr, key_ptr, value_ptr, logits_ptr, reference_ptr, offsets_ptr, levels_ptr, valid_ptr, order_ptr,
     out_ptr, log_sum_exp_ptr, grad_out_ptr,
     grad_query_ptr, grad_key_ptr, grad_value_ptr, grad_logits_ptr, grad_reference_ptr, grad_offsets_ptr,
-    coefficients_ptr, patch_ptr, patch_levels_ptr, num_squares, num_queries, num_tokens,
+    coefficients_ptr, patch_ptr, patch_levels_ptr, num_quads, num_queries, num_tokens,
     SCORE: tl.constexpr, SAMPLING: tl.constexpr, BOXES: tl.constexpr, PADDED: tl.constexpr, ORDERED: tl.constexpr,
     SCATTER: tl.constexpr, REFERENCE_GRAD: tl.constexpr,
     HEADS: tl.constexpr, CHANNELS: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr,
     BLOCK_QUERIES: tl.constexpr, BLOCK_POINTS: tl.constexpr, BLOCK_WORDS: tl.constexpr,
-    PARTS: tl.constexpr, PACKED: tl.constexpr, INDEX: tl.constexpr, REAL: tl.constexpr, SCALE: tl.constexpr,
+    TILES: tl.constexpr, PACKED: tl.constexpr, INDEX: tl.constexpr, REAL: tl.constexpr, SCALE: tl.constexpr,
 ):  # fmt: skip
     SAMPLES: tl.constexpr = LEVELS * POINTS
     CHUNKS: tl.constexpr = (POINTS + BLOCK_POINTS - 1) // BLOCK_POINTS
-    WORDS: tl.constexpr = CHANNELS // PARTS  # of a tile
-    HEAD_WORDS: tl.constexpr = WORDS if PACKED != "" else CHANNELS  # in memory
+    WORDS: tl.constexpr = CHANNELS // TILES  # of a tile
+    HEAD_WORDS: tl.constexpr = WORDS if PACKED != "" else CHANNELS  # in memory, a 32-bit word or a channel each
     REFERENCE: tl.constexpr = 4 if BOXES else 2
     head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
     first, query, exists = query_rows(order_ptr, num_queries, ORDERED, BLOCK_QUERIES, INDEX)
     first_row, row = first * HEADS + head, query * HEADS  # query heads, of (B, Q, M)
-    first_pixel = image * num_tokens * HEADS + head  # the image's and head's, of a table (B, S, M, D)
+    table_start = image * num_tokens * HEADS + head  # the image's and head's, of a table (B, S, M, D)
     reference_ptr += first * (LEVELS * REFERENCE)
     offsets_ptr += first_row * (SAMPLES * 2)
     grad_offsets_ptr += first_row * (SAMPLES * 2)
@@ -90,26 +91,27 @@ def backward_kernel(
     word = tl.arange(0, BLOCK_WORDS)[None, :]
     first_word, vector = first_row * HEAD_WORDS, row[:, None] * HEAD_WORDS + word
     is_vector = tile_mask(exists[:, None], word, WORDS)
-    d_out = load_vectors(as_words(grad_out_ptr, PACKED) + first_word + vector, is_vector, WORDS, PARTS, PACKED)
-    out = load_vectors(as_words(out_ptr, PACKED) + first_word + vector, is_vector, WORDS, PARTS, PACKED)
+    d_out = load_vectors(as_words(grad_out_ptr, PACKED) + first_word + vector, is_vector, WORDS, TILES, PACKED)
+    out = load_vectors(as_words(out_ptr, PACKED) + first_word + vector, is_vector, WORDS, TILES, PACKED)
     delta = dot(d_out, out)
     log_sum_exp = tl.load(log_sum_exp_ptr + first_row + row, exists, float("inf"))
     if SCORE != "deformable":
-        q = load_vectors(as_words(query_ptr, PACKED) + first_word + vector, is_vector, WORDS, PARTS, PACKED)
+        q = load_vectors(as_words(query_ptr, PACKED) + first_word + vector, is_vector, WORDS, TILES, PACKED)
         q = scaled(q, SCALE)
-        d_query = zero_vectors(BLOCK_QUERIES, BLOCK_WORDS, PARTS, REAL)
+        d_query = zero_vectors(BLOCK_QUERIES, BLOCK_WORDS, TILES, REAL)
     nothing = tl.zeros((BLOCK_QUERIES,), REAL)
     d_reference = (nothing, nothing, nothing, nothing) if BOXES else (nothing, nothing)
 
     for step in range(LEVELS * CHUNKS):
         level, first_point = step // CHUNKS, step % CHUNKS * BLOCK_POINTS
         size, valid, first_token = level_of(levels_ptr, valid_ptr, level, LEVELS, PADDED)
-        zero = size[0] >> 31  # which compilers do not know: what is the same for all levels would fill registers
+        # always 0, but from memory: the compiler cannot compute indices before the loop, for registers to hold them
+        zero = size[0] >> 31
         # tiles (rows, points): where the samples lie
         point = first_point + tl.arange(0, BLOCK_POINTS)[None, :]
         mask, index = exists[:, None] & (point < POINTS), row[:, None] * SAMPLES + (level * POINTS + point + zero)
         reference = reference_ptr + (query[:, None] * LEVELS + level) * REFERENCE
-        location, offsets, steps = locations(
+        location, offsets, units = locations(
             reference, offsets_ptr, index, exists[:, None], mask, size, POINTS, SAMPLING, BOXES, REAL
         )
         x, y = location
@@ -121,21 +123,22 @@ def backward_kernel(
             p = tl.exp(logits - log_sum_exp[:, None])
             p = tl.where(p == p, p, float("inf"))  # a NaN weight would mask its pixels out
             samples = weighted_sample(samples, p)
+        # of each sample: g . pixel of its pixels; key-aware: p and d_score too
         found = empty_tiles(len(samples) + 1, BLOCK_QUERIES, BLOCK_POINTS, REAL)
         # tiles (rows, words): what lies there
-        table_steps = HEADS * HEAD_WORDS, size[1].to(INDEX) * (HEADS * HEAD_WORDS)
-        grad_steps = HEADS * CHANNELS, size[1].to(INDEX) * (HEADS * CHANNELS)
-        values = (as_words(value_ptr, PACKED) + first_pixel * HEAD_WORDS,) + table_steps
+        strides = HEADS * HEAD_WORDS, size[1].to(INDEX) * (HEADS * HEAD_WORDS)
+        grad_strides = HEADS * CHANNELS, size[1].to(INDEX) * (HEADS * CHANNELS)
+        values = (as_words(value_ptr, PACKED) + table_start * HEAD_WORDS,) + strides
         if SCATTER:
-            grad_values = (grad_value_ptr + first_pixel * CHANNELS,) + grad_steps
+            grad_values = (grad_value_ptr + table_start * CHANNELS,) + grad_strides
         for i in tl.static_range(BLOCK_POINTS):
             sample = of_point(samples, i + zero)
             if SCORE == "deformable":
-                numbers = pixel_dots(d_out, read_pixels(values, sample, WORDS, BLOCK_WORDS, PARTS, PACKED))
+                numbers = pixel_dots(d_out, read_pixels(values, sample, WORDS, BLOCK_WORDS, TILES, PACKED))
                 if SCATTER:
                     scatter(grad_values, sample, sample, d_out, WORDS)
             elif SCORE == "key_aware_shared":
-                pixels = read_pixels(values, sample, WORDS, BLOCK_WORDS, PARTS, PACKED)
+                pixels = read_pixels(values, sample, WORDS, BLOCK_WORDS, TILES, PACKED)
                 v = add_pixels((), pixels, sample)
                 p = tl.exp2((dot(q, v) - log_sum_exp) * LOG2_E)
                 d_score = p * (dot(d_out, v) - delta)
@@ -145,17 +148,17 @@ def backward_kernel(
                 if SCATTER:
                     scatter(grad_values, sample, sample, d_sample, WORDS)
             else:
-                keys = (as_words(key_ptr, PACKED) + first_pixel * HEAD_WORDS,) + table_steps
-                pixels = read_pixels(keys, sample, WORDS, BLOCK_WORDS, PARTS, PACKED)
+                keys = (as_words(key_ptr, PACKED) + table_start * HEAD_WORDS,) + strides
+                pixels = read_pixels(keys, sample, WORDS, BLOCK_WORDS, TILES, PACKED)
                 key_dots, k = pixel_dots(q, pixels), add_pixels((), pixels, sample)
                 p = tl.exp2((weighted_sum(sample, key_dots) - log_sum_exp) * LOG2_E)
-                of_value = weighted_sample(sample, p)  # so that values are read when keys need no registers any more
-                value_dots = pixel_dots(d_out, read_pixels(values, of_value, WORDS, BLOCK_WORDS, PARTS, PACKED))
+                of_value = weighted_sample(sample, p)  # masks depend on p: values are read when keys are used
+                value_dots = pixel_dots(d_out, read_pixels(values, of_value, WORDS, BLOCK_WORDS, TILES, PACKED))
                 d_score = weighted_sum(of_value, value_dots) - p * delta
                 d_query = added(d_query, k, d_score[:, None])
                 numbers = added(scaled(value_dots, p), key_dots, d_score) + (p, d_score)
                 if SCATTER:
-                    grad_keys = (grad_key_ptr + first_pixel * CHANNELS,) + grad_steps
+                    grad_keys = (grad_key_ptr + table_start * CHANNELS,) + grad_strides
                     scatter(grad_values, sample, of_value, d_out, WORDS)
                     scatter(grad_keys, sample, weighted_sample(sample, d_score), q, WORDS)
             found = put_point(found, numbers, i + zero)
@@ -172,19 +175,21 @@ def backward_kernel(
             d_x, d_y = location_slopes(found, along_x, along_y)
             if SCORE == "deformable":
                 d_x, d_y = d_x * p, d_y * p
-            d_offset_x, d_offset_y = d_x * steps[0], d_y * steps[1]
+            d_offset_x, d_offset_y = d_x * units[0], d_y * units[1]
         store_pairs(grad_offsets_ptr, index, d_offset_x, d_offset_y, mask)
         if REFERENCE_GRAD:
             is_first = first_point == 0
             d_reference = reference_gradient(d_reference, (d_x, d_y), offsets, size, is_first, POINTS, BOXES)
+            # of several groups of points of a level the last one writes the whole sum
             place = grad_reference_ptr + ((first_row + row) * LEVELS + level) * REFERENCE
             for number in tl.static_range(REFERENCE):
                 tl.store(place + number, d_reference[number], exists)
         if not SCATTER:
-            p += dot(d_out, zero_vectors(BLOCK_QUERIES, BLOCK_WORDS, PARTS, REAL))[:, None]  # NaN if dO is not finite
+            # NaN if dO is not finite, so that segments.py keeps the sample out of its products
+            p += dot(d_out, zero_vectors(BLOCK_QUERIES, BLOCK_WORDS, TILES, REAL))[:, None]
             store_coefficients(
                 coefficients_ptr + first_row * (SAMPLES * 4), patch_ptr + first_row * SAMPLES, patch_levels_ptr,
-                index, mask, (p, d_score, x, y), (level, column, line), head, num_squares, valid,
+                index, mask, (p, d_score, x, y), (level, column, line), head, num_quads, valid,
             )  # fmt: skip
 
     if SCORE != "deformable":

@@ -21,7 +21,7 @@ from litedetr.kernels.inputs import Inputs
 
 HALVES = (torch.float16, torch.bfloat16)
 POINTS_AT_ONCE = 4  # of a level
-COEFFICIENTS = 4  # of a sample, at most
+COEFFICIENTS = 4  # of a sample
 REAL = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 Grid = tuple[int, int, int]
@@ -60,7 +60,6 @@ class Plan:
     constants: dict[str, object]  # compiled into every kernel
     query_constants: dict[str, object]  # these, and those of kernels over blocks of queries, with their launch options
     real: torch.dtype  # the precision that kernels compute in
-    cells: int  # of an image, see `Sizes.cells`
 
 
 @lru_cache(maxsize=MOST_KEPT)
@@ -91,7 +90,6 @@ def plan_of(sizes: Sizes, launch: Launch) -> Plan:
             "num_stages": launch.num_stages,
         },
         real=sizes.real,
-        cells=sizes.cells,
     )
 
 
@@ -111,17 +109,17 @@ def _constants(sizes: Sizes) -> dict[str, object]:
 
 def _vector_constants(sizes: Sizes) -> dict[str, object]:
     """How a head's channels are read, see kernels/fused/vectors.py."""
-    parts = 2 if sizes.channels % 2 == 0 else 1
-    packed = parts == 2 and sizes.dtype in HALVES
+    tiles = 2 if sizes.channels % 2 == 0 else 1
+    packed = tiles == 2 and sizes.dtype in HALVES
     return {
-        "PARTS": parts,
+        "TILES": tiles,
         "PACKED": str(sizes.dtype).removeprefix("torch.") if packed else "",
-        "BLOCK_WORDS": power_of_two(sizes.channels // parts),
+        "BLOCK_WORDS": power_of_two(sizes.channels // tiles),
     }
 
 
 def _index_type(sizes: Sizes) -> tl.dtype:
-    """Of offsets within an image, in its tables, which begin a pixel before it, and in what queries have."""
+    """Of distances in memory within an image: in its tables, from a pixel before them, and in what queries have."""
     of_head = max(sizes.channels, sizes.levels * sizes.points * COEFFICIENTS)
     most = sizes.heads * max(sizes.cells * sizes.channels, sizes.queries * of_head)
     return tl.int32 if most <= MOST_INT32 else tl.int64
@@ -145,7 +143,7 @@ class Call:
         return self.plan.real
 
     def over_queries(self, kernel, *arguments: object, **constants: object) -> None:
-        """Launch a kernel over (blocks of queries, heads, images); the shared arguments stand before its own."""
+        """Launch over (blocks of queries, heads, images). arguments: those between the shared tensors and the sizes."""
         points, plan = self.inputs.points, self.plan
         self.launcher(
             kernel,

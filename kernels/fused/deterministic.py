@@ -18,25 +18,25 @@ from litedetr.kernels.fused.sizes import Sizes, power_of_two
 from litedetr.kernels.inputs import Gradients
 
 MOST_INT16 = 2**15 - 1
-FEWEST_CHANNELS = 16  # of a product in Triton 3.3
+FEWEST_CHANNELS = 16  # that tl.dot takes in Triton 3.3
 
 
 class Samples(NamedTuple):
     """What the backward kernel leaves of each sample, in place of atomics, in the order of its arguments."""
 
     coefficients: Tensor | None = None  # (B, Q, M, L, P, 4): p, d_score, x and y from the patch's first pixel
-    patch: Tensor | None = None  # (B, Q, M, L, P), integers: (head, square, part), -1 for samples outside
+    patch: Tensor | None = None  # (B, Q, M, L, P), integers: (head, quad, part), -1 for samples outside
     patch_levels: Tensor | None = None  # Patches.levels
-    num_squares: int = 0
+    num_quads: int = 0
 
     @classmethod
     def empty(cls, call: Call, segments: Segments) -> Samples:
         offsets = call.inputs.points.offsets
         patches = _patches(call, segments)
-        most = offsets.shape[2] * patches.num_squares * PARTS
+        most = offsets.shape[2] * patches.num_quads * PARTS
         coefficients = offsets.new_empty((*offsets.shape[:-1], COEFFICIENTS), dtype=call.real)
         patch = offsets.new_empty(offsets.shape[:-1], dtype=_integers(most))
-        return cls(coefficients, patch, patches.levels, patches.num_squares)
+        return cls(coefficients, patch, patches.levels, patches.num_quads)
 
 
 def _patches(call: Call, segments: Segments) -> Patches:
@@ -56,15 +56,15 @@ def add_up(call: Call, segments: Segments, samples: Samples, grad_out: Tensor, g
     batch, queries, heads, levels, num_points, _ = points.offsets.shape
     channels = inputs.value.shape[3]
     patch, order = samples.patch.flatten(1).sort(stable=True)  # each image by itself: fewer bits to sort by
-    borders = torch.arange(heads * patches.num_squares * PARTS + 1, dtype=patch.dtype, device=patch.device)
+    borders = torch.arange(heads * patches.num_quads * PARTS + 1, dtype=patch.dtype, device=patch.device)
     start = torch.searchsorted(patch, borders.expand(batch, -1).contiguous())
     most = heads * max(queries * levels * num_points * COEFFICIENTS, max(queries, inputs.value.shape[1]) * channels)
     for part in range(PARTS):
         call.launcher(
             segment_kernel,
-            (patches.num_squares, heads, batch),
+            (patches.num_quads, heads, batch),
             contiguous(inputs.query),
-            patches.squares,
+            patches.quads,
             contiguous(points.valid_sizes),
             grad_out,
             samples.coefficients,
@@ -72,7 +72,7 @@ def add_up(call: Call, segments: Segments, samples: Samples, grad_out: Tensor, g
             start,
             grads.key,
             grads.value,
-            patches.num_squares,
+            patches.num_quads,
             queries,
             inputs.value.shape[1],
             **call.plan.constants,

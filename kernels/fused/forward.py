@@ -40,6 +40,7 @@ def softmax_of_logits(
     logits_ptr, index, exists, SAMPLES: tl.constexpr, BLOCK: tl.constexpr, LOWEST: tl.constexpr, REAL: tl.constexpr
 ):
     """Of every row: the largest of its logits, and the sum of exp(logit - largest)."""
+    # the lowest number and not -inf, since -inf - -inf is NaN
     peak, total = tl.full(index.shape, LOWEST, REAL), tl.zeros(index.shape, REAL)
     for start in range(0, SAMPLES, BLOCK):
         sample = start + tl.arange(0, BLOCK)[None, :]
@@ -76,29 +77,29 @@ def forward_kernel(
     SCORE: tl.constexpr, SAMPLING: tl.constexpr, BOXES: tl.constexpr, PADDED: tl.constexpr, ORDERED: tl.constexpr,
     HEADS: tl.constexpr, CHANNELS: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr,
     BLOCK_QUERIES: tl.constexpr, BLOCK_POINTS: tl.constexpr, BLOCK_WORDS: tl.constexpr, BLOCK_LOGITS: tl.constexpr,
-    PARTS: tl.constexpr, PACKED: tl.constexpr,
+    TILES: tl.constexpr, PACKED: tl.constexpr,
     INDEX: tl.constexpr, REAL: tl.constexpr, SCALE: tl.constexpr, LOWEST: tl.constexpr,
 ):  # fmt: skip
     SAMPLES: tl.constexpr = LEVELS * POINTS
     CHUNKS: tl.constexpr = (POINTS + BLOCK_POINTS - 1) // BLOCK_POINTS
-    WORDS: tl.constexpr = CHANNELS // PARTS  # of a tile
-    HEAD_WORDS: tl.constexpr = WORDS if PACKED != "" else CHANNELS  # in memory
+    WORDS: tl.constexpr = CHANNELS // TILES  # of a tile
+    HEAD_WORDS: tl.constexpr = WORDS if PACKED != "" else CHANNELS  # in memory, a 32-bit word or a channel each
     head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
     first, query, exists = query_rows(order_ptr, num_queries, ORDERED, BLOCK_QUERIES, INDEX)
     first_row, row = first * HEADS + head, query * HEADS  # query heads, of (B, Q, M)
-    first_pixel = (image * num_tokens * HEADS + head) * HEAD_WORDS  # the image's and head's, of a table (B, S, M, D)
+    table_start = (image * num_tokens * HEADS + head) * HEAD_WORDS  # the image's and head's, of a table (B, S, M, D)
     reference_ptr += first * (LEVELS * (4 if BOXES else 2))
     offsets_ptr += first_row * (SAMPLES * 2)
 
     word = tl.arange(0, BLOCK_WORDS)[None, :]
-    weighted = zero_vectors(BLOCK_QUERIES, BLOCK_WORDS, PARTS, REAL)
+    weighted = zero_vectors(BLOCK_QUERIES, BLOCK_WORDS, TILES, REAL)
     if SCORE == "deformable":
         logits_ptr += first_row * SAMPLES
         peak, total = softmax_of_logits(logits_ptr, row * SAMPLES, exists, SAMPLES, BLOCK_LOGITS, LOWEST, REAL)
         share = (1.0 / total)[:, None]
     else:
         q = as_words(query_ptr, PACKED) + first_row * HEAD_WORDS + (row[:, None] * HEAD_WORDS + word)
-        q = load_vectors(q, tile_mask(exists[:, None], word, WORDS), WORDS, PARTS, PACKED)
+        q = load_vectors(q, tile_mask(exists[:, None], word, WORDS), WORDS, TILES, PACKED)
         q = scaled(q, SCALE * LOG2_E)  # exp2 is one instruction, exp two
         peak, total = tl.full((BLOCK_QUERIES,), LOWEST, REAL), tl.zeros((BLOCK_QUERIES,), REAL)
 
@@ -119,19 +120,19 @@ def forward_kernel(
             logits = tl.load(logits_ptr + index, mask, float("-inf")).to(REAL)
             samples = weighted_sample(samples, tl.exp(logits - peak[:, None]) * share)
         # tiles (rows, words): what lies there
-        steps = HEADS * HEAD_WORDS, size[1].to(INDEX) * (HEADS * HEAD_WORDS)
-        values = (as_words(value_ptr, PACKED) + first_pixel,) + steps
+        strides = HEADS * HEAD_WORDS, size[1].to(INDEX) * (HEADS * HEAD_WORDS)
+        values = (as_words(value_ptr, PACKED) + table_start,) + strides
         if SCORE == "deformable":
             for i in tl.static_range(BLOCK_POINTS):
                 sample = of_point(samples, i)
-                pixels = read_pixels(values, sample, WORDS, BLOCK_WORDS, PARTS, PACKED)
+                pixels = read_pixels(values, sample, WORDS, BLOCK_WORDS, TILES, PACKED)
                 weighted = add_pixels(weighted, pixels, sample)
         else:
-            keys = (as_words(key_ptr, PACKED) + first_pixel,) + steps if SCORE == "key_aware" else values
+            keys = (as_words(key_ptr, PACKED) + table_start,) + strides if SCORE == "key_aware" else values
             vectors, scores = (), ()
             for i in tl.static_range(BLOCK_POINTS):
                 sample = of_point(samples, i)
-                pixels = read_pixels(keys, sample, WORDS, BLOCK_WORDS, PARTS, PACKED)
+                pixels = read_pixels(keys, sample, WORDS, BLOCK_WORDS, TILES, PACKED)
                 vectors += (add_pixels((), pixels, sample),)
                 scores += (dot(q, vectors[i]),)
             peak, total, shrink, p = online_softmax(peak, total, scores, POINTS - first_point)
@@ -141,7 +142,7 @@ def forward_kernel(
                     weighted = added(weighted, vectors[i], p[i][:, None])
                 else:  # values are read only now, so that keys need no registers any more
                     sample = weighted_sample(of_point(samples, i), p[i])
-                    pixels = read_pixels(values, sample, WORDS, BLOCK_WORDS, PARTS, PACKED)
+                    pixels = read_pixels(values, sample, WORDS, BLOCK_WORDS, TILES, PACKED)
                     weighted = add_pixels(weighted, pixels, sample)
 
     if SCORE == "deformable":

@@ -64,31 +64,31 @@ def scatter(grad, sample, weights, vectors, WORDS: tl.constexpr):
     for corner in tl.static_range(len(sample) - 1):
         mask = tile_mask(sample[1 + corner][:, None] > 0.0, word, WORDS)
         pixel = first + pixel_offset(corner, step_right, step_below)
-        for part in tl.static_range(len(vectors)):
-            gradient = vectors[part] * weights[1 + corner][:, None]
-            tl.atomic_add(pixel + part * WORDS, gradient, mask, sem="relaxed")
+        for tile in tl.static_range(len(vectors)):
+            gradient = vectors[tile] * weights[1 + corner][:, None]
+            tl.atomic_add(pixel + tile * WORDS, gradient, mask, sem="relaxed")
 
 
 @triton.jit
 def store_coefficients(
-    coefficients_ptr, patch_ptr, patch_levels_ptr, index, mask, numbers, cell, head, num_squares, valid
+    coefficients_ptr, patch_ptr, patch_levels_ptr, index, mask, numbers, cell, head, num_quads, valid
 ):
     """What segments.py needs of each sample: its patch, and p, d_score, x, y from the patch's first pixel.
 
-    numbers: p, d_score, x, y in pixels; cell: level, column, row of the first pixel around it.
+    numbers: p, d_score, x, y in pixels; cell: level, column, line of the first pixel around it.
     """
     p, d_score, x, y = numbers
-    level, column, row = cell
+    level, column, line = cell
     patch_level = patch_levels_ptr + level * 3
-    first_square, across, side = tl.load(patch_level), tl.load(patch_level + 1), tl.load(patch_level + 2)
-    touches = (column >= -1) & (column < valid[1]) & (row >= -1) & (row < valid[0])
-    patch_row, patch_column = (row + 1) // side, (column + 1) // side
-    square = first_square + (patch_row // 2) * across + patch_column // 2
+    first_quad, across, side = tl.load(patch_level), tl.load(patch_level + 1), tl.load(patch_level + 2)
+    touches = (column >= -1) & (column < valid[1]) & (line >= -1) & (line < valid[0])
+    patch_line, patch_column = (line + 1) // side, (column + 1) // side
+    quad = first_quad + (patch_line // 2) * across + patch_column // 2
     if patch_ptr.dtype.element_ty == tl.int64:
         head = head.to(tl.int64)
-    patch = (head * num_squares + square) * 4 + (patch_row % 2) * 2 + patch_column % 2
+    patch = (head * num_quads + quad) * 4 + (patch_line % 2) * 2 + patch_column % 2
     tl.store(patch_ptr + index, tl.where(touches, patch, -1), mask)
-    x, y = x - (patch_column * side - 1).to(x.dtype), y - (patch_row * side - 1).to(y.dtype)
+    x, y = x - (patch_column * side - 1).to(x.dtype), y - (patch_line * side - 1).to(y.dtype)
     together = tl.join(tl.join(p, x), tl.join(d_score, y))  # 16 bytes a sample
     together = tl.reshape(together, (p.shape[0], p.shape[1], 4))
     place = coefficients_ptr + index[:, :, None] * 4 + tl.arange(0, 4)[None, None, :]

@@ -28,6 +28,8 @@ THREADS_PER_WARP = 32
 MOST_WARPS = 16
 # Without a limit the assembler spills a predicate here, to fit more programs on a multiprocessor than needed (sm_90).
 TIGHT_REGISTERS = {("forward", "deformable"): 64}
+# Here it spills one at 128 registers, and with this bound needs 127.
+SEGMENT_REGISTERS = {("key_aware", "float32"): 136}
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def _require_stages(number: object) -> None:
 
 
 MOST_SEGMENT_SAMPLES = 32  # taken at a time
-SEGMENT_SAMPLES = {"float32": 16, "float64": 4}  # in the place of these
+SEGMENT_SAMPLES = {"float32": 16, "float64": 4}  # of these dtypes; others have MOST_SEGMENT_SAMPLES
 SEGMENT_CHANNELS = 32  # of a warp
 KINDS = {"forward": Launch, "backward": Launch, "segments": Segments}
 HALVES = ("bfloat16", "float16")
@@ -144,9 +146,9 @@ def rule_of_segments(shape: Shape) -> Segments:
     """A warp for 32 channels, and so few samples at a time that 16 warps fit on a multiprocessor of sm_90."""
     warps = min(max(1, power_of_two(shape.channels) // SEGMENT_CHANNELS), MOST_WARPS)
     samples = SEGMENT_SAMPLES.get(shape.dtype, MOST_SEGMENT_SAMPLES)
-    if shape.score == "key_aware" and shape.dtype in ("float16", "float32"):  # sums for two tables
+    if shape.score == "key_aware" and shape.dtype == "float16":  # sums for two tables
         samples //= 2
-    return Segments(samples, warps)
+    return Segments(samples, warps, max_registers=SEGMENT_REGISTERS.get((shape.score, shape.dtype)))
 
 
 @lru_cache(maxsize=MOST_KEPT)

@@ -6,8 +6,8 @@ points (BLOCK_POINTS) of a level at a time, in two kinds of tiles:
     (rows, points)   one number for each sample: location, first pixel, weights. Each lane of a warp holds one sample.
     (rows, words)    the channels of one point of every row. All lanes of a row need what is known of its sample.
 
-`of_point` takes the numbers of one point from tiles of the first kind. So a location is worked out once, and not again
-in each lane that holds a part of the sample's channels, where it took more than half of all instructions.
+`of_point` takes the numbers of one point from tiles of the first kind. So a location is computed once, not in each of
+the lanes that hold the sample's channels.
 
 Legend: B images, S tokens, Q queries, M heads, D channels a head, L levels, P points; an image's row is a y.
 """
@@ -17,21 +17,21 @@ import triton.language as tl
 
 from litedetr.kernels.fused.vectors import added, as_real, load_pairs, load_vectors, scaled, tile_mask
 
-LEVEL_FIELDS = tl.constexpr(4)  # of the level table: height, width, first token, first cell
+LEVEL_FIELDS = tl.constexpr(3)  # of the level table: height, width, first token
 OUTSIDE = tl.constexpr(-2.0)  # a position whose next pixel is outside, too
 
 
 @triton.jit
 def query_rows(order_ptr, num_queries, ORDERED: tl.constexpr, BLOCK_QUERIES: tl.constexpr, INDEX: tl.constexpr):
     """The queries of a program's rows: a first one (int64, of B * Q), distances from it, and which rows exist."""
-    block, slot = tl.program_id(0) * BLOCK_QUERIES, tl.arange(0, BLOCK_QUERIES)
+    block, place = tl.program_id(0) * BLOCK_QUERIES, tl.arange(0, BLOCK_QUERIES)
     first = tl.program_id(2).to(tl.int64) * num_queries
     if ORDERED:  # neighbours on the query grid, padded with -1 to whole blocks
-        query = tl.load(order_ptr + block + slot)
+        query = tl.load(order_ptr + block + place)
         exists = query >= 0
     else:
-        query = slot
-        exists = block + slot < num_queries
+        query = place
+        exists = block + place < num_queries
         first += block
     return first, query.to(INDEX), exists
 
@@ -60,25 +60,25 @@ def locations(
     reference_ptr, offsets_ptr, index, exists, mask, size,
     POINTS: tl.constexpr, SAMPLING: tl.constexpr, BOXES: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
-    """Tiles (rows, points), x and y each: locations in pixels, offsets, and the derivatives of one by the other.
+    """Tiles (rows, points), x and y each: locations in pixels, offsets, and the pixels that one unit of offset moves.
 
     reference_ptr, exists (rows, 1): of the queries; index, mask (rows, points): of the samples. The centre of the first
     pixel is at 0; nearest: a location is the centre of the nearest pixel.
     """
     offset_x, offset_y = load_pairs(offsets_ptr, index, mask)
-    height, width, first_pixel = size[0].to(REAL), size[1].to(REAL), 0.0 if SAMPLING == "nearest" else 0.5
-    x = as_real(tl.load(reference_ptr, exists, 0.0)) * width - first_pixel
-    y = as_real(tl.load(reference_ptr + 1, exists, 0.0)) * height - first_pixel
+    height, width, centre = size[0].to(REAL), size[1].to(REAL), 0.0 if SAMPLING == "nearest" else 0.5
+    x = as_real(tl.load(reference_ptr, exists, 0.0)) * width - centre
+    y = as_real(tl.load(reference_ptr + 1, exists, 0.0)) * height - centre
     if BOXES:
-        step_x = as_real(tl.load(reference_ptr + 2, exists, 0.0)) * (width * (0.5 / POINTS))
-        step_y = as_real(tl.load(reference_ptr + 3, exists, 0.0)) * (height * (0.5 / POINTS))
+        unit_x = as_real(tl.load(reference_ptr + 2, exists, 0.0)) * (width * (0.5 / POINTS))
+        unit_y = as_real(tl.load(reference_ptr + 3, exists, 0.0)) * (height * (0.5 / POINTS))
     else:
-        step_x = tl.full(offset_x.shape, 1.0, REAL)
-        step_y = step_x
-    x, y = tl.where(mask, x + offset_x * step_x, OUTSIDE), tl.where(mask, y + offset_y * step_y, OUTSIDE)
+        unit_x = tl.full(offset_x.shape, 1.0, REAL)
+        unit_y = unit_x
+    x, y = tl.where(mask, x + offset_x * unit_x, OUTSIDE), tl.where(mask, y + offset_y * unit_y, OUTSIDE)
     if SAMPLING == "nearest":
         x, y = tl.floor(x), tl.floor(y)
-    return (x, y), (offset_x, offset_y), (step_x, step_y)
+    return (x, y), (offset_x, offset_y), (unit_x, unit_y)
 
 
 @triton.jit
@@ -114,7 +114,11 @@ def axis_weights(position, size, valid, LEAST: tl.constexpr):
 
 @triton.jit
 def pixel_weights(along_x, along_y, SAMPLING: tl.constexpr):
-    """Weights of the pixels that are read: upper left, upper right, lower left, lower right; nearest: the first one."""
+    """Weights of the pixels that are read: upper left, upper right, lower left, lower right; nearest: the first one.
+
+    Their number is that of all tuples of pixels. More than 2 x 2 would also change `axis_weights`, `pixel_offset`, and
+    `location_slopes` and `store_coefficients` in gradients.py.
+    """
     if SAMPLING == "nearest":
         weights = (along_x[0] * along_y[0],)
     else:
@@ -149,7 +153,7 @@ def pixel_offset(corner, step_right, step_below):
 
 
 @triton.jit
-def read_pixels(table, sample, WORDS: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr, PACKED: tl.constexpr):
+def read_pixels(table, sample, WORDS: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr, PACKED: tl.constexpr):
     """The pixels around each row's location, vectors in a tuple. What weighs nothing is not read, and zero.
 
     table: pointer to token 0, and the words from there to the next token and to the next image row. sample: token and
@@ -161,7 +165,7 @@ def read_pixels(table, sample, WORDS: tl.constexpr, BLOCK: tl.constexpr, PARTS: 
     pixels = ()
     for corner in tl.static_range(len(sample) - 1):
         mask = tile_mask(sample[1 + corner][:, None] > 0.0, word, WORDS)
-        pixels += (load_vectors(first + pixel_offset(corner, step_right, step_below), mask, WORDS, PARTS, PACKED),)
+        pixels += (load_vectors(first + pixel_offset(corner, step_right, step_below), mask, WORDS, TILES, PACKED),)
     return pixels
 
 

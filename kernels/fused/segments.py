@@ -1,4 +1,4 @@
-"""The gradient of values and keys without atomics: every pixel adds up the samples around it, in a fixed order.
+"""The gradient of values and keys without atomics: a program adds up the samples around a few pixels, in a fixed order.
 
 The samples lie sorted by patch (kernels/fused/patches.py), a square of 1 to 3 cells a side; a cell is the square
 between four pixels that holds a sample. A program adds up one patch. With the weight of each of its pixels for each
@@ -7,7 +7,7 @@ sample, zero but for a sample's four,
     gradient (channels, pixels) = dO (channels, samples) @ (p weight) (samples, pixels), and the same of q and d_score
 
 so each sample's dO and q are read once, and tensor cores add. Pixels on the edge of a patch are those of its neighbours
-too: four launches take one patch each of every square of four. Patches of one launch share no pixel, and a pixel
+too: each of four launches takes one patch of every quad (two by two). Patches of one launch share no pixel, and a pixel
 receives its up to four sums in the order of the launches.
 
 Numbers that are not finite are kept out of the products, where zero weights would spread NaN over the whole patch.
@@ -19,22 +19,23 @@ import triton.language as tl
 from litedetr.kernels.fused.sampling import valid_size
 from litedetr.kernels.fused.vectors import tile_mask
 
-PATCH_FIELDS = tl.constexpr(8)  # of a square of four patches, see kernels/fused/patches.py
-ROW = tl.constexpr(4)  # pixels of a row of a patch, of which one more than its cells are in use
+QUAD_FIELDS = tl.constexpr(8)  # see Patches.quads
+LINE = tl.constexpr(4)  # pixels of a line of a patch, of which one more than its cells are in use
 PIXELS = tl.constexpr(16)
 
 
 @triton.jit
 def hats(x):
-    """(samples,) -> (samples, ROW): the weights of pixels 0 to 3 along one axis, for a sample at x."""
+    """(samples,) -> (samples, LINE): the weights of pixels 0 to 3 along one axis, for a sample at x."""
     zero, one = tl.maximum(1.0 - tl.abs(x), 0.0), tl.maximum(1.0 - tl.abs(x - 1.0), 0.0)
     two, three = tl.maximum(1.0 - tl.abs(x - 2.0), 0.0), tl.maximum(1.0 - tl.abs(x - 3.0), 0.0)
-    return tl.reshape(tl.join(tl.join(zero, two), tl.join(one, three)), (x.shape[0], ROW))
+    # join interleaves: (0, 2) and (1, 3) become 0, 1, 2, 3
+    return tl.reshape(tl.join(tl.join(zero, two), tl.join(one, three)), (x.shape[0], LINE))
 
 
 @triton.jit
 def outer(y, x):
-    """(samples, ROW) each -> (samples, PIXELS), rows of pixels one after the other."""
+    """(samples, LINE) each -> (samples, PIXELS), lines of pixels one after the other."""
     return tl.reshape(y[:, :, None] * x[:, None, :], (x.shape[0], PIXELS))
 
 
@@ -67,12 +68,12 @@ def add_product(total, weight, vector, TF32: tl.constexpr):
 
 
 @triton.jit
-def load_samples(order_ptr, coefficients_ptr, place, end, SAMPLES: tl.constexpr, INDEX: tl.constexpr):
+def load_samples(order_ptr, coefficients_ptr, place, end, BLOCK: tl.constexpr, INDEX: tl.constexpr):
     """Of the samples at some places in the order: their number, p, d_score, and x, y from the patch's first pixel."""
     exists = place < end
     slot = tl.load(order_ptr + place, exists, 0).to(INDEX)
     numbers = tl.load(coefficients_ptr + slot[:, None] * 4 + tl.arange(0, 4)[None, :], exists[:, None], 0.0)
-    p_and_x, d_score_and_y = tl.split(tl.reshape(numbers, (SAMPLES, 2, 2)))  # one load of 16 bytes each
+    p_and_x, d_score_and_y = tl.split(tl.reshape(numbers, (BLOCK, 2, 2)))  # one load of 16 bytes each
     p, x = tl.split(p_and_x)
     d_score, y = tl.split(d_score_and_y)
     return tl.where(exists, slot, -1), p, d_score, x, y
@@ -84,9 +85,9 @@ def is_finite(x):
 
 
 @triton.jit
-def load_vectors(table_ptr, slot, is_wanted, channel, CHANNELS: tl.constexpr, SLOTS: tl.constexpr):
-    """(samples, channels) of a table (Q, M, D), zero where it is not wanted. SLOTS: samples of a query head."""
-    row = tl.where(is_wanted, slot // SLOTS, -1)  # one number for both, since lanes of a row get it through memory
+def load_rows(table_ptr, slot, is_wanted, channel, CHANNELS: tl.constexpr, SAMPLES: tl.constexpr):
+    """(samples, channels) of a table (Q, M, D), zero where it is not wanted. SAMPLES: of a query head."""
+    row = tl.where(is_wanted, slot // SAMPLES, -1)  # one number for both, since lanes of a row get it through memory
     mask = tile_mask((row >= 0)[:, None], channel[None, :], CHANNELS)
     return tl.load(table_ptr + row[:, None] * CHANNELS + channel[None, :], mask, 0.0)
 
@@ -94,20 +95,18 @@ def load_vectors(table_ptr, slot, is_wanted, channel, CHANNELS: tl.constexpr, SL
 @triton.jit
 def sum_of_spoiled(
     order_ptr, coefficients_ptr, begin, end, SCORE: tl.constexpr, OF_KEY: tl.constexpr,
-    SAMPLES: tl.constexpr, INDEX: tl.constexpr, REAL: tl.constexpr,
+    BLOCK: tl.constexpr, INDEX: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
     """(1, PIXELS): NaN at the four pixels of samples that send numbers that are not finite, else 0."""
     total = tl.zeros((1, PIXELS), REAL)
     while begin < end:
-        _, p, d_score, x, y = load_samples(
-            order_ptr, coefficients_ptr, begin + tl.arange(0, SAMPLES), end, SAMPLES, INDEX
-        )
+        _, p, d_score, x, y = load_samples(order_ptr, coefficients_ptr, begin + tl.arange(0, BLOCK), end, BLOCK, INDEX)
         coefficient = d_score if OF_KEY else p
         if SCORE == "key_aware_shared":
             coefficient = tl.abs(p) + tl.abs(d_score)
         is_spoiled = (outer(hats(y), hats(x)) > 0.0) & (is_finite(coefficient) == 0)[:, None]
         total += tl.sum(tl.where(is_spoiled, float("nan"), 0.0), 0)[None, :]
-        begin += SAMPLES
+        begin += BLOCK
     return total
 
 
@@ -123,21 +122,25 @@ def add_to_pixels(grad_ptr, total, pixel, exists, is_first, channel, CHANNELS: t
 
 @triton.jit
 def segment_kernel(
-    query_ptr, patches_ptr, valid_ptr, grad_out_ptr, coefficients_ptr, order_ptr, start_ptr,
-    grad_key_ptr, grad_value_ptr, num_squares, num_queries, num_tokens,
+    query_ptr, quads_ptr, valid_ptr, grad_out_ptr, coefficients_ptr, order_ptr, start_ptr,
+    grad_key_ptr, grad_value_ptr, num_quads, num_queries, num_tokens,
     SCORE: tl.constexpr, PADDED: tl.constexpr,
     HEADS: tl.constexpr, CHANNELS: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr,
     BLOCK_SAMPLES: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
     INDEX: tl.constexpr, REAL: tl.constexpr, SCALE: tl.constexpr, TF32: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
-    square, head, image = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
-    SLOTS: tl.constexpr = LEVELS * POINTS
-    heads = image * num_queries * HEADS
-    order_ptr += heads * SLOTS
-    coefficients_ptr += heads * (SLOTS * 4)
-    start_ptr += ((image * HEADS + head) * num_squares + square) * 4 + PART + image  # an image has one more
+    quad, head, image = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
+    SAMPLES: tl.constexpr = LEVELS * POINTS
+    first_row = image * num_queries * HEADS  # query head, of (B, Q, M)
+    order_ptr += first_row * SAMPLES
+    coefficients_ptr += first_row * (SAMPLES * 4)
+    grad_out_ptr += first_row * CHANNELS
+    if SCORE != "deformable":
+        query_ptr += first_row * CHANNELS
+    start_ptr += ((image * HEADS + head) * num_quads + quad) * 4 + PART + image  # an image has one more
     begin, end = tl.load(start_ptr).to(INDEX), tl.load(start_ptr + 1).to(INDEX)
 
+    # sums (channels, pixels) of products over the samples
     channel = tl.arange(0, BLOCK_CHANNELS)
     d_value = tl.zeros((BLOCK_CHANNELS, PIXELS), REAL)
     d_key = d_value
@@ -151,47 +154,47 @@ def segment_kernel(
         along_x, along_y = hats(x), hats(y)
         p_is_finite = is_finite(p)
         spoils_value |= (p_is_finite == 0).to(tl.int32)
-        d_out = load_vectors(grad_out_ptr + heads * CHANNELS, slot, (slot >= 0) & p_is_finite, channel, CHANNELS, SLOTS)
+        d_out = load_rows(grad_out_ptr, slot, (slot >= 0) & p_is_finite, channel, CHANNELS, SAMPLES)
+        # zero but for the four pixels of each sample, and for places behind the end, whose p is zero
         weight = outer(along_y, along_x * tl.where(p_is_finite, p, 0.0)[:, None])
         d_value = add_product(d_value, weight, d_out, TF32)
         if SCORE != "deformable":
             score_is_finite = is_finite(d_score)
             spoils_key |= (score_is_finite == 0).to(tl.int32)
-            q = load_vectors(
-                query_ptr + heads * CHANNELS, slot, (slot >= 0) & score_is_finite, channel, CHANNELS, SLOTS
-            )
+            q = load_rows(query_ptr, slot, (slot >= 0) & score_is_finite, channel, CHANNELS, SAMPLES)
             weight = outer(along_y, along_x * tl.where(score_is_finite, d_score * SCALE, 0.0)[:, None])
             if SCORE == "key_aware_shared":
                 d_value = add_product(d_value, weight, q, TF32)
             else:
                 d_key = add_product(d_key, weight, q, TF32)
         next_sample += BLOCK_SAMPLES
-    if tl.max(spoils_value | spoils_key, 0) > 0:
+    if tl.max(spoils_value | spoils_key, 0) > 0:  # rare: the samples are read again, to put NaN on their pixels
         d_value += sum_of_spoiled(order_ptr, coefficients_ptr, begin, end, SCORE, False, BLOCK_SAMPLES, INDEX, REAL)
         if SCORE == "key_aware":
             d_key += sum_of_spoiled(order_ptr, coefficients_ptr, begin, end, SCORE, True, BLOCK_SAMPLES, INDEX, REAL)
 
-    patches_ptr += square * PATCH_FIELDS
-    top, left = tl.load(patches_ptr), tl.load(patches_ptr + 1)
-    side, level = tl.load(patches_ptr + 2), tl.load(patches_ptr + 3)
-    height, width, first_token = tl.load(patches_ptr + 4), tl.load(patches_ptr + 5), tl.load(patches_ptr + 6)
+    quads_ptr += quad * QUAD_FIELDS
+    top, left = tl.load(quads_ptr), tl.load(quads_ptr + 1)
+    side, level = tl.load(quads_ptr + 2), tl.load(quads_ptr + 3)
+    height, width, first_token = tl.load(quads_ptr + 4), tl.load(quads_ptr + 5), tl.load(quads_ptr + 6)
     below, right = PART // 2, PART % 2
     pixel = tl.arange(0, PIXELS)
-    pixel_row, pixel_column = pixel // ROW, pixel % ROW
-    row, column = top + below * side + pixel_row, left + right * side + pixel_column
+    pixel_line, pixel_column = pixel // LINE, pixel % LINE
+    line, column = top + below * side + pixel_line, left + right * side + pixel_column
     # as unsigned numbers, -1 is large
-    exists = (pixel_row <= side) & (row.to(tl.uint32, bitcast=True) < height.to(tl.uint32))
+    exists = (pixel_line <= side) & (line.to(tl.uint32, bitcast=True) < height.to(tl.uint32))
     exists &= (pixel_column <= side) & (column.to(tl.uint32, bitcast=True) < width.to(tl.uint32))
-    # the first patch of a pixel is the upper one of two, and the left one
-    is_first = (below == 0) | ((pixel_row > 0) & (pixel_row < side))
+    # Parts run in the order 0, 1, 2, 3. A lower part shares its first and last line with earlier ones, a right part its
+    # first and last column: there it adds to what they stored.
+    is_first = (below == 0) | ((pixel_line > 0) & (pixel_line < side))
     is_first &= (right == 0) | ((pixel_column > 0) & (pixel_column < side))
     if PADDED:
         valid_height, valid_width = valid_size(valid_ptr, level, height, width, LEVELS, PADDED)
-        is_valid = (row < valid_height) & (column < valid_width)
+        is_valid = (line < valid_height) & (column < valid_width)
         d_value = tl.where(is_valid[None, :], d_value, 0.0)
         d_key = tl.where(is_valid[None, :], d_key, 0.0)
     table = (image * num_tokens * HEADS + head) * CHANNELS
-    element = (first_token + row * width + column).to(INDEX) * (HEADS * CHANNELS)
+    element = (first_token + line * width + column).to(INDEX) * (HEADS * CHANNELS)
     add_to_pixels(grad_value_ptr + table, d_value, element, exists, is_first, channel, CHANNELS, PART)
     if SCORE == "key_aware":
         add_to_pixels(grad_key_ptr + table, d_key, element, exists, is_first, channel, CHANNELS, PART)

@@ -17,12 +17,11 @@ from litedetr.kernels.fused.sizes import Shapes
 
 @lru_cache(maxsize=MOST_KEPT)
 def level_table(shapes: Shapes, device: torch.device) -> Tensor:
-    """(L, 4) int32: height, width, first token, first cell."""
-    rows, token, cell = [], 0, 0
+    """(L, 3) int32: height, width, first token."""
+    rows, token = [], 0
     for height, width in shapes:
-        rows.append((height, width, token, cell))
+        rows.append((height, width, token))
         token += height * width
-        cell += (height + 1) * (width + 1)
     with lasting(device):
         return torch.tensor(rows, dtype=torch.int32, device=device)
 

@@ -30,29 +30,29 @@ def unpack(word, HALF: tl.constexpr):
     """The lower and the upper one of two halves, in single precision."""
     if HALF == "bfloat16":  # the upper half of a single
         lower, upper = (word << 16).to(tl.float32, bitcast=True), (word & -65536).to(tl.float32, bitcast=True)
-    else:
+    elif HALF == "float16":
         lower = word.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
         upper = (word >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
     return lower, upper
 
 
 @triton.jit
-def pack(lower, upper, HALF: tl.constexpr):
-    """The opposite of `unpack`; HALF: the dtype."""
-    lower = lower.to(HALF).to(tl.uint16, bitcast=True).to(tl.int32)
-    upper = upper.to(HALF).to(tl.uint16, bitcast=True).to(tl.int32)
+def pack(lower, upper, DTYPE: tl.constexpr):
+    """The opposite of `unpack`; DTYPE: bfloat16 or float16."""
+    lower = lower.to(DTYPE).to(tl.uint16, bitcast=True).to(tl.int32)
+    upper = upper.to(DTYPE).to(tl.uint16, bitcast=True).to(tl.int32)
     return lower | (upper << 16)
 
 
 @triton.jit
-def load_vectors(word_ptr, mask, WORDS: tl.constexpr, PARTS: tl.constexpr, PACKED: tl.constexpr):
-    """Vectors of PARTS tiles of WORDS words in full precision, zero outside the mask; word_ptr (rows, words)."""
+def load_vectors(word_ptr, mask, WORDS: tl.constexpr, TILES: tl.constexpr, PACKED: tl.constexpr):
+    """Vectors of TILES tiles of WORDS words in full precision, zero outside the mask; word_ptr (rows, words)."""
     if PACKED != "":
         vectors = unpack(tl.load(word_ptr, mask, 0), PACKED)
     else:
         vectors = (as_real(tl.load(word_ptr, mask, 0.0)),)
-        for part in tl.static_range(1, PARTS):
-            vectors += (as_real(tl.load(word_ptr + part * WORDS, mask, 0.0)),)
+        for tile in tl.static_range(1, TILES):
+            vectors += (as_real(tl.load(word_ptr + tile * WORDS, mask, 0.0)),)
     return vectors
 
 
@@ -64,8 +64,8 @@ def store_vectors(ptr, vectors, row, exists, WORDS: tl.constexpr, PACKED: tl.con
     if PACKED != "":
         tl.store(as_words(ptr, PACKED) + at, pack(vectors[0], vectors[1], ptr.dtype.element_ty), mask)
     else:
-        for part in tl.static_range(len(vectors)):
-            tl.store(ptr + at + part * WORDS, vectors[part], mask)
+        for tile in tl.static_range(len(vectors)):
+            tl.store(ptr + at + tile * WORDS, vectors[tile], mask)
 
 
 @triton.jit
@@ -111,8 +111,8 @@ def tile_mask(exists, column, COLUMNS: tl.constexpr):
 def dot(a, b):
     """(rows,) dot products of two vectors a row."""
     products = a[0] * b[0]
-    for part in tl.static_range(1, len(a)):
-        products += a[part] * b[part]
+    for tile in tl.static_range(1, len(a)):
+        products += a[tile] * b[tile]
     return tl.sum(products, 1)
 
 
@@ -120,8 +120,8 @@ def dot(a, b):
 def scaled(vectors, factor):
     """Vectors times a number for each row, factor (rows, 1), or for all."""
     result = (vectors[0] * factor,)
-    for part in tl.static_range(1, len(vectors)):
-        result += (vectors[part] * factor,)
+    for tile in tl.static_range(1, len(vectors)):
+        result += (vectors[tile] * factor,)
     return result
 
 
@@ -129,13 +129,13 @@ def scaled(vectors, factor):
 def added(total, vectors, factor):
     """total + vectors * factor; see `scaled`."""
     result = (total[0] + vectors[0] * factor,)
-    for part in tl.static_range(1, len(vectors)):
-        result += (total[part] + vectors[part] * factor,)
+    for tile in tl.static_range(1, len(vectors)):
+        result += (total[tile] + vectors[tile] * factor,)
     return result
 
 
 @triton.jit
-def zero_vectors(ROWS: tl.constexpr, WORDS: tl.constexpr, PARTS: tl.constexpr, REAL: tl.constexpr):
+def zero_vectors(ROWS: tl.constexpr, WORDS: tl.constexpr, TILES: tl.constexpr, REAL: tl.constexpr):
     """(ROWS, WORDS) tiles of zeros."""
     zeros = tl.zeros((ROWS, WORDS), REAL)
-    return (zeros, zeros) if PARTS == 2 else (zeros,)
+    return (zeros, zeros) if TILES == 2 else (zeros,)

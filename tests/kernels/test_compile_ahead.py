@@ -43,7 +43,7 @@ work = Workload("key_aware_shared", torch.bfloat16, (1, 2), shapes=((4, 4), (2, 
 wrong = Launch(2**13, 4)  # too many elements
 forward = Job(work, "forward")
 tasks = [Task(forward, wrong), Task(forward, Launch(4, 1)), Task(Job(work, "backward"), Launch(4, 1))]
-tasks += [Task(Job(work, "segments"), Segments(8, 1, max_registers=128)), Task(forward, Launch(4, 1, num_stages=2))]
+tasks += [Task(Job(work, "segments"), Segments(16, 1, max_registers=128)), Task(forward, Launch(4, 1, num_stages=2))]
 with Compilers(GPUTarget("cuda", 90, 32), 1, 100) as compilers:
     found = [future.result() for future in [compilers.submit(0, task) for task in tasks]]
 print(json.dumps([x if isinstance(x, str) else [x.fingerprint, x.spilled] for x in found]))
@@ -87,7 +87,7 @@ saved = forward(inputs, Launch(4, 1), launch)
 backward(inputs, saved, torch.randn_like(saved.out), Launch(4, 1), False, False, launch)
 new = [set(os.listdir(os.environ["TRITON_CACHE_DIR"])) - before]
 blocks = Launch(4, 1)
-backward(inputs, saved, torch.randn_like(saved.out), blocks, True, False, launch, Segments(8, 1, max_registers=128))
+backward(inputs, saved, torch.randn_like(saved.out), blocks, True, False, launch, Segments(16, 1, max_registers=128))
 new.append(set(os.listdir(os.environ["TRITON_CACHE_DIR"])) - before)
 forward(inputs, Launch(8, 1), launch)
 new.append(set(os.listdir(os.environ["TRITON_CACHE_DIR"])) - before)

@@ -47,9 +47,9 @@ def sizes_of(shapes, queries=1, points=1):
     )  # fmt: skip
 
 
-def pixels_of(patches, square, part):
+def pixels_of(patches, quad, part):
     """Tokens of a patch."""
-    top, left, side, _, height, width, first_token, _ = patches.squares[square].tolist()
+    top, left, side, _, height, width, first_token, _ = patches.quads[quad].tolist()
     rows, columns = (start + offset * side for start, offset in ((top, part // 2), (left, part % 2)))
     return [
         first_token + row * width + column
@@ -64,16 +64,16 @@ def test_patches_of_a_part_share_no_pixel_and_all_parts_hold_every_pixel(most):
     patches = patches_of(sizes_of(SHAPES), most)
     found = set()
     for part in range(PARTS):
-        tokens = [token for square in range(patches.num_squares) for token in pixels_of(patches, square, part)]
+        tokens = [token for quad in range(patches.num_quads) for token in pixels_of(patches, quad, part)]
         assert len(set(tokens)) == len(tokens)
         found |= set(tokens)
     assert found == set(range(sum(h * w for h, w in SHAPES)))
 
 
-def test_the_coarsest_level_has_the_first_squares():
+def test_the_coarsest_level_has_the_first_quads():
     patches = patches_of(sizes_of(((4, 8), (2, 2))), MANY)
     assert patches.levels.tolist() == [[1, 2, 3], [0, 1, 3]]
-    assert patches.squares.tolist() == [
+    assert patches.quads.tolist() == [
         [-1, -1, 3, 1, 2, 2, 32, 0],
         [-1, -1, 3, 0, 4, 8, 0, 0],
         [-1, 5, 3, 0, 4, 8, 0, 0],
@@ -97,7 +97,7 @@ def test_samples_are_counted_where_the_kernel_sends_them(monkeypatch):
     backend.backward(inputs, saved, torch.zeros_like(saved.out), Launch(8, 1), True, False)
     patches = patches_of(Sizes.of(work.inputs("cpu")), segments.patch_samples)
     assert sorted(set(patches.levels[:, 2].tolist())) == [1, 2]  # cells of a side
-    programs = work.heads * patches.num_squares * PARTS  # of an image
+    programs = work.heads * patches.num_quads * PARTS  # of an image
     sent = [image[image >= 0] for image in found[0].patch.cpu().flatten(1).long()]
     assert all(len(image) < work.queries * 2 * 2 * 4 for image in sent)
     counts = torch.cat([torch.bincount(image, minlength=programs) for image in sent])
