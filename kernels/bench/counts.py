@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from litedetr.kernels.bench.disassembly import PIPES, disassemble
-from litedetr.kernels.bench.instructions import count_by_pipe
+from litedetr.kernels.bench.instructions import NotCounted, count_by_pipe
 from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.bench.resources import Program, Resources, compile_job, most_needed
 from litedetr.kernels.bench.trips import Trips, trips_of
@@ -45,6 +45,8 @@ def count_job(job: Job, launch: AnyLaunch, target: str) -> Counted:
 
 def count_programs(programs: Sequence[Program], job: Job, launch: AnyLaunch) -> Counted:
     """Those of a job, as `count_job`."""
+    if job.pass_name == "segments" and any(program.target.backend != "cuda" for program in programs):
+        raise NotCounted("segment_kernel: for AMD's GPUs it has a loop that is not in the source")
     samples = num_samples(job)
     each = [count_program(program, trips_of(program.kernel, job, launch), samples) for program in programs]
     pipes = {pipe: sum(counted.pipes[pipe] for counted in each) for pipe in PIPES}

@@ -7,12 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("triton")
 
+from litedetr.kernels.bench.counts import count_programs
 from litedetr.kernels.bench.disassembly import PIPES, parse_amdgcn, parse_sass
 from litedetr.kernels.bench.instructions import NotCounted, count_by_pipe, find_loops
+from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.bench.occupancy import resident_warps
+from litedetr.kernels.bench.resources import Program, parse_target
+from litedetr.kernels.bench.workloads import Workload
+from litedetr.kernels.fused.launch import Segments
 
 # A loop in a loop. The outer one's branch back lies behind the last exit, the code of diverged warps behind that.
 NESTED = """
@@ -59,6 +65,14 @@ kernel:                                 ; @kernel
 
 def counts(text: str, trips: tuple[float, ...], parse=parse_sass) -> dict[str, float]:
     return {pipe: number for pipe, number in count_by_pipe(parse(text), trips).items() if number}
+
+
+def test_other_kernels_loops_are_not_guessed():
+    """Of a deterministic launch for AMD, whose compiler adds a loop."""
+    program = Program("segment_kernel", (1, 1, 1), 1, 0, {"amdgcn": AMD}, parse_target("gfx942"))
+    job = Job(Workload("deformable", torch.bfloat16, (1, 4)), "segments")
+    with pytest.raises(NotCounted, match="^segment_kernel: for AMD's GPUs"):
+        count_programs([program], job, Segments(32, 1))
 
 
 def test_a_loop_in_a_loop():
@@ -139,9 +153,11 @@ def compiled(target: str) -> dict[str, dict[str, float]]:
 
 def test_compiled_kernels():
     """A loop of known trips, and the backward kernel, which adds each of four pixels of 32 channels in fp32, four
-    channels a lane: one instruction of a warp for each sample.
+    channels a lane: one instruction of a warp for each sample. A step of the deterministic one reads the numbers of
+    32 samples, their coefficients (16 bytes each), and 32 rows of 64 bytes.
     """
     found = compiled("sm_90")
+    assert found["step"]["loads"] == pytest.approx(1 + 1 + 32 * 64 / (32 * 16))
     assert (found["chase"]["loads"], found["chase"]["stores"]) == (1 + 10, 1)
     assert found["backward"]["atomics"] == pytest.approx(1, rel=0.01)  # the last block of queries is not full
 
