@@ -29,6 +29,7 @@ from litedetr.kernels.fused.gradients import (
     reference_gradient,
     scatter,
     store_coefficients,
+    weight_of,
     weighted_sum,
 )
 from litedetr.kernels.fused.sampling import (
@@ -54,7 +55,6 @@ from litedetr.kernels.fused.vectors import (
     zero_vectors,
 )
 
-LOG2_E = tl.constexpr(1.4426950408889634)
 # What the second pixel of an axis weighs more if it is inside: its weight, which masks its load, is then never 0. The
 # gradient of the location needs the pixel in any case. Rounding loses it in a sum with 1, in double precision too.
 LEAST = tl.constexpr(2.0**-60)
@@ -121,7 +121,7 @@ def backward_kernel(
         if SCORE == "deformable":
             logits = tl.load(logits_ptr + index, mask, float("-inf")).to(REAL)
             p = tl.exp(logits - log_sum_exp[:, None])
-            p = tl.where(p == p, p, float("inf"))  # a NaN weight would mask its pixels out
+            p = tl.where(p == p, tl.minimum(p, 1.0), float("inf"))  # a NaN weight would mask its pixels out
             samples = weighted_sample(samples, p)
         # of each sample: g . pixel of its pixels; key-aware: p and d_score too
         found = empty_tiles(len(samples) + 1, BLOCK_QUERIES, BLOCK_POINTS, REAL)
@@ -140,7 +140,7 @@ def backward_kernel(
             elif SCORE == "key_aware_shared":
                 pixels = read_pixels(values, sample, WORDS, BLOCK_WORDS, TILES, PACKED)
                 v = add_pixels((), pixels, sample)
-                p = tl.exp2((dot(q, v) - log_sum_exp) * LOG2_E)
+                p = weight_of(dot(q, v), log_sum_exp)
                 d_score = p * (dot(d_out, v) - delta)
                 d_query = added(d_query, v, d_score[:, None])
                 d_sample = added(scaled(q, d_score[:, None]), d_out, p[:, None])
@@ -151,7 +151,7 @@ def backward_kernel(
                 keys = (as_words(key_ptr, PACKED) + table_start * HEAD_WORDS,) + strides
                 pixels = read_pixels(keys, sample, WORDS, BLOCK_WORDS, TILES, PACKED)
                 key_dots, k = pixel_dots(q, pixels), add_pixels((), pixels, sample)
-                p = tl.exp2((weighted_sum(sample, key_dots) - log_sum_exp) * LOG2_E)
+                p = weight_of(weighted_sum(sample, key_dots), log_sum_exp)
                 of_value = weighted_sample(sample, p)  # masks depend on p: values are read when keys are used
                 value_dots = pixel_dots(d_out, read_pixels(values, of_value, WORDS, BLOCK_WORDS, TILES, PACKED))
                 d_score = weighted_sum(of_value, value_dots) - p * delta

@@ -6,6 +6,14 @@ import triton.language as tl
 from litedetr.kernels.fused.sampling import pixel_offset
 from litedetr.kernels.fused.vectors import dot, tile_mask
 
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def weight_of(score, log_sum_exp):
+    """exp(score - log_sum_exp), but at most 1: of large scores the difference is rounded by more than 1."""
+    return tl.minimum(tl.exp2((score - log_sum_exp) * LOG2_E), 1.0, propagate_nan=tl.PropagateNan.ALL)
+
 
 @triton.jit
 def pixel_dots(vectors, pixels):

@@ -154,13 +154,15 @@ def rule_of_segments(shape: Shape) -> Segments:
 @lru_cache(maxsize=MOST_KEPT)
 def rule_of_queries(shape: Shape) -> Launch:
     """Blocks of four warps, more where one query alone would be too much for them."""
-    per_query = power_of_two(shape.channels)
+    is_odd = shape.channels % 2 == 1
+    per_query = power_of_two(shape.channels) * (1 + is_odd)  # odd ones have an address and a predicate each
     most = ELEMENTS_PER_THREAD * THREADS_PER_WARP
     if shape.dtype == "float64":
         most //= 2
     warps = min(max(4, per_query // most), MOST_WARPS)
     block = max(1, min(warps * most // per_query, power_of_two(shape.queries)))
-    registers = TIGHT_REGISTERS.get((shape.pass_name, shape.score)) if shape.dtype in HALVES else None
+    is_tight = shape.dtype in HALVES and shape.levels > 1 and not is_odd
+    registers = TIGHT_REGISTERS.get((shape.pass_name, shape.score)) if is_tight else None
     return Launch(block, warps, max_registers=registers)
 
 

@@ -78,7 +78,8 @@ def locations(
     x, y = tl.where(mask, x + offset_x * unit_x, OUTSIDE), tl.where(mask, y + offset_y * unit_y, OUTSIDE)
     if SAMPLING == "nearest":
         x, y = tl.floor(x), tl.floor(y)
-    return (x, y), (offset_x, offset_y), (unit_x, unit_y)
+    # points may be in double precision, and what is sampled there not
+    return (x.to(REAL), y.to(REAL)), (offset_x.to(REAL), offset_y.to(REAL)), (unit_x.to(REAL), unit_y.to(REAL))
 
 
 @triton.jit

@@ -65,6 +65,34 @@ def test_precision(kind, dtype, deterministic):
 
 
 @pytest.mark.parametrize("deterministic", [False, True], ids=["atomic", "deterministic"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_points_in_double_precision(kind, dtype, deterministic):
+    """Beside values that are not; of so few numbers the error scatters."""
+    exact = make_problem(batch=1, heads=1, boxes=True)
+    mixed = exact.cast(dtype)
+    for name in ("offsets", "reference"):
+        mixed.tensors[name] = exact.tensors[name].detach().requires_grad_()
+    expected = run("reference", kind, mixed.cast(torch.float64))
+    for name, tensor in run("triton", kind, mixed.to(DEVICE), deterministic=deterministic).items():
+        assert tensor.dtype == (torch.float64 if name in ("offsets", "reference") else dtype)
+        error = tensor.cpu().double() - expected[name]
+        assert error.square().mean().sqrt() < 2 * RMS[dtype] * expected[name].square().mean().sqrt(), name
+
+
+@pytest.mark.parametrize("kind", ["deformable", "key_aware"])
+def test_weights_of_large_scores_are_bounded(kind):
+    """Single precision does not hold such scores, but no weight exceeds 1."""
+    problem = make_problem(shapes=((3, 4),), batch=1, heads=1, dtype=torch.float32)
+    with torch.no_grad():
+        problem.tensors["logits" if kind == "deformable" else "query"].mul_(1e8)
+        problem.tensors["reference"].clamp_(0.3, 0.7)
+        problem.tensors["offsets"].mul_(0.1)
+    gradient = run("triton", kind, problem.to(DEVICE))["value"]
+    assert 0 < gradient.abs().max() <= 3 * 3  # at most the gradient of all outputs, by all samples
+
+
+@pytest.mark.parametrize("deterministic", [False, True], ids=["atomic", "deterministic"])
 def test_several_blocks_and_a_part_of_one(deterministic, monkeypatch):
     """Queries fill several programs of each image, the last one not wholly."""
     launch_always(monkeypatch, launch.Launch(2, 1), launch.Segments(2, 1, patch_samples=1))

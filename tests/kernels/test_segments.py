@@ -195,6 +195,34 @@ def test_a_value_that_is_not_finite_spoils_the_gradient_of_keys_of_their_own_onl
         torch.testing.assert_close(found[name].cpu(), expected[name], atol=EXACT, rtol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "place", "number"),
+    [
+        ("deformable", "logits", (0, 0), float("nan")),
+        ("key_aware_shared", "query", (0, 0), float("nan")),
+        ("key_aware", "query", (0, 0), float("nan")),
+        ("key_aware", "value", (0, slice(7, 9)), -float("inf")),
+        ("key_aware", "value", (0, 0), float("nan")),
+    ],
+)
+def test_what_is_not_finite_in_one_of_several_steps(kind, name, place, number, monkeypatch):
+    """Of a patch: the pixels of the other samples keep their sums. Only the first query samples pixel 0."""
+    launched(monkeypatch, Segments(2, 1, MANY))
+    problem = make_problem(shapes=((6, 6),), batch=1, heads=1, queries=4, points=2)
+    with torch.no_grad():
+        problem.tensors["reference"].clamp_(0.25, 0.4)[0, 0] = 0.12
+        problem.tensors["offsets"].mul_(0.1)
+        problem.tensors[name][place] = number
+    expected = run("reference", kind, problem)
+    found = run("triton", kind, problem.to(DEVICE), deterministic=True)
+    tables = {"value", "key"} & expected.keys()
+    assert any(0 < expected[table].isfinite().sum() < expected[table].numel() for table in tables)
+    for table in tables:
+        is_number = expected[table].isfinite()
+        assert torch.equal(found[table].cpu().isfinite(), is_number)
+        torch.testing.assert_close(found[table].cpu()[is_number], expected[table][is_number], atol=EXACT, rtol=0)
+
+
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float16, 2e-6), (torch.bfloat16, 3e-4)], ids=str)
 def test_sums_of_halves_before_they_are_rounded(dtype, most, monkeypatch):
     """Weights of half precision lose nothing for float16, and one bit in 2^11 for bfloat16. Relative RMS."""
