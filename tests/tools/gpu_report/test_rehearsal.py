@@ -18,6 +18,14 @@ ROOT = Path(__file__).parents[3]
 OTHERS = ("hydra", "omegaconf", "pycocotools", "scipy", "PIL", "tqdm", "tensorboard", "matplotlib", "transformers")
 NEEDY_STEPS = [step.name for step in STEPS if set(step.packages) & set(OTHERS)]
 WITHOUT_OTHERS = f"import sys\nsys.modules.update(dict.fromkeys({OTHERS}))\n"
+QUICK = f"""
+import os, sys
+if os.environ.get("TRITON_INTERPRET") == "1":
+    sys.path.append({str(ROOT / "tests" / "kernels")!r})
+    import pytest
+    from quick_interpreter import patch_once
+    patch_once(pytest.MonkeyPatch())
+"""
 KINDS = {
     "machine": {"versions", "card", "ceilings"},
     "attention": {"attention"},
@@ -45,14 +53,15 @@ def report(folder: Path, *settings: str, path: str = "") -> subprocess.Completed
 def folder(tmp_path_factory) -> Path:
     """Of two reports: the kernels' steps where nothing but torch, Triton, NumPy and pytest is; then the others."""
     top = tmp_path_factory.mktemp("report")
-    bare = tmp_path_factory.mktemp("bare")
-    (bare / "sitecustomize.py").write_text(WITHOUT_OTHERS)
+    bare, quick = (tmp_path_factory.mktemp(name) for name in ("bare", "quick"))
+    (bare / "sitecustomize.py").write_text(WITHOUT_OTHERS + QUICK)
+    (quick / "sitecustomize.py").write_text(QUICK)
     first = report(top, path=str(bare))
     assert first.returncode == 0, first.stdout + first.stderr
     skipped = [line for line in first.stdout.splitlines() if " skipped " in line]
     assert all("which are not installed" in line for line in skipped)
     assert [line.split()[0] for line in skipped] == NEEDY_STEPS, first.stdout
-    second = report(top, f"steps=[{','.join(NEEDY_STEPS)}]")
+    second = report(top, f"steps=[{','.join(NEEDY_STEPS)}]", path=str(quick))
     assert second.returncode == 0, second.stdout + second.stderr
     return top / "rehearsal"
 
