@@ -9,12 +9,13 @@ from types import ModuleType
 from typing import Any
 
 import triton
+from triton.errors import TritonError
 
 from litedetr.kernels.bench.counts import Counted, count_job, count_program, num_samples
 from litedetr.kernels.bench.instructions import NotCounted
 from litedetr.kernels.bench.jobs import Job, launch_text
 from litedetr.kernels.bench.peer_kernels import PEER_KERNELS
-from litedetr.kernels.bench.resources import Compiler, compiling_for, parse_target
+from litedetr.kernels.bench.resources import Compiler, compiling_for, parse_target, reason_of
 from litedetr.kernels.fused.launch import rule
 
 
@@ -101,7 +102,7 @@ class Counting:
         launch = rule(job.shape)
         try:
             counted = count_job(job, launch, self.target)
-        except NotCounted as error:
+        except (NotCounted, TritonError) as error:
             return _not_counted(self.name, job, error)
         return Row.of(self.name, job, self.target, counted, launch_text(launch))
 
@@ -118,10 +119,6 @@ class Counting:
 
 
 def _not_counted(who: str, job: Job, error: BaseException) -> str:
-    """One line, with the first error's cause: the compiler wraps it in one for each function on the way."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    (*_, reason) = str(error).strip().splitlines() or [""]
     work = job.workload
     dtype = str(work.dtype).removeprefix("torch.")
-    return f"{who}, {job.pass_name} {work.score} {dtype}: not counted, {type(error).__name__}: {reason.strip()}"
+    return f"{who}, {job.pass_name} {work.score} {dtype}: not counted, {reason_of(error)}"

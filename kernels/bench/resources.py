@@ -53,6 +53,14 @@ class Program:
         return Resources(self.kernel, registers, spilled, self.shared, warps)
 
 
+def reason_of(error: BaseException) -> str:
+    """One line on what did not compile: Triton wraps the cause in an error for each function on the way."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    (*_, reason) = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {reason.strip()}"
+
+
 def most_needed(kernels: Sequence[Resources]) -> Resources:
     """Of several launches of a kernel, which are compiled apart: the most of each resource, the fewest warps."""
     needs = {name: max(getattr(kernel, name) for kernel in kernels) for name in ("registers", "spilled", "shared")}

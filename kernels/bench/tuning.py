@@ -16,6 +16,7 @@ from triton.errors import TritonError
 from litedetr.kernels.bench.accuracy import TOLERANCE, by_name, reference_results, worst_error
 from litedetr.kernels.bench.cuda_gpu import CudaGpu
 from litedetr.kernels.bench.jobs import Job
+from litedetr.kernels.bench.resources import reason_of
 from litedetr.kernels.bench.timing import warm_milliseconds
 from litedetr.kernels.fused import backend, launch
 from litedetr.kernels.fused.candidates import STAGES, candidates, variants
@@ -155,7 +156,7 @@ class Check:
         try:
             error = worst_error(self._results(item), self.expected)
         except TritonError as reason:
-            return Trial(item, UNKNOWN, None, str(reason).strip().split("\n")[-1])
+            return Trial(item, UNKNOWN, None, reason_of(reason))
         right = error < TOLERANCE[self.inputs.value.dtype]
         return Trial(item, error, time(lambda: self._results(item)) if right else None)
 

@@ -6,7 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
-from litedetr.kernels.fused.launch import THREADS_PER_WARP, AnyLaunch, Launch, Segments, Shape, rule
+from litedetr.kernels.fused.launch import (
+    FEWEST_SEGMENT_SAMPLES,
+    THREADS_PER_WARP,
+    AnyLaunch,
+    Launch,
+    Segments,
+    Shape,
+    rule,
+)
 from litedetr.kernels.fused.sizes import power_of_two
 
 FEWEST_ELEMENTS, MOST_ELEMENTS = 2, 32  # of a vector tile, a thread
@@ -32,8 +40,9 @@ def _of_queries(shape: Shape) -> Iterator[Launch]:
 
 def _of_segments(shape: Shape) -> Iterator[Segments]:
     """Patches of few cells take more programs, of many cells longer ones."""
+    fewest = 1 if shape.dtype == "float64" else FEWEST_SEGMENT_SAMPLES
     for warps, samples, most in product(WARPS, (4, 8, 16, 32, 64), (80, 320, 1280)):
-        if _is_plausible(samples * power_of_two(shape.channels), warps):
+        if samples >= fewest and _is_plausible(samples * power_of_two(shape.channels), warps):
             yield Segments(samples, warps, most)
 
 

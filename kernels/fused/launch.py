@@ -88,7 +88,8 @@ def _require_stages(number: object) -> None:
         raise ValueError(f"num_stages: expected null or at least 1, got {number!r}")
 
 
-MOST_SEGMENT_SAMPLES = 32  # taken at a time
+FEWEST_SEGMENT_SAMPLES = 16  # taken at a time: tl.dot in Triton 3.6 sums over no fewer; float64 has no tl.dot
+MOST_SEGMENT_SAMPLES = 32
 SEGMENT_SAMPLES = {"float32": 16, "float64": 4}  # of these dtypes; others have MOST_SEGMENT_SAMPLES
 SEGMENT_CHANNELS = 32  # of a warp
 KINDS = {"forward": Launch, "backward": Launch, "segments": Segments}

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from tqdm import tqdm
+from triton.errors import TritonError
 from triton.runtime.driver import driver
 
 from litedetr.engine.run_config import ImageSize
@@ -23,7 +24,7 @@ from litedetr.kernels.bench.compile_ahead import Ahead, Compilers
 from litedetr.kernels.bench.counts import count_programs
 from litedetr.kernels.bench.instructions import NotCounted
 from litedetr.kernels.bench.jobs import Job, Untuned, launch_text
-from litedetr.kernels.bench.resources import Program, compile_job, most_needed, parse_target
+from litedetr.kernels.bench.resources import Program, compile_job, most_needed, parse_target, reason_of
 from litedetr.kernels.bench.tuning import Timer, Tuned, replays, save
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.fused.candidates import candidates
@@ -159,7 +160,10 @@ def compile_all(jobs: list[Job], target: str) -> Iterator[str]:
     for job in jobs:
         yield f"\n{_describe(job)} on {target}"
         for launch in tqdm(candidates(job.shape), unit=" launches", leave=False, disable=None):
-            yield _compiled(job, launch, compile_job(job, launch, target))
+            try:
+                yield _compiled(job, launch, compile_job(job, launch, target))
+            except TritonError as error:
+                yield f"  {launch_text(launch):60}does not compile: {reason_of(error)}"
 
 
 def _compiled(job: Job, launch: AnyLaunch, programs: list[Program]) -> str:

@@ -98,6 +98,11 @@ def test_candidates_are_distinct_and_the_rule_is_the_first():
         assert len(set(found)) == len(found) > 20
 
 
+@pytest.mark.parametrize(("dtype", "fewest"), [("bfloat16", 16), ("float32", 16), ("float64", 4)])
+def test_segments_have_as_many_samples_as_a_product_takes(dtype, fewest):
+    assert min(item.samples for item in tuning.candidates(replace(SHAPE, pass_name="segments", dtype=dtype))) == fewest
+
+
 def test_what_was_known_is_tried_before_there_is_a_result(few_candidates, no_variants):
     """Or a run that is killed would have replaced it by something slower."""
     outcomes = list(tuning.tune(Job(SMALL, "forward"), DEVICE, times([3.0, 1.0, 2.0]), known=FEW[1]))

@@ -13,6 +13,7 @@ from typing import get_args
 import pytest
 import torch
 from engine_helpers import MODEL
+from triton.errors import TritonError
 
 from litedetr.kernels.bench import tuning
 from litedetr.kernels.bench.counts import num_samples
@@ -101,6 +102,21 @@ def test_autotune_says_what_is_needed_and_executed(tmp_path: Path, monkeypatch: 
     assert "not counted: trips: expected one of each loop" in unrolled
     assert another.endswith("not counted: another: the trips of its loops are not known")
     assert f"  {16.0 * levels + 16} instructions a sample " in together
+
+
+def test_autotune_says_which_launch_does_not_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """And goes on."""
+    jobs = jobs_of(settings(tmp_path, dtypes=("float32",), passes=("forward",)), MODEL)[:1]
+
+    def fail(*_: object) -> None:
+        raise TritonError("in a function") from AssertionError("K >= 16\nat least")
+
+    monkeypatch.setattr(autotune, "candidates", lambda shape: [rule(shape), Launch(2, 1)])
+    monkeypatch.setattr(autotune, "compile_job", fail)
+    _, first, second = compile_all(jobs, "sm_90")
+    assert first.startswith("  block_queries 32, num_warps 4, tile_height 1 ")
+    assert second.startswith("  block_queries 2, num_warps 1, tile_height 1 ")
+    assert all(line.endswith("  does not compile: AssertionError: at least") for line in (first, second))
 
 
 def test_autotune_starts_no_more_processes_than_a_machine_can_have():
