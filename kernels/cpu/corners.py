@@ -42,14 +42,16 @@ class Corners:
     def combined(self, products: Tensor) -> tuple[Tensor, ...]:
         """From products (N, V, K, 4) with the rows, those (N, V, K) with the samples and their derivatives by x and y.
 
-        Differences between the rows' products serve all three.
+        The former by sums, since an infinite score has its weight, where a difference of two is NaN.
         """
         fx, fy = self.fx.unsqueeze(1), self.fy.unsqueeze(1)
         left, right, below_left, below_right = products.unbind(-1)
+        from_right, from_below = 1 - fx, 1 - fy
+        upper = torch.addcmul(left * from_right, fx, right)
+        lower = torch.addcmul(below_left * from_right, fx, below_right)
         above, below = right - left, below_right - below_left
-        upper, lower = torch.addcmul(left, fx, above), torch.addcmul(below_left, fx, below)
-        by_y = lower - upper
-        return torch.addcmul(upper, fy, by_y), torch.addcmul(above, fy, below - above), by_y
+        sample = torch.addcmul(upper * from_below, fy, lower)
+        return sample, torch.addcmul(above, fy, below - above), lower - upper
 
 
 def _bilinear(right: Tensor, below: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

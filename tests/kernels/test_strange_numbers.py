@@ -126,6 +126,20 @@ def test_a_nan_score_spoils_the_gradients_of_what_its_head_samples(backend, kind
         torch.testing.assert_close(found[name][is_number], expected[name][is_number], atol=1e-11, rtol=0)
 
 
+def test_a_key_of_infinite_score_has_no_weight(backend):
+    """Minus infinity, of the samples beside the first ten tokens."""
+    problem = make_problem(channels=1, queries=6)
+    with torch.no_grad():
+        problem.tensors["key"][:, :10].fill_(INFINITE)
+        problem.tensors["query"].abs_().neg_()
+    found, expected = (results(which, "key_aware", problem) for which in (backend, BACKENDS["reference"]))
+    assert not expected["value"][:, :5].any()
+    for name in ("output", "value"):
+        assert expected[name].isfinite().all()
+        assert expected[name].any()
+        torch.testing.assert_close(found[name], expected[name], atol=1e-11, rtol=0)
+
+
 def test_scores_that_a_half_cannot_hold(backend):
     """q . k is 16 * 200 * 200 * 0.5 / 4 = 80,000 in places; weights are those of single precision."""
     problem = make_problem(channels=16, dtype=torch.float32)
