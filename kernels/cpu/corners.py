@@ -42,7 +42,7 @@ class Corners:
     def combined(self, products: Tensor) -> tuple[Tensor, ...]:
         """From products (N, V, K, 4) with the rows, those (N, V, K) with the samples and their derivatives by x and y.
 
-        The former by sums, since an infinite score has its weight, where a difference of two is NaN.
+        The products with the samples are weighted sums: a difference of two infinite scores would be NaN.
         """
         fx, fy = self.fx.unsqueeze(1), self.fy.unsqueeze(1)
         left, right, below_left, below_right = products.unbind(-1)

@@ -55,8 +55,8 @@ from litedetr.kernels.fused.vectors import (
     zero_vectors,
 )
 
-# What the second pixel of an axis weighs more if it is inside: its weight, which masks its load, is then never 0. The
-# gradient of the location needs the pixel in any case. Rounding loses it in a sum with 1, in double precision too.
+# Added to the weight of the second pixel of an axis if it is inside. The weight masks the load, and the gradient of the
+# location needs the pixel even if it weighs nothing. Rounding drops it from a sum with 1, in double precision too.
 LEAST = tl.constexpr(2.0**-60)
 
 
