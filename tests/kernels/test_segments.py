@@ -203,6 +203,7 @@ def test_a_value_that_is_not_finite_spoils_the_gradient_of_keys_of_their_own_onl
         ("key_aware", "query", (0, 0), float("nan")),
         ("key_aware", "value", (0, slice(7, 9)), -float("inf")),
         ("key_aware", "value", (0, 0), float("nan")),
+        ("key_aware_shared", "value", (0, 0), 1e308),  # d_score overflows, p does not
     ],
 )
 def test_what_is_not_finite_in_one_of_several_steps(kind, name, place, number, monkeypatch):

@@ -260,6 +260,20 @@ def test_what_the_rule_gives(pass_name, score, dtype, expected):
     assert rule(replace(SHAPE, pass_name=pass_name, score=score, dtype=dtype)) == expected
 
 
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, Launch(32, 4, max_registers=64)),
+        ({"levels": 1}, Launch(32, 4)),
+        ({"channels": 33}, Launch(8, 4)),
+        ({"channels": 33, "dtype": "float32"}, Launch(8, 4)),
+    ],
+)
+def test_odd_channels_and_one_level_have_more_registers(changed, expected):
+    usual = {"pass_name": "forward", "score": "deformable", "dtype": "bfloat16", "channels": 32, "levels": 4}
+    assert rule(replace(SHAPE, **usual | changed)) == expected
+
+
 def test_no_candidate_is_larger_than_a_launch_may_be():
     inputs = SMALL.inputs("meta")
     tile = 8  # D of SMALL
