@@ -257,34 +257,11 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class DenoisingQueries:
-    """Noised ground truth that the decoder learns to restore. Slots: [group, positive | negative, object]."""
-
-    queries: Queries  # content (B, G * 2 * N_max, C) and noised reference boxes; slots beyond an image's N are padding
-    valid: Tensor  # (B, G * 2 * N_max) bool, False on padding slots
-    num_groups: int  # G, each with the positives and the negatives of all objects
-
-    def __len__(self) -> int:
-        return self.valid.shape[1]
-
-
-@dataclass(frozen=True)
 class DenoisingOutput:
     """What the decoder made of the denoising queries."""
 
     layers: tuple[Predictions, ...]  # one for each layer
     num_groups: int
-
-
-@dataclass(frozen=True)
-class OneToManyQueries:
-    """Queries for training only, matched to every object `num_repeats` times (H-DETR)."""
-
-    queries: Queries
-    num_repeats: int
-
-    def __len__(self) -> int:
-        return self.queries.content.shape[1]
 
 
 @dataclass(frozen=True)

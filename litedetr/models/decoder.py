@@ -13,16 +13,13 @@ from litedetr.models.encoder import FeedForward
 from litedetr.models.heads import MLP, DetectionHead
 from litedetr.models.linear import Linear
 from litedetr.models.position import box_embedding
-from litedetr.models.query_groups import TrainingQueries, attention_mask, join, split
 from litedetr.models.recompute import run
+from litedetr.models.training_queries import JointQueries, TrainingQueries
 from litedetr.structures import DetectorOutput, FeaturePyramid, Predictions, Queries
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention among queries; position is added to queries and keys, not to values.
-
-    dropout: of attention weights, in training.
-    """
+    """Multi-head attention among queries (Vaswani et al., 2017), with dropout of attention weights in training."""
 
     def __init__(self, channels: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -40,8 +37,13 @@ class SelfAttention(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, content: Tensor, position: Tensor, mask: Tensor | None) -> Tensor:
-        """content, position (B, Q, C); mask (B, Q, Q) bool, True where attention is allowed; None: everywhere, which
-        PyTorch's fastest attention needs.
+        """softmax(q k^T / sqrt(D)) v, with position added to queries and keys, not to values.
+
+        content: (B, Q, C).
+        position: (B, Q, C).
+        mask: (B or 1, Q, Q) bool, True where query i may attend to j; None: everywhere, which PyTorch's fastest
+        attention needs.
+        Returns (B, Q, C).
         """
         query, key = self.query_key(content + position).chunk(2, dim=-1)
         heads = [x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (query, key, self.value(content))]
@@ -67,6 +69,15 @@ class DecoderLayer(nn.Module):
     def forward(
         self, content: Tensor, position: Tensor, reference: Tensor, memory: FeaturePyramid, mask: Tensor | None
     ) -> Tensor:
+        """Queries attend to each other, then to the memory at their boxes.
+
+        content: (B, Q, C) what the queries know so far.
+        position: (B, Q, C) embedding of where they look, added to the content before each attention.
+        reference: (B, Q, L, 4) their boxes, cxcywh relative to each level with its padding.
+        memory: the encoder's output.
+        mask: (B or 1, Q, Q) bool, True where query i may attend to j; None: everywhere.
+        Returns the new content, (B, Q, C).
+        """
         among_queries = self.self_attention(content, position, mask)
         content = self.self_norm(content + self.dropout(among_queries))
         of_memory = self.cross_attention(content + position, reference, memory)
@@ -75,13 +86,7 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """forward(queries, memory, training) -> DetectorOutput.
-
-    training: queries that exist only in training, denoising or one-to-many ones. Each layer refines its reference
-    boxes, and the next layer gets them detached. If the decoder looks forward twice (DINO, section 3.5), the loss of
-    layer n + 1 also reaches the box that layer n refined. With `exact` padding boxes are embedded relative to the
-    image, in the published code relative to the padded image.
-    """
+    """Layers that refine the queries' boxes one after the other (Deformable DETR, appendix A.4; DINO, section 3.5)."""
 
     def __init__(self, config: DetectorConfig, num_classes: int) -> None:
         super().__init__()
@@ -101,25 +106,36 @@ class Decoder(nn.Module):
     def forward(
         self, queries: Queries, memory: FeaturePyramid, training: TrainingQueries | None = None
     ) -> DetectorOutput:
-        everyone, mask = join(queries, training), attention_mask(queries, training)
+        """Decode the detector's queries and those of training together.
+
+        queries: the detector's own, Q of them.
+        memory: the encoder's output.
+        training: queries that exist only in training, denoising or one-to-many ones; the detector's own never see them.
+        Returns the predictions of every layer. Each layer refines its reference boxes, and the next layer gets them
+        detached. If the decoder looks forward twice (DINO, section 3.5), the loss of layer n + 1 also reaches the box
+        that layer n refined.
+        """
+        joint = JointQueries(queries, training)
+        decoded, mask = joint.joined(), joint.attention_mask()
         ratios = memory.valid_ratios.repeat(1, 1, 2).unsqueeze(1)  # (B, 1, L, 4)
-        content, reference = everyone.content, everyone.reference_logit.sigmoid()
+        content, reference = decoded.content, decoded.reference_logit.sigmoid()
         predictions = []
         for number, layer in enumerate(self.layers):
             per_level = reference.detach().unsqueeze(2) * ratios  # (B, Q, L, 4)
-            position = self._position(everyone, reference, per_level)
+            position = self._position(decoded, reference, per_level)
             recompute = self.options.activation_checkpointing
             content = run(layer, content, position, per_level, memory, mask, recompute=recompute)
             predictions.append(self._predict(number, content, reference))
             reference = self._head(number).refine(content, inverse_sigmoid(reference.detach()))
             if not self.options.look_forward_twice:
                 reference = reference.detach()
-        return split(predictions, queries, training)
+        return joint.split(predictions)
 
     def _position(self, queries: Queries, reference: Tensor, per_level: Tensor) -> Tensor:
         """(B, Q, C) the proposals' position, or that of the reference boxes."""
         if queries.position is not None:
             return queries.position
+        # the published code embeds boxes relative to the padded image, so that a position depends on the batch
         seen = per_level[:, :, 0] if self.padding == "published" else reference.detach()
         return self.position(box_embedding(seen, self.channels).to(queries.content.dtype))
 

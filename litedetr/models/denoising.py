@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litedetr.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
 from litedetr.models.detector_config import DenoisingConfig
-from litedetr.structures import DenoisingQueries, Queries, Share, TargetBatch
+from litedetr.models.training_queries import TrainingQueries
+from litedetr.structures import DenoisingOutput, DetectorOutput, Predictions, Queries, Share, TargetBatch
+
+
+@dataclass(frozen=True)
+class DenoisingQueries(TrainingQueries):
+    """Noised ground truth, in slots [group, positive | negative, object]."""
+
+    # content and noised reference boxes, (B, G * 2 * N_max, ...); valid: False in the slots beyond an image's objects
+    queries: Queries
+    num_groups: int  # G, each with the positives and the negatives of all objects
+
+    def attention_mask(self, num_own: int) -> Tensor:
+        """(B, Q, Q): a denoising query attends to the real slots of its own group and to the detector's queries.
+
+        The detector's queries attend only to each other. A padding slot attends to itself too, since a softmax over
+        nothing is NaN.
+        """
+        num_slots, valid = len(self), self.queries.valid
+        group = torch.arange(num_slots, device=valid.device) // (num_slots // self.num_groups)
+        group = torch.cat([group, group.new_full((num_own,), -1)])
+        same = (group[:, None] == group[None, :]) | (group[None, :] == -1)
+        valid = F.pad(valid, (0, num_own), value=True)
+        return same & (valid[:, None, :] | torch.eye(len(group), dtype=torch.bool, device=valid.device))
+
+    def add_to(self, output: DetectorOutput, layers: tuple[Predictions, ...]) -> DetectorOutput:
+        return replace(output, denoising=DenoisingOutput(layers, self.num_groups))
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Random numbers for Q slots of B images: chance (B, Q) and distance (B, Q, 4) in [0, 1), label (B, Q) any class,
-    sign (B, Q, 4) of -1 or 1.
-    """
+    """Random numbers for Q slots of B images."""
 
-    chance: Tensor
-    label: Tensor
-    sign: Tensor
-    distance: Tensor
+    chance: Tensor  # (B, Q) in [0, 1)
+    label: Tensor  # (B, Q) any class
+    sign: Tensor  # (B, Q, 4), -1 or 1
+    distance: Tensor  # (B, Q, 4) in [0, 1)
 
     @classmethod
     def draw(cls, boxes: Tensor, num_classes: int, share: Share | None) -> Noise:
@@ -42,12 +67,9 @@ class Noise:
 
 
 class Denoising(nn.Module):
-    """forward(targets) -> DenoisingQueries.
+    """Makes the denoising queries; its parameters embed their labels."""
 
-    Each group holds every object twice: as a positive, its corners moved by less than half its size, and as a
-    negative, moved by half to one size. A group has as many slots as the image of the batch with the most objects
-    needs, and at least one, so that the label embedding always gets a gradient. Unused slots are padding.
-    """
+    num_extra = 0  # queries that query selection makes beyond the detector's own
 
     def __init__(self, config: DenoisingConfig, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -55,7 +77,16 @@ class Denoising(nn.Module):
         self.num_classes = num_classes
         self.labels = nn.Embedding(num_classes, channels)
 
-    def forward(self, targets: TargetBatch) -> DenoisingQueries:
+    def forward(self, queries: Queries, targets: TargetBatch) -> tuple[Queries, DenoisingQueries]:
+        """Noise the ground truth.
+
+        queries: the detector's own, (B, Q, ...), which stay as they are.
+        targets: ground truth of B images. Each group holds every object twice: as a positive, its corners moved by less
+        than half its size, and as a negative, moved by half to one size (times box_noise). A group has as many slots as
+        the image of the batch with the most objects needs, and at least one, so that the label embedding always gets a
+        gradient. Unused slots are padding.
+        Returns `queries` and the denoising queries.
+        """
         num_slots = max(targets.max_objects, 1)
         num_groups = max(1, self.config.num_pairs // num_slots)
         labels, boxes, valid = targets.padded(num_slots)
@@ -66,7 +97,7 @@ class Denoising(nn.Module):
         noise = Noise.draw(boxes, self.num_classes, targets.share)
         content = self.labels(self._flip(labels, noise))
         reference = inverse_sigmoid(self._jitter(boxes, negative, noise))
-        return DenoisingQueries(Queries(content, reference), valid, num_groups)
+        return queries, DenoisingQueries(Queries(content, reference, valid), num_groups)
 
     def _flip(self, labels: Tensor, noise: Noise) -> Tensor:
         return torch.where(noise.chance < self.config.label_flip, noise.label, labels)
@@ -77,18 +108,3 @@ class Denoising(nn.Module):
         half = boxes[..., 2:].repeat(1, 1, 2) / 2
         corners = cxcywh_to_xyxy(boxes) + noise.sign * distance * half * self.config.box_noise
         return xyxy_to_cxcywh(corners.clamp(0, 1))
-
-
-def group_mask(denoising: DenoisingQueries, num_queries: int) -> Tensor:
-    """(B, Q', Q') bool, True where query i may attend to j, with Q' = denoising slots, then `num_queries` queries.
-
-    A denoising query attends to the real slots of its own group and to the detector's queries. The detector's queries
-    attend only to each other. A padding slot attends to itself, since a softmax over nothing is NaN.
-    """
-    num_slots = len(denoising)
-    device = denoising.valid.device
-    group = torch.arange(num_slots, device=device) // (num_slots // denoising.num_groups)
-    group = torch.cat([group, group.new_full((num_queries,), -1)])
-    same = (group[:, None] == group[None, :]) | (group[None, :] == -1)
-    valid = torch.nn.functional.pad(denoising.valid, (0, num_queries), value=True)
-    return same & (valid[:, None, :] | torch.eye(len(group), dtype=torch.bool, device=device))

@@ -12,9 +12,8 @@ from litedetr.models.detector_config import DetectorConfig
 from litedetr.models.encoder import EncoderLayer, build_encoder
 from litedetr.models.hybrid import Hybrid
 from litedetr.models.neck import Neck, num_backbone_levels
-from litedetr.models.query_groups import TrainingQueries
 from litedetr.models.query_selection import build_query_selection
-from litedetr.structures import DetectorOutput, ImageBatch, Queries, TargetBatch
+from litedetr.structures import DetectorOutput, ImageBatch, TargetBatch
 
 
 class Detector(nn.Module):
@@ -34,31 +33,25 @@ class Detector(nn.Module):
         self.decoder = Decoder(config, num_classes)
 
     def forward(self, images: ImageBatch, targets: TargetBatch | None = None) -> DetectorOutput:
-        """Predictions of every decoder layer, for B images of pixels (B, 3, H, W).
+        """Detect objects.
 
-        targets: the ground truth, in training only. With it the output also has the predictions of the queries that
-        exist only in training (denoising, or one-to-many of H-DETR).
+        images: B images, pixels (B, 3, H, W) of bytes or normalised floats.
+        targets: the ground truth of the images, in training only. With it the output also has the predictions of the
+        queries that exist only in training: denoising ones, or one-to-many ones of H-DETR.
+        Returns the predictions of every decoder layer and of the query selection.
         """
         images = images.normalised()
         pyramid = self.neck(self.backbone(images), images)
         memory = self.encoder(pyramid)
-        selected, proposals = self.query_selection(memory, self._num_one_to_many(targets))
-        queries, training = self._training_queries(selected, targets)
+        branch = None if targets is None else self.training_branch
+        queries, proposals = self.query_selection(memory, branch.num_extra if branch else 0)
+        queries, training = branch(queries, targets) if branch else (queries, None)
         return self.decoder(queries, memory, training).with_proposals(proposals)
 
-    def _num_one_to_many(self, targets: TargetBatch | None) -> int:
-        """Queries to select beyond the detector's own."""
-        return self.hybrid.num_queries if self.hybrid is not None and targets is not None else 0
-
-    def _training_queries(
-        self, selected: Queries, targets: TargetBatch | None
-    ) -> tuple[Queries, TrainingQueries | None]:
-        """The detector's own queries, and those of training: denoising queries, one-to-many queries or None."""
-        if targets is not None and self.denoising is not None:
-            return selected, self.denoising(targets)
-        if targets is not None and self.hybrid is not None:
-            return self.hybrid(selected)
-        return selected, None
+    @property
+    def training_branch(self) -> Denoising | Hybrid | None:
+        """What makes the queries that exist only in training; a detector has at most one such branch."""
+        return self.denoising if self.denoising is not None else self.hybrid
 
     def to_device(self, device: torch.device) -> Detector:
         """Move to `device`, in place; on a GPU convolutions get the layout of the maps that they read, once.

@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor, nn
 
 from litedetr.models.detector_config import DetectorConfig
-from litedetr.structures import OneToManyQueries, Queries
+from litedetr.models.training_queries import TrainingQueries, silenced
+from litedetr.structures import DetectorOutput, OneToManyOutput, Predictions, Queries, TargetBatch
+
+
+@dataclass(frozen=True)
+class OneToManyQueries(TrainingQueries):
+    """Queries of which `num_repeats` are matched to every object."""
+
+    queries: Queries
+    num_repeats: int
+
+    def attention_mask(self, num_own: int) -> Tensor:
+        """(1, Q, Q): one-to-many queries and the detector's own attend only to their like."""
+        is_own = torch.arange(len(self) + num_own, device=self.queries.content.device) >= len(self)
+        return (is_own[:, None] == is_own[None, :]).unsqueeze(0)
+
+    def add_to(self, output: DetectorOutput, layers: tuple[Predictions, ...]) -> DetectorOutput:
+        found = tuple(silenced(layer, self.queries.valid) for layer in layers)
+        return replace(output, one_to_many=OneToManyOutput(found, self.num_repeats))
 
 
 class Hybrid(nn.Module):
-    """forward(queries) -> (the detector's own queries, one-to-many queries).
-
-    The best proposals stay the detector's own, as without the branch; the next best, `hybrid.num_queries` of them or as
-    many as there are tokens, are matched one-to-many. It has no parameters.
-    """
+    """The best proposals stay the detector's own; the next best are matched one-to-many. It has no parameters."""
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         self.num_own = config.query_selection.num_queries
-        self.num_queries = config.hybrid.num_queries
+        self.num_extra = config.hybrid.num_queries  # queries that query selection makes beyond the detector's own
         self.num_repeats = config.hybrid.num_repeats
 
-    def forward(self, queries: Queries) -> tuple[Queries, OneToManyQueries]:
+    def forward(self, queries: Queries, targets: TargetBatch) -> tuple[Queries, OneToManyQueries]:
+        """Split the selected queries.
+
+        queries: (B, Q, ...) best first, as query selection made them; Q is up to `num_own + num_extra`, fewer if an
+        image has fewer tokens.
+        targets: not read; the losses match them.
+        Returns the detector's own queries, as without the branch, and the one-to-many queries, maybe none.
+        """
         own, others = queries.split(self.num_own)
         return own, OneToManyQueries(others, self.num_repeats)
-
-
-def separating_mask(one_to_many: OneToManyQueries, num_queries: int) -> Tensor:
-    """(1, Q', Q') bool, True where query i may attend to j: one-to-many queries, then `num_queries` others; each group
-    attends only to itself.
-    """
-    own = torch.arange(len(one_to_many) + num_queries, device=one_to_many.queries.content.device) >= len(one_to_many)
-    return (own[:, None] == own[None, :]).unsqueeze(0)

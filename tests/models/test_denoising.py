@@ -7,14 +7,17 @@ import torch
 from model_helpers import random_targets, small_detector
 
 from litedetr.boxes import cxcywh_to_xyxy, inverse_sigmoid
-from litedetr.models.denoising import Denoising, Noise, group_mask
+from litedetr.models.denoising import Denoising, DenoisingQueries, Noise
 from litedetr.models.detector_config import DenoisingConfig
-from litedetr.structures import Share, TargetBatch
+from litedetr.structures import Queries, Share, TargetBatch
 
 
-def make_queries(targets, **settings):
+def make_queries(targets, **settings) -> DenoisingQueries:
     torch.manual_seed(0)
-    return Denoising(DenoisingConfig(**settings), channels=8, num_classes=3).double()(targets)
+    own = Queries(torch.zeros(len(targets), 1, 8), torch.zeros(len(targets), 1, 4))
+    same, noised = Denoising(DenoisingConfig(**settings), channels=8, num_classes=3).double()(own, targets)
+    assert same is own
+    return noised
 
 
 def test_detection_does_not_see_the_denoising_queries(batch):
@@ -30,13 +33,13 @@ def test_groups_do_not_see_each_other_and_nobody_sees_padding(batch):
     """Change the content of group 0 and of all padding slots: nothing else moves, group 0 does."""
     model = small_detector()
     targets = random_targets(2, 1)
-    noised = model.denoising(targets)
     memory = model.encoder(model.neck(model.backbone(batch), batch))
     queries, _ = model.query_selection(memory)
+    _, noised = model.denoising(queries, targets)
     per_group = len(noised) // noised.num_groups
     assert noised.num_groups == 3
 
-    changed = (torch.arange(len(noised)) < per_group).repeat(2, 1) | ~noised.valid
+    changed = (torch.arange(len(noised)) < per_group).repeat(2, 1) | ~noised.queries.valid
     content = torch.where(changed.unsqueeze(-1), noised.queries.content + 1, noised.queries.content)
     other = replace(noised, queries=replace(noised.queries, content=content))
     with torch.no_grad():
@@ -65,7 +68,7 @@ def test_number_of_groups(num_pairs, counts, groups):
     noised = make_queries(random_targets(*counts), num_pairs=num_pairs)
     assert noised.num_groups == groups
     assert len(noised) == groups * 2 * max(*counts, 1)
-    assert noised.valid.sum(1).tolist() == [groups * 2 * n for n in counts]
+    assert noised.queries.valid.sum(1).tolist() == [groups * 2 * n for n in counts]
 
 
 def test_noise_moves_positives_less_than_negatives():
@@ -120,7 +123,7 @@ def test_a_batch_that_is_no_share_draws_from_the_global_generator():
 
 
 def test_the_mask_lets_every_query_see_something():
-    mask = group_mask(make_queries(random_targets(2, 0), num_pairs=6), num_queries=4)
+    mask = make_queries(random_targets(2, 0), num_pairs=6).attention_mask(num_own=4)
     assert mask.any(-1).all()
     assert mask[:, -4:, :-4].any().item() is False
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from model_helpers import DEFORMABLE_DETR, H_DETR, random_images, random_targets, small_detector
 
-from litedetr.models.hybrid import Hybrid, separating_mask
+from litedetr.models.hybrid import Hybrid
 from litedetr.structures import ImageBatch
 
 
@@ -13,7 +13,7 @@ def joint_queries(model, batch):
     """Memory, the detector's own queries, the one-to-many ones."""
     memory = model.encoder(model.neck(model.backbone(batch), batch))
     selected, _ = model.query_selection(memory, 15)
-    return memory, *model.hybrid(selected)
+    return memory, *model.hybrid(selected, random_targets(*[1] * len(selected.content)))
 
 
 def test_the_best_proposals_are_the_detectors_own_as_without_the_branch(batch):
@@ -56,7 +56,7 @@ def test_neither_group_sees_the_other(batch):
 def test_the_mask_parts_the_groups():
     model = small_detector(**H_DETR)
     _, _, others = joint_queries(model, ImageBatch.from_images(random_images((96, 128))))
-    mask = separating_mask(others, num_queries=10)[0]
+    mask = others.attention_mask(num_own=10)[0]
     assert mask[:15, :15].all()
     assert mask[15:, 15:].all()
     assert not mask[:15, 15:].any()

@@ -19,9 +19,9 @@ from litedetr.engine.run_folder import RunFolder
 from litedetr.inference.predictor import Predictor
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models import DetectorConfig, build_detector
-from litedetr.models.denoising import Denoising, group_mask
+from litedetr.models.denoising import Denoising
 from litedetr.models.detector_config import EncoderConfig
-from litedetr.structures import ImageBatch, TargetBatch
+from litedetr.structures import ImageBatch, Queries, TargetBatch
 from litedetr.tools.benchmark.timed_detectors import Conditions, of_config
 from litedetr.tools.random_batch import RandomBatch, random_targets
 
@@ -122,10 +122,11 @@ def test_an_image_of_4000_pixels_is_learned_resized_and_detected_whole(tmp_path:
 def test_more_objects_than_pairs_leave_one_group_of_denoising_queries():
     """DINO's rule: as many groups as `num_pairs` has room for, at least one."""
     targets = targets_of([(64, 64), (64, 64)], [300, 2], 5)
-    queries = Denoising(replace(MODEL.denoising, num_pairs=100), 16, 5)(targets)
+    own = Queries(torch.zeros(2, 60, 16), torch.zeros(2, 60, 4))
+    _, queries = Denoising(replace(MODEL.denoising, num_pairs=100), 16, 5)(own, targets)
     assert (queries.num_groups, len(queries)) == (1, 600)
-    assert queries.valid.sum(1).tolist() == [600, 4]
-    mask = group_mask(queries, 60)
+    assert queries.queries.valid.sum(1).tolist() == [600, 4]
+    mask = queries.attention_mask(60)
     assert mask.shape == (2, 660, 660)
     assert mask[0, :600].all()  # one group, which sees itself and the queries
     assert not mask[:, 600:, :600].any()
