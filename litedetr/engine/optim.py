@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from litedetr.engine.run_config import Precision
 from litedetr.engine.schedule_config import ScheduleConfig
+
+# Of the fp16 loss. It begins at 65536 and is halved by each overflow; here no loss near 1 could still overflow.
+LEAST_SCALE = 2.0**-10
 
 
 def build_optimizer(model: nn.Module, config: ScheduleConfig) -> AdamW:
@@ -53,6 +58,29 @@ class WeightUpdate:
         device = next(model.parameters()).device
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         return cls(build_optimizer(model, config), scaler, config.clip_norm)
+
+    def zero_grad(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of `loss`, scaled, to the parameters'."""
+        self.scaler.scale(loss).backward()
+
+    def unscale_and_clip(self, parameters: Iterable[nn.Parameter]) -> tuple[Tensor, Tensor]:
+        """Returns the gradient's norm before clipping and the scaler's scale, scalars on the device."""
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(parameters, self.clip_norm or math.inf)
+        return norm, self.scaler.scale(torch.ones_like(norm))  # `get_scale` would wait for the device
+
+    def skips_overflow(self, scale: float) -> bool:
+        """Whether an infinite gradient is normal: with fp16 `apply` skips the step and lowers the scale, but not for
+        ever.
+        """
+        return self.scaler.is_enabled() and scale > LEAST_SCALE
+
+    def apply(self) -> None:
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
 
 def set_learning_rate(optimizer: Optimizer, factor: float) -> None:

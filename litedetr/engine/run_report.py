@@ -13,10 +13,12 @@ from litedetr.engine.lr_schedule import LRSchedule
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import RunFolder
 from litedetr.engine.sample_pictures import sample_picture
+from litedetr.engine.step_result import StepResult, read_parts
 from litedetr.engine.step_timer import StepTimer
 from litedetr.engine.tracker import SilentTracker
-from litedetr.engine.train_step import StepResult, read_parts
 from litedetr.faults.files import replacing
+from litedetr.losses import LossPart
+from litedetr.losses.parts import with_values
 
 
 class RunReport:
@@ -35,19 +37,20 @@ class RunReport:
         self.tracker.advance(result.loss, rate)
         if step % self.config.trainer.log_every == 0:
             numbers = {"epoch": step / self.lr_schedule.steps_per_epoch, "loss": result.loss, "lr": rate}
-            self.tracker.train(step, numbers | self._measured(result))
+            measured, parts = self._measured(result)
+            self.tracker.train(step, numbers | measured, parts)
         if step % self.lr_schedule.steps_per_epoch == 0:
             note = self.timer.note(self.config.data.num_workers)
             if note:
                 self.tracker.say(note)
 
-    def _measured(self, result: StepResult) -> dict[str, float]:
-        """The norm of the gradient, the speed, and the parts of the loss over all ranks."""
+    def _measured(self, result: StepResult) -> tuple[dict[str, float], tuple[LossPart, ...]]:
+        """The norm of the gradient and the speed; the parts of the loss over all ranks."""
         times, own = self.timer.take(), read_parts(result.parts)
-        waited, *of_parts = zip(*self.ranks.gather_numbers(times.data_share, *own.values()), strict=True)
+        waited, *of_parts = zip(*self.ranks.gather_numbers(times.data_share, *(p.value for p in own)), strict=True)
         speed = times.steps * self.config.schedule.batch_size / times.seconds
         numbers = {"grad_norm": result.grad_norm, "images_per_second": speed, "data_share": max(waited)}
-        return numbers | {name: sum(shares) for name, shares in zip(own, of_parts, strict=True)}
+        return numbers, with_values(own, map(sum, of_parts))
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
         """Scores and sample pictures of the weights after `step` steps."""

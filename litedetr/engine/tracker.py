@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from litedetr.engine.checkpoint import Progress
 from litedetr.engine.coco_metrics import SUMMARY, Scores, json_numbers
 from litedetr.engine.run_folder import RunFolder
 from litedetr.faults.files import StorageError, remove_leftovers, replacing, writing
+from litedetr.losses import LossPart
+from litedetr.losses.parts import by_branch
 
 
 class SilentTracker:
@@ -28,8 +31,11 @@ class SilentTracker:
     def advance(self, loss: float, rate: float) -> None:
         """One optimiser step is done."""
 
-    def train(self, step: int, record: dict[str, float]) -> None:
-        """Record the numbers of a training step; the bar shows data_share, what part of the time it waits for data."""
+    def train(self, step: int, record: dict[str, float], parts: Sequence[LossPart]) -> None:
+        """Record the numbers of a training step and the parts of its loss.
+
+        The bar shows data_share, what part of the time it waits for data.
+        """
 
     def evaluation(self, step: int, epoch: int, scores: Scores) -> None:
         """Record the scores of an evaluation."""
@@ -78,10 +84,12 @@ class Tracker(SilentTracker):
             self._bar.set_postfix(self._shown, refresh=False)
             self._bar.update()
 
-    def train(self, step: int, record: dict[str, float]) -> None:
+    def train(self, step: int, record: dict[str, float], parts: Sequence[LossPart]) -> None:
         self._shown["waiting"] = f"{record['data_share']:.0%}"
-        self._write({"kind": "train", "step": step, **json_numbers(record)})
-        self._draw_curves({f"train/{name}": value for name, value in record.items()}, step)
+        self._write({"kind": "train", "step": step, **json_numbers(record), "loss_parts": by_branch(parts)})
+        curves = {f"train/{name}": value for name, value in record.items()}
+        curves |= {f"loss_{part.branch.value}/{part.term}_layer_{part.layer}": part.value for part in parts}
+        self._draw_curves(curves, step)
 
     def evaluation(self, step: int, epoch: int, scores: Scores) -> None:
         self._shown["AP"] = f"{scores.ap:.3f}"

@@ -7,25 +7,33 @@ from typing import Annotated
 
 from pydantic import Field
 
-from litedetr.settings import Number, Probability, settings
+from litedetr.losses.terms import TERMS
+from litedetr.settings import Number, Probability, require, settings
 
 # Beyond the bound, sums in single precision overflow or lose the other terms.
 Weight = Annotated[Number, Field(ge=0, le=1_000_000)]
 
 
-@settings("loss.cost, loss.weights")
-class Terms:
-    """One weight for each term."""
+@settings("loss.cost")
+class CostWeights:
+    classes: Weight = 2.0  # focal cost of the object's class
+    l1: Weight = 5.0  # L1 distance of the boxes
+    giou: Weight = 2.0  # generalised IoU of the boxes
 
-    classes: Weight
-    l1: Weight  # L1 distance of the boxes
-    giou: Weight
+
+def _published_weights() -> dict[str, float]:
+    return {"classes": 1.0, "l1": 5.0, "giou": 2.0}
 
 
 @settings("loss")
 class LossConfig:
-    cost: Terms = field(default_factory=lambda: Terms(2.0, 5.0, 2.0))  # of the Hungarian matching
-    weights: Terms = field(default_factory=lambda: Terms(1.0, 5.0, 2.0))  # of the loss
+    cost: CostWeights = field(default_factory=CostWeights)  # of the Hungarian matching
+    weights: dict[str, Weight] = field(default_factory=_published_weights)  # the terms of the loss
     focal_alpha: Probability = 0.25  # Lin et al., 2017
     focal_gamma: Weight = 2.0
     one_to_many: Weight = 1.0  # weight of the losses of one-to-many queries beside the others (H-DETR, lambda)
+
+    def __post_init__(self) -> None:
+        require(bool(self.weights), "loss.weights", f"at least one of {', '.join(TERMS)}", self.weights)
+        for term in self.weights:
+            require(term in TERMS, f"loss.weights.{term}", f"one of {', '.join(TERMS)}", term)

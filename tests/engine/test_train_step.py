@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from litedetr.data import build_datasets, collate
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.loader import MicroBatch
-from litedetr.engine.train_step import NonFiniteError, TrainStep, as_shares, step_seed
-from litedetr.losses import Criterion, LossConfig, Losses
+from litedetr.engine.shares import as_shares, step_seed
+from litedetr.engine.step_result import NonFiniteError
+from litedetr.engine.train_step import TrainStep
+from litedetr.losses import Branch, Criterion, LossConfig, Losses
 from litedetr.models.detector_config import DecoderConfig, DenoisingConfig, HybridConfig, QuerySelectionConfig
 from litedetr.structures import Share, Target, TargetBatch
 
@@ -55,9 +57,8 @@ def test_accumulation_gives_the_large_batch_its_gradient_loss_and_parts(samples,
     expected = large(0, [batch_of(samples, torch.float64)])
     result = small(0, [batch_of(piece, torch.float64) for piece in pieces])
     assert result.loss == pytest.approx(expected.loss, rel=1e-9)
-    assert {n: float(p) for n, p in result.parts.items()} == pytest.approx(
-        {n: float(p) for n, p in expected.parts.items()}
-    )
+    assert [part.name for part in result.parts] == [part.name for part in expected.parts]
+    assert [float(p.value) for p in result.parts] == pytest.approx([float(p.value) for p in expected.parts])
     for name, wanted in gradients(large.model).items():
         got = gradients(small.model)[name]
         assert (got - wanted).norm() <= 1e-9 * wanted.norm().clamp(min=1e-6), name
@@ -88,7 +89,7 @@ class TwoRanks(Ranks):
         return [list(values), list(next(self.answers))]
 
 
-NO_OBJECTS, FINITE, NOT_FINITE = (0, 0, 2), (0,), (1,)  # answers on counts of two images, and on predictions
+NO_OBJECTS = (0, 0, 2)  # an answer on counts, of two images
 
 
 def target(num_objects: int) -> Target:
@@ -126,7 +127,7 @@ def test_a_signal_to_another_rank_reaches_this_one(samples, one_rank: Ranks):
     asked = build_step(one_rank)
     asked.stop.signum = 15
     assert asked(0, [batch]).stop_signal == 15
-    assert build_step(TwoRanks(NO_OBJECTS, FINITE, (0.0, 2)))(0, [batch]).stop_signal == 2
+    assert build_step(TwoRanks(NO_OBJECTS, (0.0, 2)))(0, [batch]).stop_signal == 2
 
 
 def assert_stops_without_update(step: TrainStep, batch: MicroBatch, message: str) -> None:
@@ -143,20 +144,38 @@ def test_nan_predictions_stop_before_the_update(samples, one_rank: Ranks):
     batch = batch_of(samples[:2], torch.float32)
     step = build_step(one_rank)
     nn.init.constant_(step.model.decoder.head.classes.weight, math.nan)
-    assert_stops_without_update(step, batch, r"predictions are not finite \(decoder layer 0, decoder layer 1\)")
-    other_rank_failed = replace(build_step(one_rank), ranks=TwoRanks(NO_OBJECTS, NOT_FINITE))
-    assert_stops_without_update(other_rank_failed, batch, r"predictions are not finite \(on another process\)")
+    where = r"\(not finite: decoder layer 0, decoder layer 1, denoising layer 0, denoising layer 1\)"
+    assert_stops_without_update(step, batch, rf"the loss is nan {where}")
+    other_rank_failed = replace(build_step(one_rank), ranks=TwoRanks(NO_OBJECTS, (math.nan, 0)))
+    assert_stops_without_update(other_rank_failed, batch, r"the loss is nan \(the parts of this process are finite\)")
 
 
-def test_one_to_many_predictions_are_checked_too(samples, one_rank: Ranks):
+def test_one_nan_box_stops_even_if_nothing_is_matched_to_it(samples, one_rank: Ranks):
+    """The matching leaves out the last query of the last layer, so the loss is finite; its gradient is not."""
+    step = build_step(one_rank)
+    of_last_layer = iter([False, False, True, False])  # a layer predicts, then refines
+
+    def with_a_nan(module: nn.Module, arguments: tuple[Tensor, ...], box: Tensor) -> Tensor:
+        return box * torch.where(torch.arange(box.shape[1]) < box.shape[1] - 1, 1.0, math.nan)[:, None]
+
+    step.model.decoder.head.box.register_forward_hook(
+        lambda *arguments: with_a_nan(*arguments) if next(of_last_layer) else arguments[2]
+    )
+    assert_stops_without_update(step, batch_of(samples[:1], torch.float32), "the gradient's norm is nan")
+
+
+def test_every_branch_is_told_of_in_the_error(samples, one_rank: Ranks):
     images, targets = batch_of(samples[:2], torch.float32)
     step = build_step(one_rank, system=H_DETR)
     output = step.model(images, targets)
-    assert step.criterion.read(output, targets).broken == []
+    assert step.criterion(output, targets).total.isfinite()
     first, second = output.one_to_many.layers
     broken = replace(second, boxes=second.boxes * math.nan)
     output = replace(output, one_to_many=replace(output.one_to_many, layers=(first, broken)))
-    assert step.criterion.read(output, targets).broken == ["one-to-many queries, layer 1"]
+    losses = step.criterion(output, targets)
+    assert losses.total.isnan()
+    found = {(part.branch, part.layer) for part in losses.parts if not part.value.isfinite()}
+    assert found == {(Branch.ONE_TO_MANY, 1)}
 
 
 def test_an_infinite_loss_stops_before_the_update_with_its_parts(samples, one_rank: Ranks):
@@ -168,9 +187,7 @@ def test_an_infinite_loss_stops_before_the_update_with_its_parts(samples, one_ra
             return replace(losses, total=losses.total * math.inf)
 
     infinite = replace(build_step(one_rank), criterion=Infinite(LossConfig()))
-    assert_stops_without_update(infinite, batch, r"loss is inf.* l1 \d\.\d+,")
-    other_rank_failed = replace(build_step(one_rank), ranks=TwoRanks(NO_OBJECTS, FINITE, (math.nan, 0)))
-    assert_stops_without_update(other_rank_failed, batch, "the loss is nan")
+    assert_stops_without_update(infinite, batch, r"loss is inf.* decoder layer 0 l1 \d\.\d+,")
 
 
 def test_an_infinite_gradient_stops_in_full_precision_and_is_skipped_by_the_fp16_scaler(samples, one_rank: Ranks):

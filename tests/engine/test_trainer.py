@@ -18,8 +18,9 @@ from litedetr.engine.distributed import Ranks
 from litedetr.engine.evaluation_loop import Evaluation, Evaluator
 from litedetr.engine.resume import find_unfinished
 from litedetr.engine.run_folder import RunFolder
+from litedetr.engine.step_result import NonFiniteError, StepResult
 from litedetr.engine.tracker import drop_metrics_after
-from litedetr.engine.train_step import NonFiniteError, StepResult, TrainStep
+from litedetr.engine.train_step import TrainStep
 from litedetr.faults.signals import Interrupted
 from litedetr.settings import ConfigError
 

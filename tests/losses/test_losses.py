@@ -1,5 +1,6 @@
 """Matching and losses against definitions spelled out."""
 
+import math
 from dataclasses import replace
 from itertools import permutations
 
@@ -8,13 +9,16 @@ import torch
 from torch.nn.functional import one_hot
 
 from litedetr.boxes import cxcywh_to_xyxy, generalized_iou
-from litedetr.losses import Criterion, LossConfig
+from litedetr.losses import Branch, Criterion, LossConfig, Losses
 from litedetr.losses.focal import focal_cost, focal_loss
-from litedetr.losses.matcher import Group, match
-from litedetr.losses.readout import read
+from litedetr.losses.matcher import assign
+from litedetr.losses.parts import LossName
+from litedetr.losses.supervision import Supervision
 from litedetr.structures import DenoisingOutput, DetectorOutput, OneToManyOutput, Predictions, Target, TargetBatch
 
 CONFIG = LossConfig()
+TERMS = ("classes", "l1", "giou")
+DECODER = [LossName(Branch.DECODER, 0, term) for term in TERMS]
 
 
 def predictions(batch=2, queries=5, classes=3, seed=0):
@@ -41,9 +45,18 @@ def targets(*counts, seed=1):
 
 def pairs_of(p, wanted, repeats=1):
     """The assignment of one layer."""
-    group = Group({"": p}, wanted, repeats)
-    ((assignment,),) = match(read(DetectorOutput((p,)), [group], CONFIG).costs)
+    ((assignment,),) = assign([Supervision(Branch.DECODER, (p,), wanted, repeats)], CONFIG)
     return assignment
+
+
+def values_of(losses: Losses) -> dict[LossName, torch.Tensor]:
+    assert len({part.name for part in losses.parts}) == len(losses.parts)
+    return {part.name: part.value for part in losses.parts}
+
+
+def names_of(*branches: tuple[Branch, int]) -> set[LossName]:
+    """All terms of branches of so many layers."""
+    return {LossName(branch, i, term) for branch, layers in branches for i in range(layers) for term in TERMS}
 
 
 def pair_cost(p, image, query, label, box):
@@ -72,10 +85,21 @@ def test_more_objects_than_queries_match_as_many_as_there_are():
     assert sorted(assignment.query.tolist()) == [0, 1]
 
 
-def test_predictions_that_are_not_finite_are_named():
-    broken = replace(predictions(), boxes=torch.full((2, 5, 4), float("nan")))
-    with pytest.raises(ValueError, match="image 0: predictions are not finite"):
-        pairs_of(broken, targets(1, 1))
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_queries_that_are_not_finite_are_matched_last(number):
+    """And to all objects if there are no others; the loss is not finite then."""
+    p, wanted = predictions(), targets(3, 2)
+    finite = replace(p, boxes=p.boxes[:, :3], class_logits=p.class_logits[:, :3])
+    broken = p.boxes.clone()
+    broken[:, 3:] = number
+    p = replace(p, boxes=broken)
+    found, expected = pairs_of(p, wanted), pairs_of(finite, wanted)
+    assert torch.equal(found.query, expected.query)
+    assert torch.equal(found.boxes, expected.boxes)
+
+    p = replace(p, boxes=torch.full_like(p.boxes, number))
+    assert torch.bincount(pairs_of(p, wanted).image).tolist() == [3, 2]
+    assert not Criterion(CONFIG)(DetectorOutput((p,)), wanted).total.isfinite()
 
 
 def test_focal_loss_formula():
@@ -96,14 +120,14 @@ def test_loss_of_one_layer_spelled_out():
     matched = p.boxes[pairs.image, pairs.query]
     overlap = generalized_iou(cxcywh_to_xyxy(matched), cxcywh_to_xyxy(pairs.boxes))
     expected = {
-        "class": focal_loss(p.class_logits, onehot, 0.25, 2.0).sum() / 3,
+        "classes": focal_loss(p.class_logits, onehot, 0.25, 2.0).sum() / 3,
         "l1": (matched - pairs.boxes).abs().sum() / 3,
         "giou": (1 - overlap).sum() / 3,
     }
-    assert losses.parts.keys() == expected.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(losses.parts[name], value)
-    total = expected["class"] + 5 * expected["l1"] + 2 * expected["giou"]
+    assert [part.name for part in losses.parts] == DECODER
+    for part in losses.parts:
+        torch.testing.assert_close(part.value, expected[part.term])
+    total = expected["classes"] + 5 * expected["l1"] + 2 * expected["giou"]
     torch.testing.assert_close(losses.total, total)
 
 
@@ -116,8 +140,8 @@ def full_output(batch, wanted):
 
 def test_every_part_is_there():
     losses = Criterion(CONFIG)(full_output(2, targets(2, 1)), targets(2, 1))
-    suffixes = ("", "_0", "_proposals", "_denoising_0", "_denoising_1")
-    assert set(losses.parts) == {name + suffix for name in ("class", "l1", "giou") for suffix in suffixes}
+    expected = names_of((Branch.DECODER, 2), (Branch.PROPOSALS, 1), (Branch.DENOISING, 2))
+    assert values_of(losses).keys() == expected
 
 
 def test_denoising_knows_its_pairs():
@@ -130,8 +154,8 @@ def test_denoising_knows_its_pairs():
                 boxes[image, start + n] = target.boxes[n]
                 logits[image, start + n, target.labels[n]] = 50.0
     right = DenoisingOutput((Predictions(logits, boxes),), 2)
-    parts = Criterion(CONFIG)(DetectorOutput((predictions(),), denoising=right), wanted).parts
-    assert max(parts[f"{name}_denoising_0"] for name in ("class", "l1", "giou")) < 1e-4
+    values = values_of(Criterion(CONFIG)(DetectorOutput((predictions(),), denoising=right), wanted))
+    assert max(values[name] for name in names_of((Branch.DENOISING, 1))) < 1e-4
 
 
 def test_padding_slots_cost_nothing():
@@ -169,8 +193,9 @@ def test_micro_batches_add_up_to_the_large_batch():
 def test_no_objects_at_all():
     losses = Criterion(CONFIG)(full_output(2, targets(0, 0)), targets(0, 0))
     assert losses.total.isfinite()
-    assert losses.parts["l1"] == 0
-    assert losses.parts["class"] > 0
+    classes, l1, giou = (values_of(losses)[name] for name in DECODER)
+    assert (l1, giou) == (0, 0)
+    assert classes > 0
 
 
 def test_half_precision_predictions_are_summed_in_single():
@@ -185,19 +210,18 @@ def hybrid_output(wanted, repeats=2, valid=None):
 
 
 def test_one_to_many_queries_are_matched_to_repeated_objects():
-    """Each object has as many queries as repeats, the normaliser grows with them, and the suffix is their own."""
+    """Each object has as many queries as repeats, the normaliser grows with them, and the branch is their own."""
     wanted = targets(2, 1)
-    parts = Criterion(CONFIG)(hybrid_output(wanted), wanted).parts
-    suffixes = ("", "_one_to_many_0", "_one_to_many_1")
-    assert set(parts) == {name + suffix for name in ("class", "l1", "giou") for suffix in suffixes}
+    values = values_of(Criterion(CONFIG)(hybrid_output(wanted), wanted))
+    assert values.keys() == names_of((Branch.DECODER, 1), (Branch.ONE_TO_MANY, 2))
 
     by_hand = [
         Target(torch.cat([t.labels] * 2), torch.cat([t.boxes] * 2), t.image_id, t.original_size) for t in wanted.items
     ]
     for layer, p in enumerate(hybrid_output(wanted).one_to_many.layers):
         alone = Criterion(CONFIG)(DetectorOutput((p,)), TargetBatch.from_targets(by_hand)).parts
-        for name, value in alone.items():
-            torch.testing.assert_close(parts[f"{name}_one_to_many_{layer}"], value)
+        for part in alone:
+            torch.testing.assert_close(values[Branch.ONE_TO_MANY, layer, part.term], part.value)
     pairs = pairs_of(predictions(queries=9), wanted, repeats=2)
     assert torch.bincount(pairs.image).tolist() == [4, 2]
     first = pairs.boxes[pairs.image == 0]
@@ -234,17 +258,18 @@ def test_one_to_many_queries_on_padding_are_not_matched():
 def test_no_one_to_many_queries_at_all():
     wanted = targets(2, 1)
     output = DetectorOutput((predictions(),), one_to_many=OneToManyOutput((predictions(queries=0),), 6))
-    parts = Criterion(CONFIG)(output, wanted).parts
-    assert [parts[f"{name}_one_to_many_0"] for name in ("class", "l1", "giou")] == [0, 0, 0]
+    values = values_of(Criterion(CONFIG)(output, wanted))
+    assert [values[name] for name in names_of((Branch.ONE_TO_MANY, 1))] == [0, 0, 0]
 
 
 def test_foreground_proposals_learn_objects_whatever_their_class():
     wanted = targets(2, 1)
     p, layer = predictions(queries=12, seed=5), predictions(seed=3)  # more of them than queries, as all tokens are
-    parts = Criterion(CONFIG)(DetectorOutput((layer,), replace(p, foreground=True)), wanted).parts
+    values = values_of(Criterion(CONFIG)(DetectorOutput((layer,), replace(p, foreground=True)), wanted))
     nameless = [replace(t, labels=torch.zeros_like(t.labels)) for t in wanted.items]
     alone = Criterion(CONFIG)(DetectorOutput((p,)), TargetBatch.from_targets(nameless)).parts
-    for name, value in alone.items():
-        torch.testing.assert_close(parts[f"{name}_proposals"], value)
+    for part in alone:
+        torch.testing.assert_close(values[Branch.PROPOSALS, 0, part.term], part.value)
     assert any(t.labels.any() for t in wanted.items)  # the targets themselves keep their classes
-    assert parts["class"] == Criterion(CONFIG)(DetectorOutput((layer,)), wanted).parts["class"]
+    own = values_of(Criterion(CONFIG)(DetectorOutput((layer,)), wanted))
+    assert [values[name] for name in DECODER] == [own[name] for name in DECODER]

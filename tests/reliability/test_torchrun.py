@@ -75,7 +75,7 @@ def test_the_main_rank_may_be_killed_too(tmp_path: Path, tiny: list[str]):
         (["schedule.lr=fast"], "error: schedule.lr: expected a number, got 'fast'"),
         (["schedule.batch_size=5"], "error: schedule.batch_size: expected a multiple of processes (2)"),
         (["resume=runs/none"], "error: resume=runs/none: no such checkpoint"),
-        (["schedule.lr=1e6", "schedule.clip_norm=null"], "error: predictions are not finite"),
+        (["schedule.lr=1e6", "schedule.clip_norm=null"], "error: the loss is nan"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

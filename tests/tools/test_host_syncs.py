@@ -16,8 +16,9 @@ from litedetr.engine.ema import ModelAverage
 from litedetr.engine.loader import MicroBatch
 from litedetr.engine.optim import WeightUpdate
 from litedetr.engine.run_config import RunConfig
-from litedetr.engine.train_step import TrainStep, read_parts
-from litedetr.losses import Criterion, readout
+from litedetr.engine.step_result import read_parts
+from litedetr.engine.train_step import TrainStep
+from litedetr.losses import Criterion, matcher
 from litedetr.models import build_detector
 from litedetr.settings import ConfigError
 from litedetr.structures import ImageBatch, Target, TargetBatch
@@ -89,7 +90,7 @@ def test_a_step_waits_once_a_micro_batch_and_once_before_the_update(simulated: N
         with HostSyncCounter(SIMULATED) as counter:
             result = step(0, batches)
             average.update(step.model, 0)
-        expected = {"litedetr/losses/readout.py": accumulate, "litedetr/engine/train_step.py": 1}
+        expected = {"litedetr/losses/matcher.py": accumulate, "litedetr/engine/train_step.py": 1}
         assert places(counter) == expected, counter.syncs
         num_copies.add(total(counter.copies) / accumulate)
     assert len(num_copies) == 1  # no copy for each image
@@ -281,7 +282,7 @@ def test_a_gpu_is_waited_for_only_where_results_are_read(monkeypatch: pytest.Mon
         torch.cuda.set_sync_debug_mode("error")
         return found
 
-    for module in (readout, train_step):
+    for module in (matcher, train_step):
         monkeypatch.setattr(module, "to_host", reading)
     torch.cuda.set_sync_debug_mode("error")
     try:

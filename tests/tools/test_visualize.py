@@ -19,11 +19,13 @@ from litedetr.engine.coco_metrics import SUMMARY, Scores
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.evaluate_checkpoint import EvalConfig, evaluate_checkpoint
 from litedetr.engine.evaluation_loop import read_detections, write_detections
+from litedetr.losses import Branch
+from litedetr.losses.parts import LossName
 from litedetr.settings import ConfigError
 from litedetr.structures import Predictions
 from litedetr.tools.plots.draw_attention import draw_attention, find_object
 from litedetr.tools.plots.draw_scores import draw_scores
-from litedetr.tools.plots.draw_training import LAST, LossPart, draw_training, loss_parts
+from litedetr.tools.plots.draw_training import draw_training
 from litedetr.tools.plots.load_scores import last_scores
 from litedetr.tools.plots.plot_config import AttentionPlot, ScorePlot, TrainingPlot
 from litedetr.tools.plots.run_history import Curve, read_history
@@ -191,15 +193,15 @@ def test_smoothing_is_a_running_mean_that_starts_at_the_first_value():
     assert curve.smoothed(0.5).y == pytest.approx([4, 2 / 1.5, (1 + 0 + 2) / 1.75])
 
 
-def test_parts_of_the_loss_are_told_by_their_names():
-    names = ["loss", "lr", "class_0", "class", "giou_denoising_2", "l1_proposals", "class_one_to_many_1", "class"]
-    assert loss_parts(names) == [
-        LossPart("class", "class", "", LAST),
-        LossPart("l1_proposals", "l1", "proposals", LAST),
-        LossPart("giou_denoising_2", "giou", "denoising", 2),
-        LossPart("class_one_to_many_1", "class", "one_to_many", 1),
-        LossPart("class_0", "class", "", 0),
-    ]
+def test_parts_of_the_loss_are_found_by_branch_layer_and_term(tmp_path: Path):
+    parts = {"decoder": {"classes": [2.0, 1.0]}, "one_to_many": {"own_term": [0.5]}}
+    run = write_metrics(tmp_path / "run", trained(4, loss=1.0), trained(8, loss=1.0, loss_parts=parts))
+    history = read_history(run, "run")
+    layers = [LossName(Branch.DECODER, layer, "classes") for layer in (0, 1)]
+    other = LossName(Branch.ONE_TO_MANY, 0, "own_term")
+    assert history.loss_parts() == [*layers, other]
+    assert [history.curve("train", name, "step").y.tolist() for name in (*layers, other)] == [[2], [1], [0.5]]
+    assert all(map(is_picture, draw_training(TrainingPlot((str(run),)))))
 
 
 def test_scores_of_a_checkpoint_of_its_files_and_of_runs_agree(finished: Path, tmp_path: Path):

@@ -11,14 +11,16 @@ import pytest
 import torch
 from published_helpers import fill_value, from_json, vectors
 
-from litedetr.losses import Criterion, LossConfig, Losses
+from litedetr.losses import Branch, Criterion, LossConfig, Losses
+from litedetr.losses.parts import LossName
 from litedetr.models import Detector
 from litedetr.postprocess import pack, unpack
 from litedetr.structures import Detections, DetectorOutput, ImageBatch, Target, TargetBatch
 from litedetr.weights import load_published
 
 TOLERANCE = 1e-9
-KINDS = {"ce": "class", "bbox": "l1", "giou": "giou"}
+TERMS = {"ce": "classes", "bbox": "l1", "giou": "giou"}
+LAST_LAYER = 5
 
 
 @dataclass(frozen=True)
@@ -108,16 +110,19 @@ def test_losses(run: Run, expected: dict[str, np.ndarray]):
     assert len(denoising) == 18
     assert all(values[name] == 0 for name in denoising)
     theirs = {_loss_name(name): value for name, value in values.items() if name not in denoising}
-    assert run.losses.parts.keys() == theirs.keys()
+    ours = {part.name: part.value.item() for part in run.losses.parts}
+    assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
-        assert run.losses.parts[name].item() == pytest.approx(value, rel=TOLERANCE), name
+        assert ours[name] == pytest.approx(value, rel=TOLERANCE), name
     assert run.losses.total.item() == pytest.approx(expected["loss_total"].item(), rel=TOLERANCE)
 
 
-def _loss_name(published: str) -> str:
-    """`loss_ce_3` -> `class_3`, `loss_bbox_interm` -> `l1_proposals`."""
+def _loss_name(published: str) -> LossName:
+    """`loss_ce_3` is of decoder layer 3, `loss_ce` of the last one, `loss_ce_interm` of the proposals."""
     _, kind, *suffix = published.split("_")
-    return "_".join([KINDS[kind], *("proposals" if part == "interm" else part for part in suffix)])
+    if suffix == ["interm"]:
+        return LossName(Branch.PROPOSALS, 0, TERMS[kind])
+    return LossName(Branch.DECODER, int(suffix[0]) if suffix else LAST_LAYER, TERMS[kind])
 
 
 # Some of each kind, spelled out: the other names are found by their place in the order of the layers.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import ScalarFormatter
 
+from litedetr.losses import Branch
 from litedetr.paths import user_path
 from litedetr.tools.plots.plot_config import TrainingPlot
-from litedetr.tools.plots.run_history import History, Kind, read_history
+from litedetr.tools.plots.run_history import History, Kind, Number, read_history
 from litedetr.tools.plots.style import FONT, colour, display_name, fonts_for, new_figure, run_names, save, set_labels
 
 SCORES = {
@@ -33,10 +33,14 @@ NUMBERS = {
     "images_per_second": "training images per second",
 }
 SIZE_INCHES = (11.7, 11.3)
-TERMS = {"class": "classes (focal)", "l1": "boxes (L1)", "giou": "boxes (1 - GIoU)"}
-BRANCHES = {"": "decoder", "proposals": "proposals", "denoising": "denoising", "one_to_many": "one-to-many"}
+TERM_TITLES = {"classes": "classes (focal)", "l1": "boxes (L1)", "giou": "boxes (1 - GIoU)"}  # others: their names
+BRANCH_TITLES = {
+    Branch.DECODER: "decoder",
+    Branch.PROPOSALS: "proposals",
+    Branch.ONE_TO_MANY: "one-to-many",
+    Branch.DENOISING: "denoising",
+}
 PANEL, LEGEND = (3.9, 2.7), 0.8  # inches, of the losses' figure
-LAST = 10**6  # the layer of losses without a layer number: of the last decoder layer and of the proposals
 LINES = {"last layer": "-", "the one before": "--", "two before": "-.", "earlier ones": ":"}
 FAINT = 0.22  # opacity of the raw curves
 HEADROOM = 1.08
@@ -76,50 +80,27 @@ def _numbers_figure(curves: RunCurves) -> Figure:
     return figure
 
 
-@dataclass(frozen=True)
-class LossPart:
-    """A number of a training step. branch: a key of BRANCHES. layer: LAST if the name has none."""
-
-    name: str
-    term: str
-    branch: str
-    layer: int
-
-    @classmethod
-    def parse(cls, name: str) -> LossPart | None:
-        """None if `name`, as litedetr.losses.Losses has it, is no part of the loss."""
-        found = re.fullmatch(rf"({'|'.join(TERMS)})(?:_(proposals|denoising|one_to_many))?(?:_(\d+))?", name)
-        if found is None:
-            return None
-        term, branch, layer = found.groups()
-        return cls(name, term, branch or "", LAST if layer is None else int(layer))
-
-
 def _losses_figure(curves: RunCurves) -> Figure:
     """Unweighted parts, per object: a row for each term, a column for each branch that some run has, a line for each
     layer.
     """
-    parts = loss_parts(name for history in curves.histories for name in history.numbers())
-    branches = [branch for branch in BRANCHES if any(part.branch == branch for part in parts)] or [""]
-    figure = new_figure(max(len(branches), 2) * PANEL[0], len(TERMS) * PANEL[1] + LEGEND)
-    panels = figure.subplots(len(TERMS), len(branches), squeeze=False)
+    parts = list(dict.fromkeys(part for history in curves.histories for part in history.loss_parts()))
+    branches = [branch for branch in Branch if any(part.branch is branch for part in parts)] or [Branch.DECODER]
+    terms = list(dict.fromkeys(part.term for part in parts)) or list(TERM_TITLES)
+    figure = new_figure(max(len(branches), 2) * PANEL[0], len(terms) * PANEL[1] + LEGEND)
+    panels = figure.subplots(len(terms), len(branches), squeeze=False)
     deepest = 1
-    for row, (term, title) in zip(panels, TERMS.items(), strict=True):
+    for row, term in zip(panels, terms, strict=True):
         for axes, branch in zip(row, branches, strict=True):
-            layers = [part for part in parts if (part.term, part.branch) == (term, branch)]
+            layers = [part for part in parts if (part.branch, part.term) == (branch, term)]
+            layers.sort(key=lambda part: part.layer, reverse=True)
             for depth, part in enumerate(layers):
-                curves.draw(axes, "train", part.name, depth)
-            set_labels(axes, f"{BRANCHES[branch]}: {title}", x=curves.over)
+                curves.draw(axes, "train", part, depth)
+            set_labels(axes, f"{BRANCH_TITLES[branch]}: {TERM_TITLES.get(term, term)}", x=curves.over)
             from_zero(axes)
             deepest = max(deepest, len(layers))
     curves.legend(figure, deepest)
     return figure
-
-
-def loss_parts(names: Iterable[str]) -> list[LossPart]:
-    """Those that are parts of the loss, each once, the last layers first."""
-    found = {name: LossPart.parse(name) for name in names}
-    return sorted((part for part in found.values() if part is not None), key=lambda part: -part.layer)
 
 
 @dataclass(frozen=True)
@@ -132,7 +113,7 @@ class RunCurves:
     over: Literal["epoch", "step"]
     smoothing: float
 
-    def draw(self, axes: Axes, kind: Kind, name: str, depth: int = 0, smooth: bool = True) -> None:
+    def draw(self, axes: Axes, kind: Kind, name: Number, depth: int = 0, smooth: bool = True) -> None:
         """The number `name` of all runs. depth: layers before the last one, the only one that shows raw values."""
         curves = [history.curve(kind, name, self.over) for history in self.histories]
         smoothing = self.smoothing if smooth and kind == "train" else 0

@@ -10,9 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from litedetr.losses.parts import LossName, parts_of
 from litedetr.settings import ConfigError
 
 Kind = Literal["train", "evaluation"]
+Number = str | LossName  # what names a number of a record
 
 
 @dataclass(frozen=True)
@@ -36,32 +38,35 @@ class Curve:
 
 @dataclass(frozen=True)
 class History:
-    """The records of a run by step, each step once. steps_per_epoch: None if nothing was logged yet."""
+    """The records of a run by step, each step once."""
 
     name: str
-    train: dict[int, dict[str, Any]]
-    evaluation: dict[int, dict[str, Any]]
+    train: dict[int, dict[Number, Any]]
+    evaluation: dict[int, dict[Number, Any]]
 
     @property
     def steps_per_epoch(self) -> float | None:
-        """Of the run's end; a run that was resumed with another batch size had another one before."""
+        """Of the run's end; a run that was resumed with another batch size had another one before. None if nothing was
+        logged yet.
+        """
         if not self.train:
             return None
         last = self.train[max(self.train)]
         return last["step"] / last["epoch"]
 
-    def numbers(self) -> list[str]:
-        """Names of all numbers of training steps."""
-        return list(dict.fromkeys(name for record in self.train.values() for name in record))
+    def loss_parts(self) -> list[LossName]:
+        """All parts of the loss that some record has, each once."""
+        names = dict.fromkeys(name for record in self.train.values() for name in record)
+        return [name for name in names if isinstance(name, LossName)]
 
-    def curve(self, kind: Kind, name: str, over: Literal["epoch", "step"]) -> Curve:
+    def curve(self, kind: Kind, name: Number, over: Literal["epoch", "step"]) -> Curve:
         """`name` over epochs or steps, without the records that lack it or where it is undefined."""
         records = getattr(self, kind)
         found = [(self._x(records[step], over), records[step].get(name)) for step in sorted(records)]
         pairs = np.array([pair for pair in found if pair[1] is not None], dtype=float).reshape(-1, 2)
         return Curve(pairs[:, 0], pairs[:, 1])
 
-    def _x(self, record: dict[str, Any], over: str) -> float:
+    def _x(self, record: dict[Number, Any], over: str) -> float:
         if over == "step":
             return record["step"]
         if record["kind"] == "evaluation" and self.steps_per_epoch:  # its own epoch is a whole number
@@ -84,11 +89,14 @@ def read_history(folder: Path, name: str) -> History:
     return History(name, **by_kind)
 
 
-def _records(path: Path) -> Iterable[dict[str, Any]]:
+def _records(path: Path) -> Iterable[dict[Number, Any]]:
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
-            yield json.loads(line)
+            record = json.loads(line)
         except json.JSONDecodeError as error:
             if number < len(lines):  # the last one may be half written
                 raise ConfigError(f"{path}: line {number} is no JSON: {error}") from error
+            continue
+        parts = parts_of(record.pop("loss_parts", {}))
+        yield record | {part.name: part.value for part in parts}

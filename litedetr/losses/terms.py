@@ -1,0 +1,73 @@
+"""The terms of the loss. A new one is a function here and its weight in `loss.weights` (docs/hacking.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+from torch import Tensor
+
+from litedetr.boxes import cxcywh_to_xyxy, generalized_iou
+from litedetr.losses.focal import focal_loss
+from litedetr.losses.supervision import Assignment
+from litedetr.structures import Predictions
+
+if TYPE_CHECKING:
+    from litedetr.losses.loss_config import LossConfig
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The predictions of one layer beside what they should be. Q queries, of which n have an object; K classes."""
+
+    class_logits: Tensor  # (B, Q, K)
+    class_targets: Tensor  # (B, Q, K), 1 at the class of a query's object, 0 elsewhere
+    counted: Tensor | None  # (B, Q) bool, queries whose classes cost something; None: all
+    boxes: Tensor  # (n, 4) of the queries with an object, cxcywh relative to the image
+    target_boxes: Tensor  # (n, 4) of their objects
+    image: Tensor  # (n,) index of their image in the batch
+    query: Tensor  # (n,) index of each in its image
+
+    @classmethod
+    def of(cls, predictions: Predictions, pairs: Assignment, counted: Tensor | None) -> Matched:
+        logits, place = predictions.class_logits, (pairs.image, pairs.query)
+        # A number in the place of this tensor would be copied to the device, and waited for.
+        one = logits.new_ones(())
+        class_targets = torch.zeros_like(logits).index_put_((*place, pairs.labels), one)
+        boxes = predictions.boxes[place]
+        return cls(logits, class_targets, counted, boxes, pairs.boxes.to(boxes.dtype), *place)
+
+    def sum_over_queries(self, loss: Tensor) -> Tensor:
+        """The sum of a loss (B, Q, K) over the queries that count."""
+        return loss.sum() if self.counted is None else (loss * self.counted.unsqueeze(-1)).sum()
+
+
+Term: TypeAlias = "Callable[[Matched, LossConfig], Tensor]"  # the sum over the batch, a scalar
+TERMS: dict[str, Term] = {}  # by the name of the function, which is that of its weight
+
+
+def loss_term(term: Term) -> Term:
+    """Decorates a function (Matched, LossConfig) -> sum over the batch: a term of the loss, named as the function."""
+    TERMS[term.__name__] = term
+    return term
+
+
+@loss_term
+def classes(matched: Matched, config: LossConfig) -> Tensor:
+    """Focal loss of every query and class (Lin et al., 2017)."""
+    loss = focal_loss(matched.class_logits, matched.class_targets, config.focal_alpha, config.focal_gamma)
+    return matched.sum_over_queries(loss)
+
+
+@loss_term
+def l1(matched: Matched, config: LossConfig) -> Tensor:
+    """L1 distance of the boxes, in (cx, cy, w, h)."""
+    return (matched.boxes - matched.target_boxes).abs().sum()
+
+
+@loss_term
+def giou(matched: Matched, config: LossConfig) -> Tensor:
+    """1 - generalised IoU of the boxes (Rezatofighi et al., 2019)."""
+    return (1 - generalized_iou(cxcywh_to_xyxy(matched.boxes), cxcywh_to_xyxy(matched.target_boxes))).sum()
