@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from litedetr.boxes import xyxy_to_cxcywh
 from litedetr.data.annotation_warnings import annotation_warnings
+from litedetr.data.augmentations import augment
 from litedetr.data.categories import Categories
 from litedetr.data.coco_json import CocoJson, is_ignored
 from litedetr.data.data_config import TransformConfig
@@ -26,7 +27,7 @@ from litedetr.data.epoch_sampler import Sample, SampleKey
 from litedetr.data.errors import DataError
 from litedetr.data.read_images import read_image, to_pixels
 from litedetr.data.stopwatch import Clock
-from litedetr.data.transforms import LabelledImage, augment, for_evaluation
+from litedetr.data.transforms import LabelledImage, for_evaluation
 from litedetr.structures import Target
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from litedetr.data.augmentations import AUGMENTATIONS
 from litedetr.settings import (
     ConfigError,
     Count,
@@ -43,8 +44,13 @@ class TransformConfig:
     crop_probability: Probability = 0.5
     crop_resize_sides: Many[Side] = (400, 500, 600)
     crop_range: Pair[Count] = (384, 600)  # smallest and largest side of the window
+    # further ones by name, with the probability of each; applied in this order, after flip and crop
+    augmentations: dict[str, Probability] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in self.augmentations:
+            known = ", ".join(AUGMENTATIONS)
+            require(name in AUGMENTATIONS, f"data.transforms.augmentations.{name}", f"one of {known}", name)
         sides = (*self.train_sides, *(() if self.eval_side is None else (self.eval_side,)))
         fits = max(sides, default=0) <= self.max_side
         largest = "no less than the largest of data.transforms.train_sides and eval_side"

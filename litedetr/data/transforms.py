@@ -1,24 +1,18 @@
-"""Geometric transforms of an image and its boxes, as DETR trains with them (Carion et al., 2020).
-
-The random ones draw from the generator that they are handed and from nothing else.
-"""
+"""Geometric transforms of an image and its boxes: resizing as DETR does (Carion et al., 2020), flips and crops."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from litedetr.data.data_config import TransformConfig
 from litedetr.data.read_images import resized, to_pixels
-from litedetr.data.stopwatch import Clock
 
-LONGEST_BEFORE_CROP = 8192  # pixels; DETR knows no limit, and makes 600x1,200,000 pixels of a strip of 1x2000
+if TYPE_CHECKING:
+    from litedetr.data.data_config import TransformConfig
 
 
 @dataclass(frozen=True)
@@ -34,21 +28,6 @@ class LabelledImage:
         """(width, height)."""
         height, width = self.image.shape[-2:]
         return width, height
-
-
-def augment(
-    item: LabelledImage, config: TransformConfig, rng: np.random.Generator, clock: Clock = nullcontext
-) -> LabelledImage:
-    """Random flip, random crop, random scale. clock: gets the steps `augment` and `resize`."""
-    with clock("augment"):
-        if rng.random() < config.flip:
-            item = flip(item)
-        if config.crop and rng.random() < config.crop_probability:
-            item = resize(item, _choose(config.crop_resize_sides, rng), LONGEST_BEFORE_CROP)
-            item = _random_crop(item, config.crop_range, rng)
-    with clock("resize"):
-        side = _choose(config.train_sides, rng) if config.train_sides else min(item.size)
-        return resize(item, side, config.max_side)
 
 
 def for_evaluation(item: LabelledImage, config: TransformConfig) -> LabelledImage:
@@ -100,6 +79,14 @@ def flip(item: LabelledImage) -> LabelledImage:
     return LabelledImage(item.image.flip(-1), boxes, item.labels)
 
 
+def flip_vertically(item: LabelledImage) -> LabelledImage:
+    """Mirror top and bottom."""
+    height = item.size[1]
+    x1, y1, x2, y2 = item.boxes.unbind(-1)
+    boxes = torch.stack([x1, height - y2, x2, height - y1], dim=-1)
+    return LabelledImage(item.image.flip(-2), boxes, item.labels)
+
+
 def crop(item: LabelledImage, left: int, top: int, size: tuple[int, int]) -> LabelledImage:
     """Cut a window of `size` (width, height); boxes are clipped to it, and those with no area left are dropped."""
     width, height = size
@@ -108,15 +95,3 @@ def crop(item: LabelledImage, left: int, top: int, size: tuple[int, int]) -> Lab
     kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
     image = item.image[:, top : top + height, left : left + width]
     return LabelledImage(image, boxes[kept], item.labels[kept])
-
-
-def _random_crop(item: LabelledImage, sides: tuple[int, int], rng: np.random.Generator) -> LabelledImage:
-    low, high = sides
-    width, height = (int(rng.integers(min(low, full), min(high, full), endpoint=True)) for full in item.size)
-    left = int(rng.integers(item.size[0] - width, endpoint=True))
-    top = int(rng.integers(item.size[1] - height, endpoint=True))
-    return crop(item, left, top, (width, height))
-
-
-def _choose(sides: Sequence[int], rng: np.random.Generator) -> int:
-    return sides[int(rng.integers(len(sides)))]

@@ -7,7 +7,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from litedetr.data import TransformConfig, read_images, to_pixels, transforms
-from litedetr.data.transforms import LabelledImage, augment, crop, flip, for_evaluation, resize, resized_size
+from litedetr.data.augmentations import augment
+from litedetr.data.transforms import LabelledImage, crop, flip, for_evaluation, resize, resized_size
 
 RED = (255, 0, 0)
 DETR = TransformConfig(

@@ -1,0 +1,73 @@
+"""A new augmentation: one function and one file of configuration."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from litedetr.cli.compose import compose
+from litedetr.data import TransformConfig
+from litedetr.data.augmentations import AUGMENTATIONS, augment, augmentation, vertical_flip
+from litedetr.data.transforms import LabelledImage
+from litedetr.engine.run_config import RunConfig
+from litedetr.settings import ConfigError
+
+NATIVE = TransformConfig((), 1333, None, 0.0, False)
+
+
+def gradient_image() -> LabelledImage:
+    """Rows of 0, 1, 2, ...; a box on the two upper rows."""
+    image = torch.arange(6, dtype=torch.uint8)[None, :, None].expand(3, 6, 8).contiguous()
+    return LabelledImage(image, torch.tensor([[1.0, 0.0, 4.0, 2.0]]), torch.tensor([0]))
+
+
+def test_vertical_flip_mirrors_pixels_and_boxes():
+    flipped = vertical_flip(gradient_image(), np.random.default_rng(0))
+    assert flipped.image[0, :, 0].tolist() == [5, 4, 3, 2, 1, 0]
+    assert flipped.boxes.tolist() == [[1, 4, 4, 6]]
+    again = vertical_flip(flipped, np.random.default_rng(0))
+    assert torch.equal(again.image, gradient_image().image)
+    assert torch.equal(again.boxes, gradient_image().boxes)
+
+
+@pytest.fixture
+def brighter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry with one more augmentation."""
+    monkeypatch.setitem(AUGMENTATIONS, "brighter", None)  # and without it afterwards
+
+    @augmentation
+    def brighter(item: LabelledImage, rng: np.random.Generator) -> LabelledImage:
+        return replace(item, image=item.image + int(rng.integers(10, 20)))
+
+
+def test_an_augmentation_is_used_as_often_as_it_is_configured(brighter):
+    settings = compose("train", ["+data.transforms.augmentations.brighter=0.3"])
+    config = RunConfig.from_settings(settings).data.transforms
+    assert config.augmentations == {"brighter": 0.3}
+    config = replace(NATIVE, augmentations=config.augmentations)
+    added = [
+        int((augment(gradient_image(), config, np.random.default_rng(seed)).image - gradient_image().image)[0, 0, 0])
+        for seed in range(400)
+    ]
+    found = Counter(added)
+    assert 90 < 400 - found[0] < 150
+    assert found.keys() - {0} == set(range(10, 20))
+    once_more = augment(gradient_image(), config, np.random.default_rng(7)).image
+    assert torch.equal(once_more, augment(gradient_image(), config, np.random.default_rng(7)).image)
+
+
+def test_augmentations_that_are_not_configured_draw_nothing(brighter):
+    rng, untouched = np.random.default_rng(0), np.random.default_rng(0)
+    augment(gradient_image(), NATIVE, rng)
+    untouched.random()  # of the flip
+    assert rng.random() == untouched.random()
+
+
+def test_an_unknown_augmentation_is_named_with_those_that_are_known():
+    expected = r"^data.transforms.augmentations.mosaik: expected one of vertical_flip, got 'mosaik'$"
+    with pytest.raises(ConfigError, match=expected):
+        TransformConfig(augmentations={"mosaik": 1.0})
+    with pytest.raises(ConfigError, match=r"^data.transforms.augmentations.vertical_flip: expected at most 1, got 2"):
+        TransformConfig(augmentations={"vertical_flip": 2})
