@@ -23,11 +23,11 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class LabelledBox:
-    """bbox: (x, y, width, height) in pixels. text: what stands at it. colour: a Pillow colour."""
+    """A box to draw."""
 
-    bbox: Box
-    text: str
-    colour: str
+    bbox: Box  # (x, y, width, height) in pixels
+    text: str  # what stands at it
+    colour: str  # as Pillow names it
 
 
 def labelled_boxes(detections: Detections, categories: Categories) -> list[LabelledBox]:

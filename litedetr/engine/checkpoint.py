@@ -66,18 +66,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Plain values and tensors only, so that it loads without running code.
+    """Plain values and tensors only, so that it loads without running code."""
 
-    config: a RunConfig as a mapping. ema: averaged weights, None without averaging.
-    optimizer: moments by parameter name. scaler: state of the fp16 gradient scaler, empty otherwise.
-    """
-
-    config: dict[str, Any]
+    config: dict[str, Any]  # a RunConfig as a mapping
     categories: Categories
-    model: dict[str, Tensor]
-    ema: dict[str, Tensor] | None
-    optimizer: dict[str, dict[str, Any]]
-    scaler: dict[str, Any]
+    model: dict[str, Tensor]  # the weights that are trained
+    ema: dict[str, Tensor] | None  # their moving average; None without averaging
+    optimizer: dict[str, dict[str, Any]]  # moments by parameter name
+    scaler: dict[str, Any]  # state of the fp16 gradient scaler; empty otherwise
     progress: Progress
     steps_per_epoch: Integer
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # tensors

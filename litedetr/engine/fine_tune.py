@@ -22,14 +22,11 @@ NUM_SHOWN = 3
 
 @dataclass(frozen=True)
 class Initialisation:
-    """taken: how many tensors came from the checkpoint. left: names of the model's that kept their initial values.
+    """What became of a checkpoint's weights."""
 
-    notes: what else the user should know, a line each.
-    """
-
-    taken: int
-    left: tuple[str, ...]
-    notes: tuple[str, ...]
+    taken: int  # how many tensors came from the checkpoint
+    left: tuple[str, ...]  # names of the model's that kept their initial values
+    notes: tuple[str, ...]  # what else the user should know, a line each
 
 
 def initialise_from(model: Detector, categories: Categories, path: Path | str) -> Initialisation:

@@ -23,10 +23,7 @@ from litedetr.faults.signals import Interrupted
 
 @dataclass
 class Trainer:
-    """A training run, as `build_trainer` assembles it. All ranks do the same, but only the main one writes and prints.
-
-    scores: of the last evaluation, on the main rank.
-    """
+    """A training run, as `build_trainer` assembles it. All ranks do the same, but only the main one writes and prints."""
 
     config: TrainerConfig
     folder: RunFolder
@@ -36,7 +33,7 @@ class Trainer:
     train_step: TrainStep
     evaluator: Evaluator
     report: RunReport
-    scores: Scores | None = field(default=None, init=False)
+    scores: Scores | None = field(default=None, init=False)  # of the last evaluation, on the main rank
 
     def run(self) -> Scores | None:
         """Train to the end and evaluate. Returns the final scores on the main rank, None on others.

@@ -22,10 +22,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Results:
-    """What predictions.json says of itself. source: see `absolute_source`. pictures: paths in the folder."""
+    """What predictions.json says of itself."""
 
-    source: str
-    pictures: tuple[str, ...]
+    source: str  # see `absolute_source`
+    pictures: tuple[str, ...]  # their paths in the folder
 
     @classmethod
     def of(cls, folder: Path) -> Results | None:

@@ -19,12 +19,8 @@ OUTPUTS = {True: ("scores", "labels", "boxes", "tokens"), False: ("class_logits"
 
 
 class DeployedDetector(nn.Module):
-    """forward(images) -> detections or predictions, and what they were made from.
+    """A detector from pixels to detections, or, without `postprocess`, to predictions.
 
-    images: (B, 3, H, W) uint8 RGB, all of one size; scaling and normalisation happen inside.
-    With `postprocess`: scores (B, N), best first, labels (B, N) int64, boxes (B, N, 4) xyxy in pixels of `images`,
-    N = min(300, Q * K). Without: class_logits (B, Q, K), boxes (B, Q, 4) cxcywh relative to the image.
-    tokens: (B, Q) int64, the cell of the feature pyramid that each query began at, best first.
     `detector` is changed: it loses what only training needs, and its frozen norms go into their convolutions.
     """
 
@@ -43,6 +39,13 @@ class DeployedDetector(nn.Module):
         return OUTPUTS[self.postprocess]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Detect objects; scaling and normalisation happen inside.
+
+        images: (B, 3, H, W) uint8 RGB, all of one size.
+        Returns scores (B, N), best first, labels (B, N) int64, boxes (B, N, 4) xyxy in pixels of `images`, with
+        N = min(300, Q * K), and tokens (B, Q) int64: the cell of the feature pyramid that each query began at, best
+        first. Without `postprocess`: class_logits (B, Q, K), boxes (B, Q, 4) cxcywh relative to the image, and tokens.
+        """
         predictions, tokens = self.predict(images)
         if not self.postprocess:
             return predictions.class_logits, predictions.boxes, tokens

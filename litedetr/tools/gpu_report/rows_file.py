@@ -20,11 +20,11 @@ NOT_RUN = ("skipped", "not reached")  # an outcome's status
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one step of one report, in `folder`. report: when it was begun, which tells reports apart."""
+    """Rows of one step of one report."""
 
-    folder: Path
-    report: str
-    step: str
+    folder: Path  # where their file is
+    report: str  # when it was begun, which tells reports apart
+    step: str  # its name
 
     def append(self, row: Row) -> None:
         """On the disk when this returns. A line that a kill cut short is ended first, so that it spoils only itself.

@@ -18,11 +18,11 @@ MOST = 120  # classes that a picture can show
 
 @dataclass(frozen=True)
 class Cells:
-    """How a matrix is drawn. side: of a cell in inches. counts: whether they stand in the cells."""
+    """How a matrix is drawn."""
 
-    side: float
-    tick: float
-    counts: bool
+    side: float  # of a cell, in inches
+    tick: float  # size of the classes' names, in points
+    counts: bool  # whether they stand in the cells
 
 
 FEW, SOME, MANY = Cells(0.85, 10, True), Cells(0.52, 9, True), Cells(0.17, 7, False)

@@ -24,18 +24,18 @@ BACKGROUND = "background"
 
 @dataclass(frozen=True)
 class MatchRule:
-    """iou: least overlap of a detection and its object. min_score: detections of a lower score are left out."""
+    """Which detection counts as found which object."""
 
-    iou: float = 0.5
-    min_score: float = 0.3
+    iou: float = 0.5  # least overlap of a detection and its object
+    min_score: float = 0.3  # detections of a lower score are left out
 
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """counts: (K + 1, K + 1), objects of class i that were detected as class j; the last of each is the background."""
+    """Which classes are taken for which."""
 
-    names: tuple[str, ...]
-    counts: np.ndarray
+    names: tuple[str, ...]  # of the K classes, then the background
+    counts: np.ndarray  # (K + 1, K + 1), objects of class i that were detected as class j; the last is the background
     rule: MatchRule
 
     @property

@@ -105,13 +105,11 @@ def _losses_figure(curves: RunCurves) -> Figure:
 
 @dataclass(frozen=True)
 class RunCurves:
-    """Curves of several runs in one panel, each run in its colour.
-
-    over: what stands on the x axis. smoothing: of the bold curves of training steps; see Curve.smoothed."""
+    """Curves of several runs in one panel, each run in its colour."""
 
     histories: Sequence[History]
-    over: Literal["epoch", "step"]
-    smoothing: float
+    over: Literal["epoch", "step"]  # what stands on the x axis
+    smoothing: float  # of the bold curves of training steps; see Curve.smoothed
 
     def draw(self, axes: Axes, kind: Kind, name: Number, depth: int = 0, smooth: bool = True) -> None:
         """The number `name` of all runs. depth: layers before the last one, the only one that shows raw values."""

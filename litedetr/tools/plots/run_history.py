@@ -19,10 +19,10 @@ Number = str | LossName  # what names a number of a record
 
 @dataclass(frozen=True)
 class Curve:
-    """x, y: (N,) arrays, x ascending; y is never NaN."""
+    """N points of a number over a run."""
 
-    x: np.ndarray
-    y: np.ndarray
+    x: np.ndarray  # (N,) ascending
+    y: np.ndarray  # (N,) never NaN
 
     def __len__(self) -> int:
         return len(self.x)
