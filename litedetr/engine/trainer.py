@@ -23,7 +23,7 @@ from litedetr.faults.signals import Interrupted
 
 @dataclass
 class Trainer:
-    """A training run, as `build_trainer` assembles it. All ranks do the same, but only the main one writes and prints."""
+    """A training run, as `build_trainer` assembles it. All ranks do the same; only the main one writes and prints."""
 
     config: TrainerConfig
     folder: RunFolder
