@@ -52,7 +52,7 @@ class TrainStep:
         losses = self._add_gradients(step, batches)
         result, is_finite = self._read(losses)
         if not is_finite:
-            raise NonFiniteError.of(step, result, self.precision)
+            raise NonFiniteError.of(step, result, losses.broken(), self.precision)
         self.update.apply()
         return result
 

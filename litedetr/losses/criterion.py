@@ -8,7 +8,7 @@ import torch
 
 from litedetr.losses.loss_config import LossConfig
 from litedetr.losses.matcher import assign
-from litedetr.losses.parts import Branch, Losses, LossPart, with_values
+from litedetr.losses.parts import Branch, LayerPredictions, Losses, LossPart, with_values
 from litedetr.losses.supervision import Assignment, Supervision, supervise
 from litedetr.losses.terms import TERMS, Matched
 from litedetr.structures import DetectorOutput, TargetBatch
@@ -32,7 +32,12 @@ class Criterion:
         assignments = assign(supervisions, self.config)
         parts = [part for one in zip(supervisions, assignments, strict=True) for part in self._parts(*one)]
         total = torch.stack([self._weight(part) * part.value for part in parts]).sum()
-        return Losses(total, with_values(parts, (part.value.detach() for part in parts)))
+        predictions = tuple(
+            LayerPredictions(one.branch, layer, predictions.detached())
+            for one in supervisions
+            for layer, predictions in enumerate(one.layers)
+        )
+        return Losses(total, with_values(parts, (part.value.detach() for part in parts)), predictions)
 
     def _parts(self, one: Supervision, assignments: list[Assignment]) -> Iterator[LossPart]:
         for layer, (predictions, pairs) in enumerate(zip(one.layers, assignments, strict=True)):

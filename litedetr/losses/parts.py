@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
 from torch import Tensor
+
+from litedetr.structures import Predictions
 
 
 class Branch(Enum):
@@ -43,22 +45,43 @@ class LossPart:
 
 
 @dataclass(frozen=True)
+class LayerPredictions:
+    """What one layer of a branch predicts."""
+
+    branch: Branch
+    layer: int
+    predictions: Predictions
+
+    @property
+    def name(self) -> str:
+        """For an error message."""
+        return f"{self.branch.value.replace('_', '-')} layer {self.layer}"
+
+    def is_finite(self) -> bool:
+        tensors = (self.predictions.class_logits, self.predictions.boxes)
+        return all(bool(x.isfinite().all()) for x in tensors)
+
+
+@dataclass(frozen=True)
 class Losses:
     """The loss of a batch, or of one of its micro-batches."""
 
     total: Tensor  # the weighted sum of the parts, a scalar
     parts: tuple[LossPart, ...]  # detached
+    predictions: tuple[LayerPredictions, ...]  # detached; what the loss is of
 
     def __add__(self, other: Losses) -> Losses:
         """Of two micro-batches of one batch, whose losses have the same parts."""
-        return Losses(self.total + other.total, with_values(self.parts, [a + b for a, b in _pairs(self, other)]))
+        values = [a.value + b.value for a, b in zip(self.parts, other.parts, strict=True)]
+        total, predictions = self.total + other.total, self.predictions + other.predictions
+        return Losses(total, with_values(self.parts, values), predictions)
 
     def detached(self) -> Losses:
         return replace(self, total=self.total.detach())
 
-
-def _pairs(one: Losses, other: Losses) -> Iterator[tuple[Tensor, Tensor]]:
-    return ((a.value, b.value) for a, b in zip(one.parts, other.parts, strict=True))
+    def broken(self) -> list[str]:
+        """Names of the predictions that are infinite or NaN. Waits for the device, so call it only after a failure."""
+        return list(dict.fromkeys(one.name for one in self.predictions if not one.is_finite()))
 
 
 def with_values(parts: Sequence[LossPart], values: Iterable[Tensor | float]) -> tuple[LossPart, ...]:

@@ -144,10 +144,12 @@ def test_nan_predictions_stop_before_the_update(samples, one_rank: Ranks):
     batch = batch_of(samples[:2], torch.float32)
     step = build_step(one_rank)
     nn.init.constant_(step.model.decoder.head.classes.weight, math.nan)
-    where = r"\(not finite: decoder layer 0, decoder layer 1, denoising layer 0, denoising layer 1\)"
-    assert_stops_without_update(step, batch, rf"the loss is nan {where}")
+    where = "predictions that are not finite: decoder layer 0, decoder layer 1, denoising layer 0, denoising layer 1"
+    assert_stops_without_update(step, batch, rf"the loss is nan at step 41 \({where}\)")
     other_rank_failed = replace(build_step(one_rank), ranks=TwoRanks(NO_OBJECTS, (math.nan, 0)))
-    assert_stops_without_update(other_rank_failed, batch, r"the loss is nan \(the parts of this process are finite\)")
+    assert_stops_without_update(
+        other_rank_failed, batch, r"the loss is nan at step 41 \(the predictions of this process are finite\)"
+    )
 
 
 def test_one_nan_box_stops_even_if_nothing_is_matched_to_it(samples, one_rank: Ranks):
@@ -161,7 +163,11 @@ def test_one_nan_box_stops_even_if_nothing_is_matched_to_it(samples, one_rank: R
     step.model.decoder.head.box.register_forward_hook(
         lambda *arguments: with_a_nan(*arguments) if next(of_last_layer) else arguments[2]
     )
-    assert_stops_without_update(step, batch_of(samples[:1], torch.float32), "the gradient's norm is nan")
+    assert_stops_without_update(
+        step,
+        batch_of(samples[:1], torch.float32),
+        r"gradient's norm is nan .* not finite: decoder layer 1\)",
+    )
 
 
 def test_every_branch_is_told_of_in_the_error(samples, one_rank: Ranks):
@@ -174,6 +180,7 @@ def test_every_branch_is_told_of_in_the_error(samples, one_rank: Ranks):
     output = replace(output, one_to_many=replace(output.one_to_many, layers=(first, broken)))
     losses = step.criterion(output, targets)
     assert losses.total.isnan()
+    assert losses.broken() == ["one-to-many layer 1"]
     found = {(part.branch, part.layer) for part in losses.parts if not part.value.isfinite()}
     assert found == {(Branch.ONE_TO_MANY, 1)}
 
@@ -187,7 +194,7 @@ def test_an_infinite_loss_stops_before_the_update_with_its_parts(samples, one_ra
             return replace(losses, total=losses.total * math.inf)
 
     infinite = replace(build_step(one_rank), criterion=Infinite(LossConfig()))
-    assert_stops_without_update(infinite, batch, r"loss is inf.* decoder layer 0 l1 \d\.\d+,")
+    assert_stops_without_update(infinite, batch, r"loss is inf.* decoder classes \d\.\d+ \d\.\d+, l1 \d\.\d+ ")
 
 
 def test_an_infinite_gradient_stops_in_full_precision_and_is_skipped_by_the_fp16_scaler(samples, one_rank: Ranks):
