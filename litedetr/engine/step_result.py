@@ -40,11 +40,9 @@ class NonFiniteError(UserError):
         what = f"the loss is {result.loss}"
         if math.isfinite(result.loss):
             what = f"the gradient's norm is {result.grad_norm}"
-        where = (
-            f"predictions that are not finite: {', '.join(broken)}"
-            if broken
-            else "the predictions of this process are finite"
-        )
+        where = f"predictions that are not finite: {', '.join(broken)}"
+        if not broken:
+            where = "the predictions of this process are finite"
         return cls(
             f"{what} at step {step} ({where}); nothing was updated, and the last checkpoint is intact. "
             f"Parts of the loss by layer: {_listed(result.parts)}. Try a lower schedule.lr, a longer "
