@@ -100,6 +100,18 @@ def _as_list(value: Any) -> Any:
     return value
 
 
+def key_of(known: Mapping[str, Any]) -> Any:
+    """The type of a setting that is a name in `known`, as `known` is when the setting is checked."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or value not in known:
+            *names, last = map(repr, known)
+            raise PydanticKnownError("literal_error", {"expected": f"{', '.join(names)} or {last}"})
+        return str.__str__(value)
+
+    return Annotated[str, PlainValidator(check)]
+
+
 def _none_if_off(value: Any) -> Any:
     """YAML's false, no and off as None."""
     return None if value is False else value

@@ -54,7 +54,7 @@ def test_every_choice_becomes_a_model(choice):
 
 def test_the_default_is_h3l1_6_1_with_key_aware_attention():
     model = build(run_config("encoder=h3l1", "a=6", "b=1"))
-    assert model.encoder.num_high_levels == 3
+    assert model.encoder.num_low_levels == 1
     assert [len(block.high_layers) for block in model.encoder.blocks] == [6]
     assert {layer.attention.kind for layer in model.encoder.blocks[0].high_layers} == {"key_aware_shared"}
 

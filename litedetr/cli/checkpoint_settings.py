@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from litedetr.cli.compose import CONFIG_FOLDER, compose, given_overrides
 from litedetr.engine.changed_settings import SAME_MODEL, flat_settings
 from litedetr.engine.checkpoint import OtherModelError
-from litedetr.engine.run_config import detector_config
+from litedetr.engine.run_config import ENCODER_SHORTHANDS, detector_config
 from litedetr.settings import ConfigError, to_mapping
 
 # Groups, widest first; another choice is tried if one of these settings differs.
@@ -23,7 +23,7 @@ GROUPS = {
     "encoder": ("encoder.update", "encoder.num_high_levels"),
     "attention": ("attention.encoder", "attention.decoder"),
 }
-SHORT = {"encoder.num_high_layers": "a", "encoder.num_blocks": "b"}
+SHORT = {f"encoder.{setting}": letter for letter, setting in ENCODER_SHORTHANDS.items()}
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from litedetr.data import Categories
+from litedetr.engine import renamed_weights
 from litedetr.engine.run_config import RunConfig
 from litedetr.faults.files import replacing
 from litedetr.models import Backend, Detector, build_detector
@@ -126,10 +127,16 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     if isinstance(known.get("config"), Mapping):
         known["config"] = with_new_names(known["config"])
     try:
-        return from_mapping(Checkpoint, known)
+        checkpoint = from_mapping(Checkpoint, known)
     except ValueError as error:
         what = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: not a whole checkpoint; take another one ({what})") from error
+    return replace(
+        checkpoint,
+        model=renamed_weights.with_new_names(checkpoint.model),
+        ema=None if checkpoint.ema is None else renamed_weights.with_new_names(checkpoint.ema),
+        optimizer=renamed_weights.with_new_names(checkpoint.optimizer),
+    )
 
 
 def load_progress(path: Path) -> Progress:

@@ -32,7 +32,7 @@ from litedetr.settings import (
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
-ENCODER_SHORTHANDS = ("a", "b")  # conf/encoder/*.yaml: what encoder.num_high_layers and num_blocks refer to
+ENCODER_SHORTHANDS = {"a": "num_high_layers", "b": "num_blocks"}  # of conf/encoder/*.yaml: what refers to them
 # The settings that a model's groups set; some, such as conf/size/small.yaml, set weights of the loss too.
 MODEL_SETTINGS = (*(field.name for field in fields(DetectorConfig)), *ENCODER_SHORTHANDS, "loss")
 PixelCount = Annotated[Integer, Field(ge=1, le=2**16)]
@@ -122,7 +122,8 @@ def detector_config(settings: Mapping[str, Any]) -> DetectorConfig:
         as_type(Layers, value, name)
     model = from_mapping(DetectorConfig, {name: value for name, value in settings.items() if name in parts})
     for name, value in shorthands.items():
-        require(model.encoder.update != "full", name, "nothing with encoder.update=full", value)
+        taken = model.encoder.takes(ENCODER_SHORTHANDS[name])
+        require(taken, name, f"nothing with encoder.update={model.encoder.update}", value)
     return model
 
 

@@ -14,7 +14,6 @@ from litedetr.kernels.points import SamplingPoints
 from litedetr.kernels.reference import attention_weights
 from litedetr.models.detector_config import AttentionConfig, AttentionKind
 from litedetr.models.linear import Linear
-from litedetr.models.position import cell_centres
 from litedetr.structures import FeaturePyramid
 
 
@@ -130,10 +129,3 @@ class MultiScaleAttention(nn.Module):
             if hasattr(self, name):
                 nn.init.xavier_uniform_(getattr(self, name).weight)
                 nn.init.zeros_(getattr(self, name).bias)
-
-
-def reference_points(memory: FeaturePyramid, first_level: int = 0, last_level: int | None = None) -> Tensor:
-    """(B, Q, L, 2) centres of the cells of levels [first, last), the encoder's queries, relative to every level."""
-    levels = range(len(memory.shapes))[first_level:last_level]
-    centres = torch.cat([cell_centres(memory, level) for level in levels], dim=1)
-    return centres.unsqueeze(2) * memory.valid_ratios.unsqueeze(1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from litedetr.boxes import inverse_sigmoid
 from litedetr.models.attention import MultiScaleAttention
 from litedetr.models.detector_config import DetectorConfig
-from litedetr.models.encoder import FeedForward
+from litedetr.models.feedforward import FeedForward
 from litedetr.models.heads import MLP, DetectionHead
 from litedetr.models.linear import Linear
 from litedetr.models.position import box_embedding

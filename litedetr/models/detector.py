@@ -9,7 +9,8 @@ from litedetr.models.backbones import build_backbone
 from litedetr.models.decoder import Decoder, DecoderLayer
 from litedetr.models.denoising import Denoising
 from litedetr.models.detector_config import DetectorConfig
-from litedetr.models.encoder import EncoderLayer, build_encoder
+from litedetr.models.encoder.encoder import Encoder
+from litedetr.models.encoder.layers import EncoderLayer
 from litedetr.models.hybrid import Hybrid
 from litedetr.models.neck import Neck, num_backbone_levels
 from litedetr.models.query_selection import build_query_selection
@@ -26,7 +27,7 @@ class Detector(nn.Module):
         self.num_classes = num_classes
         self.backbone = build_backbone(config.backbone, num_backbone_levels(levels), config.padding == "exact")
         self.neck = Neck(config.neck, self.backbone.out_channels, config.padding)
-        self.encoder = build_encoder(config)
+        self.encoder = Encoder(config)
         self.query_selection = build_query_selection(config, num_classes)
         self.denoising = Denoising(config.denoising, channels, num_classes) if config.denoising.num_pairs else None
         self.hybrid = Hybrid(config) if config.hybrid.num_queries else None

@@ -7,13 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from litedetr.settings import Flag, Integer, Maybe, Number, Probability, Text, require, settings
+from litedetr.models.encoder.update_rules import NUMBERS, UPDATE_RULES
+from litedetr.settings import Flag, Integer, Maybe, Number, Probability, Text, key_of, require, settings
 
 AttentionKind = Literal["deformable", "key_aware", "key_aware_shared"]
 Padding = Literal["exact", "published"]
 Backend = Literal["auto", "triton", "reference"]
 Sampling = Literal["bilinear", "nearest"]
 SelectionKind = Literal["mixed", "two_stage", "two_stage_mixed"]
+UpdateRule = key_of(UPDATE_RULES)
 
 # Far beyond any detector, and low enough for what does not fit to fail at once, as an allocation.
 MOST = 2**16
@@ -58,45 +60,44 @@ class AttentionConfig:
     sampling: Sampling = "bilinear"
 
 
-def _unless_full(default: int) -> Any:
-    """The default of a setting that is None with encoder.update=full."""
-    return Field(default_factory=lambda given: None if given.get("update") == "full" else default)
+def _if_taken(name: str, default: int) -> Any:
+    """The default of an encoder setting that some update rules take; with the others it is None."""
+    return Field(default_factory=lambda given: default if name in UPDATE_RULES[given["update"]].takes else None)
 
 
 @settings("encoder")
 class EncoderConfig:
     # sequential: Eqs. 1-2 of the paper; joint: the published code; full: every layer updates all tokens
-    update: Literal["sequential", "joint", "full"] = "sequential"
-    num_high_levels: Maybe[Levels] = _unless_full(3)  # x of HxLy; None with `full`, as the next two
-    num_high_layers: Maybe[Layers] = _unless_full(6)  # A, the high-level updates of a block
-    num_blocks: Maybe[Layers] = _unless_full(1)  # B
-    num_layers: Maybe[Layers] = None  # of `full` only
-    feedforward: Width = 2048  # hidden width for high-level tokens
+    update: UpdateRule = "sequential"
+    # A rule's class says which of these it takes (`takes`); the numbers are None with the other rules.
+    num_high_levels: Maybe[Levels] = _if_taken("num_high_levels", 3)  # x of HxLy
+    num_high_layers: Maybe[Layers] = _if_taken("num_high_layers", 6)  # A, the high-level updates of a block
+    num_blocks: Maybe[Layers] = _if_taken("num_blocks", 1)  # B
+    num_layers: Maybe[Layers] = None  # of `full`
+    feedforward: Width = 2048  # hidden width for high-level tokens; every rule has it
     low_feedforward: Maybe[Width] = None  # hidden width for low-level tokens; None: C
-    # of `sequential` only; False: fine tokens are keys of the high-level updates and end there, and the decoder sees
-    # only the high levels (Table 5, "+HL")
+    # False: fine tokens are keys of the high-level updates and end there, and the decoder sees only the high levels
+    # (Table 5, "+HL")
     low_level_update: Flag = True
     dropout: Dropout = 0.0  # behind attention and inside the feed-forward; 0 but in Deformable DETR
     activation_checkpointing: Flag = False  # recompute layers in the backward pass to save memory
 
-    def __post_init__(self) -> None:
-        interleaved, full = ("num_high_levels", "num_high_layers", "num_blocks"), ("num_layers",)
-        needed, other = (full, (*interleaved, "low_feedforward")) if self.update == "full" else (interleaved, full)
-        for name in other:
-            value = getattr(self, name)
-            require(value is None, f"encoder.{name}", f"nothing with encoder.update={self.update}", value)
-        for name in needed:
-            value = getattr(self, name)
-            require(value is not None, f"encoder.{name}", f"a number with encoder.update={self.update}", value)
-        self._require_low_level_update()
+    def takes(self, name: str) -> bool:
+        """Whether the update rule takes the setting `name`, one of NUMBERS or OPTIONS."""
+        return name in UPDATE_RULES[self.update].takes
 
-    def _require_low_level_update(self) -> None:
-        if self.low_level_update:
-            return
-        expected = f"true with encoder.update={self.update}, which updates low-level tokens in every block"
-        require(self.update == "sequential", "encoder.low_level_update", expected, self.low_level_update)
-        none = "nothing with encoder.low_level_update=false"
-        require(self.low_feedforward is None, "encoder.low_feedforward", none, self.low_feedforward)
+    def __post_init__(self) -> None:
+        for name in (*NUMBERS, "low_feedforward"):
+            value, fits = getattr(self, name), f"nothing with encoder.update={self.update}"
+            require(self.takes(name) or value is None, f"encoder.{name}", fits, value)
+        for name in NUMBERS:
+            value, fits = getattr(self, name), f"a number with encoder.update={self.update}"
+            require(value is not None or not self.takes(name), f"encoder.{name}", fits, value)
+        if not self.low_level_update:
+            fits = f"true with encoder.update={self.update}, which updates low-level tokens in every block"
+            require(self.takes("low_level_update"), "encoder.low_level_update", fits, False)
+            fits = "nothing with encoder.low_level_update=false"
+            require(self.low_feedforward is None, "encoder.low_feedforward", fits, self.low_feedforward)
 
 
 @settings("query_selection")
@@ -168,9 +169,15 @@ class DetectorConfig:
         self._require_matching_parts()
 
     @property
+    def num_low_levels(self) -> int:
+        """The first levels, whose tokens are the low-level ones; 0 with an update rule that does not split them."""
+        num_high = self.encoder.num_high_levels
+        return 0 if num_high is None else self.neck.num_levels - num_high
+
+    @property
     def num_memory_levels(self) -> int:
         """Levels of the encoder's output, which query selection and decoder see."""
-        return self.neck.num_levels if self.encoder.low_level_update else self.encoder.num_high_levels
+        return self.neck.num_levels - (0 if self.encoder.low_level_update else self.num_low_levels)
 
     def _require_matching_parts(self) -> None:
         """Selection, decoder and the branches of training must fit: else parameters would be idle or positions miss."""

@@ -55,6 +55,14 @@ def cell_centres(memory: FeaturePyramid, level: int) -> Tensor:
     return torch.stack(grid, dim=-1).flatten(1, 2)
 
 
+def reference_points(memory: FeaturePyramid, first_level: int = 0, last_level: int | None = None) -> Tensor:
+    """(B, Q, L, 2) centres of the cells of levels [first, last), the encoder's queries, relative to every level."""
+    centres = [cell_centres(memory, level) for level in range(len(memory.shapes))[first_level:last_level]]
+    if not centres:
+        return memory.valid_ratios.unsqueeze(1)[:, :0]
+    return torch.cat(centres, dim=1).unsqueeze(2) * memory.valid_ratios.unsqueeze(1)
+
+
 def box_embedding(boxes: Tensor, channels: int) -> Tensor:
     """boxes (B, Q, 4) cxcywh in [0, 1] -> (B, Q, 2 C), C / 2 features each of y, x, w, h."""
     x, y, w, h = (sine(side, channels // 2, BOX_TEMPERATURE) for side in boxes.unbind(-1))

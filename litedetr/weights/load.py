@@ -27,7 +27,7 @@ def load_published(state_dict: Mapping[str, Any], num_high_levels: int | None) -
     state = unwrap(state_dict)
     layout = read_layout(state, num_high_levels)
     model = build_detector(layout.config, layout.num_classes)
-    table = rename_table(layout)
+    table = rename_table(model)
     sources = {name: _source(name, tuple(tensor.shape), table) for name, tensor in model.state_dict().items()}
     _check(state, list(sources.values()))
     model.load_state_dict({name: source.take(state) for name, source in sources.items()})

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from litedetr.models.detector_config import DetectorConfig
+from litedetr.models import Detector, DetectorConfig
+from litedetr.models.encoder.layers import EncoderLayer
 from litedetr.models.neck import num_backbone_levels
-from litedetr.weights.layout import BACKBONE, DECODER, ENCODER, Layout
+from litedetr.weights.layout import BACKBONE, DECODER, ENCODER
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,15 @@ UNUSED = re.compile(
 )
 
 
-def rename_table(layout: Layout) -> list[Rename]:
-    """The renames of a detector of this layout; no two begin the same name of ours."""
+def rename_table(model: Detector) -> list[Rename]:
+    """The renames of `model`; no two begin the same name of ours."""
     return [
         *(Rename(ours, (published,)) for ours, published in ONCE.items()),
-        *_neck(layout.config),
-        *_encoder(layout.config),
-        *_decoder(layout.config),
+        *_neck(model.config),
+        *_encoder(model),
+        *_decoder(model.config),
         # The last row of the label table belongs to no class and is never read.
-        Rename("denoising.labels.", ("label_enc.",), Rows(0, layout.num_classes, layout.num_classes + 1)),
+        Rename("denoising.labels.", ("label_enc.",), Rows(0, model.num_classes, model.num_classes + 1)),
     ]
 
 
@@ -92,19 +93,12 @@ def _neck(config: DetectorConfig) -> Iterator[Rename]:
         yield Rename(f"{ours}norm.", (f"input_proj.{level}.1.",))
 
 
-def _encoder(config: DetectorConfig) -> Iterator[Rename]:
-    for number, layer in enumerate(_encoder_layers(config)):
+def _encoder(model: Detector) -> Iterator[Rename]:
+    """Published layers are numbered in the order in which they run, which is the order of ours in a block."""
+    layers = [name for name, module in model.named_modules() if isinstance(module, EncoderLayer)]
+    for number, layer in enumerate(layers):
         for ours, published in ENCODER_LAYER.items():
-            yield Rename(f"{layer}{ours}", (f"{ENCODER}{number}.{published}",))
-
-
-def _encoder_layers(config: DetectorConfig) -> list[str]:
-    """Our name of each published layer, in order."""
-    encoder = config.encoder
-    if encoder.update == "full":
-        return [f"encoder.layers.{i}." for i in range(encoder.num_layers)]
-    parts = [*(f"high_layers.{i}." for i in range(encoder.num_high_layers - 1)), "joint_layer."]
-    return [f"encoder.blocks.{block}.{part}" for block in range(encoder.num_blocks) for part in parts]
+            yield Rename(f"{layer}.{ours}", (f"{ENCODER}{number}.{published}",))
 
 
 def _decoder(config: DetectorConfig) -> Iterator[Rename]:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from model_helpers import FULL, small_config, small_detector
 
-from litedetr.models.attention import reference_points
 from litedetr.models.detector_config import EncoderConfig
+from litedetr.models.position import reference_points
 from litedetr.settings import ConfigError
 
 

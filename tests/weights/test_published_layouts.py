@@ -138,7 +138,8 @@ def test_own_keys_and_plain_weights_land():
     )
     plain = load_published(state_dict(Variant(ends=(), encoder_keys="none", decoder_keys="none")), None)
     weights = "attention_weights.bias"
-    assert_holds(plain, {f"encoder.layers.4.attention.{weights}": f"transformer.encoder.layers.4.self_attn.{weights}"})
+    layer = "layers.4.attention"
+    assert_holds(plain, {f"encoder.blocks.0.{layer}.{weights}": f"transformer.encoder.layers.4.self_attn.{weights}"})
     assert_holds(
         plain, {f"decoder.layers.1.cross_attention.{weights}": f"transformer.decoder.layers.1.cross_attn.{weights}"}
     )

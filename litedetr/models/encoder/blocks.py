@@ -1,0 +1,94 @@
+"""The blocks of the encoder, one class for each update rule.
+
+F_H are the high-level tokens (of the coarse levels, few), F_L the low-level tokens (of the fine levels, most).
+
+    sequential   A times: F_H <- layer(F_H, F_L + F_H)      then: F_L <- layer(F_L, F_L + F_H)       (Eqs. 1 and 2)
+    joint        A - 1 times: F_H <- layer(F_H, F_L + F_H)  then: F_L, F_H <- layer(both, F_L + F_H)  (published code)
+    full         F_L, F_H <- layer(both, F_L + F_H)                                                   (Deformable DETR)
+
+A rule of your own is one more class here and a file in conf/encoder/ that says `update: <its name>`.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from litedetr.models.detector_config import DetectorConfig
+from litedetr.models.encoder.layers import EncoderLayer, JointLayer
+from litedetr.models.encoder.token_group import TokenGroup
+from litedetr.models.encoder.update_rules import EncoderBlock, update_rule
+from litedetr.structures import FeaturePyramid
+
+
+@update_rule("sequential")
+class SequentialBlock(EncoderBlock):
+    """A updates of the high-level tokens (Eq. 1), then one of the low-level tokens (Eq. 2)."""
+
+    takes = ("num_high_levels", "num_high_layers", "num_blocks", "low_feedforward", "low_level_update")
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        self.high_layers = _high_layers(config, config.encoder.num_high_layers)
+        self.low_layer = EncoderLayer(config, low_hidden(config)) if config.encoder.low_level_update else None
+
+    def forward(self, pyramid: FeaturePyramid, low: TokenGroup, high: TokenGroup) -> FeaturePyramid:
+        """Eqs. 1 and 2; without `low_level_update` only Eq. 1, which reads the low-level tokens as keys and values.
+
+        pyramid, low, high: see EncoderBlock.
+        Returns the pyramid with updated tokens.
+        """
+        for layer in self.high_layers:
+            pyramid = layer.update(pyramid, high)
+        return pyramid if self.low_layer is None else self.low_layer.update(pyramid, low)
+
+
+@update_rule("joint")
+class JointBlock(EncoderBlock):
+    """A - 1 updates of the high-level tokens, then one of all tokens (published code)."""
+
+    takes = ("num_high_levels", "num_high_layers", "num_blocks", "low_feedforward")
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        self.high_layers = _high_layers(config, config.encoder.num_high_layers - 1)
+        self.joint_layer = JointLayer(config, config.encoder.feedforward, low_hidden(config))
+
+    def forward(self, pyramid: FeaturePyramid, low: TokenGroup, high: TokenGroup) -> FeaturePyramid:
+        """The last layer updates both groups from the same tokens.
+
+        pyramid, low, high: see EncoderBlock.
+        Returns the pyramid with updated tokens.
+        """
+        for layer in self.high_layers:
+            pyramid = layer.update(pyramid, high)
+        return self.joint_layer.update(pyramid, low, high)
+
+
+@update_rule("full")
+class FullBlock(EncoderBlock):
+    """`num_layers` updates of all tokens (Deformable DETR, DINO). The encoder has one such block."""
+
+    takes = ("num_layers",)
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        self.layers = _high_layers(config, config.encoder.num_layers)
+
+    def forward(self, pyramid: FeaturePyramid, low: TokenGroup, high: TokenGroup) -> FeaturePyramid:
+        """Every layer updates all tokens.
+
+        pyramid, high: see EncoderBlock; low: no tokens.
+        Returns the pyramid with updated tokens.
+        """
+        for layer in self.layers:
+            pyramid = layer.update(pyramid, high)
+        return pyramid
+
+
+def low_hidden(config: DetectorConfig) -> int:
+    """Hidden width for low-level tokens; C unless `encoder.low_feedforward` says another."""
+    return config.encoder.low_feedforward or config.neck.channels
+
+
+def _high_layers(config: DetectorConfig, number: int) -> nn.ModuleList:
+    return nn.ModuleList(EncoderLayer(config, config.encoder.feedforward) for _ in range(number))
