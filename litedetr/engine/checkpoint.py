@@ -199,7 +199,7 @@ def load_detector(path: Path | str, backend: Backend | None = None) -> LoadedDet
     attention = config.model.attention if backend is None else replace(config.model.attention, backend=backend)
     model = build_detector(replace(config.model, attention=attention), len(checkpoint.categories))
     load_weights(model, checkpoint.weights, path)
-    return LoadedDetector(model.eval(), checkpoint.categories, config)
+    return LoadedDetector(model.to_device(torch.device("cpu")).eval(), checkpoint.categories, config)
 
 
 def load_weights(model: torch.nn.Module, weights: dict[str, Tensor], path: Path | str) -> None:

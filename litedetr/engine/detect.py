@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from litedetr.engine.precision import DTYPES, autocast, full_precision
 from litedetr.engine.run_config import Precision
 from litedetr.models import Detector, fold_frozen_norms
-from litedetr.models.linear import Linear
 from litedetr.postprocess import pack, unpack
 from litedetr.structures import Detections, ImageBatch
 
@@ -26,10 +25,19 @@ def inference_copy(model: Detector, device: torch.device, precision: Precision) 
     """
     own = copy.deepcopy(model).eval().requires_grad_(False)
     fold_frozen_norms(own)
-    for module in own.modules():  # round weights once, as autocast does on every call
-        if isinstance(module, (Linear, nn.Conv2d)) and module.weight.dtype == torch.float32:
+    for module in _products(own):  # round weights once, as autocast does on every call
+        if module.weight.dtype == torch.float32:
             module.to(DTYPES[precision])
     return own.to_device(device)
+
+
+def _products(model: Detector) -> Iterator[nn.Module]:
+    """The convolutions, and the linear layers behind the backbone: a backbone of `transformers` may ask for a weight's
+    dtype.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) or (isinstance(module, nn.Linear) and not name.startswith("backbone.")):
+            yield module
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from litedetr.kernels.inputs import Inputs
 from litedetr.kernels.points import SamplingPoints
 from litedetr.kernels.reference import attention_weights
 from litedetr.models.detector_config import AttentionConfig, AttentionKind
-from litedetr.models.linear import Linear
 from litedetr.structures import FeaturePyramid
 
 
@@ -50,15 +49,15 @@ class MultiScaleAttention(nn.Module):
         self.num_heads = config.num_heads
         self.grid = (config.num_heads, num_levels, config.num_points)
         num_samples = math.prod(self.grid)
-        self.sampling_offsets = Linear(channels, 2 * num_samples)
-        self.value_proj = Linear(channels, channels)
-        self.output_proj = Linear(channels, channels)
+        self.sampling_offsets = nn.Linear(channels, 2 * num_samples)
+        self.value_proj = nn.Linear(channels, channels)
+        self.output_proj = nn.Linear(channels, channels)
         if kind == "deformable":
-            self.attention_weights = Linear(channels, num_samples)
+            self.attention_weights = nn.Linear(channels, num_samples)
         else:
-            self.query_proj = Linear(channels, channels)
+            self.query_proj = nn.Linear(channels, channels)
         if kind == "key_aware":
-            self.key_proj = Linear(channels, channels)
+            self.key_proj = nn.Linear(channels, channels)
         self._initialise()
         if self.sampling == "nearest":  # no gradient, but the weight decay would move them
             self.sampling_offsets.requires_grad_(False)

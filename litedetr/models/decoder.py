@@ -11,7 +11,6 @@ from litedetr.models.attention import MultiScaleAttention
 from litedetr.models.detector_config import DetectorConfig
 from litedetr.models.feedforward import FeedForward
 from litedetr.models.heads import MLP, DetectionHead
-from litedetr.models.linear import Linear
 from litedetr.models.position import box_embedding
 from litedetr.models.recompute import run
 from litedetr.models.training_queries import JointQueries, TrainingQueries
@@ -25,9 +24,9 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
-        self.query_key = Linear(channels, 2 * channels)
-        self.value = Linear(channels, channels)
-        self.output = Linear(channels, channels)
+        self.query_key = nn.Linear(channels, 2 * channels)
+        self.value = nn.Linear(channels, channels)
+        self.output = nn.Linear(channels, channels)
         joint = torch.empty(3 * channels, channels)
         nn.init.xavier_uniform_(joint)  # as one (3 C, C) matrix, like torch's own attention
         with torch.no_grad():

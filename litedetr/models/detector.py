@@ -13,6 +13,7 @@ from litedetr.models.encoder.encoder import Encoder
 from litedetr.models.encoder.layers import EncoderLayer
 from litedetr.models.hybrid import Hybrid
 from litedetr.models.neck import Neck, num_backbone_levels
+from litedetr.models.onednn_linear import use_onednn_linears
 from litedetr.models.query_selection import build_query_selection
 from litedetr.structures import DetectorOutput, ImageBatch, TargetBatch
 
@@ -55,13 +56,19 @@ class Detector(nn.Module):
         return self.denoising if self.denoising is not None else self.hybrid
 
     def to_device(self, device: torch.device) -> Detector:
-        """Move to `device`, in place; on a GPU convolutions get the layout of the maps that they read, once.
+        """Move to `device`, in place, and make use of it; returns this detector.
 
-        Not on a CPU: for weights of another layout oneDNN may take another algorithm, whose last bits differ.
+        On a GPU convolutions get the layout of the maps that they read, once. Not on a CPU: for weights of another
+        layout oneDNN may take another algorithm, whose last bits differ. On a CPU oneDNN computes the linear layers,
+        but for those of the backbone, which are another library's.
         """
         self.to(device)
         if device.type == "cuda":
             self.use_channels_last()
+        if device.type == "cpu":
+            for part in self.children():
+                if part is not self.backbone:
+                    use_onednn_linears(part)
         return self
 
     def use_channels_last(self) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from litedetr.models.linear import Linear
-
 
 class FeedForward(nn.Module):
     """Two linear layers with a residual and a norm (post-norm)."""
@@ -14,8 +12,8 @@ class FeedForward(nn.Module):
     def __init__(self, channels: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.linear1 = Linear(channels, hidden)
-        self.linear2 = Linear(hidden, channels)
+        self.linear1 = nn.Linear(channels, hidden)
+        self.linear2 = nn.Linear(hidden, channels)
         self.norm = nn.LayerNorm(channels)
         for linear in (self.linear1, self.linear2):
             nn.init.xavier_uniform_(linear.weight)

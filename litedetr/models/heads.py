@@ -9,15 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from litedetr.models.linear import Linear
-
 
 class MLP(nn.Module):
     """Linear layers of the given widths with ReLU between them."""
 
     def __init__(self, *widths: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Linear(before, after) for before, after in pairwise(widths))
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
@@ -33,7 +31,7 @@ class DetectionHead(nn.Module):
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
-        self.classes = Linear(channels, num_classes)
+        self.classes = nn.Linear(channels, num_classes)
         self.box = MLP(channels, channels, channels, 4)
         nn.init.constant_(self.classes.bias, -math.log(99))
         nn.init.zeros_(self.box.layers[-1].weight)

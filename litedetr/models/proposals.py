@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from litedetr.models.detector_config import DetectorConfig, Padding
 from litedetr.models.heads import DetectionHead
-from litedetr.models.linear import Linear
 from litedetr.models.position import cell_centres
 from litedetr.structures import FeaturePyramid
 
@@ -71,7 +70,7 @@ class ProposalSelection(nn.Module):
         self.padding = config.padding
         self.num_queries = config.query_selection.num_queries
         self.best = BestTokens(self.num_queries, config.padding)
-        self.output = Linear(channels, channels)
+        self.output = nn.Linear(channels, channels)
         self.norm = nn.LayerNorm(channels)
         self.head = DetectionHead(channels, num_classes)
         if self.learned_content:

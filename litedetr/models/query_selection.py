@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from litedetr.models.detector_config import DetectorConfig
-from litedetr.models.linear import Linear
 from litedetr.models.position import box_embedding
 from litedetr.models.proposals import ProposalSelection, silence, take
 from litedetr.structures import FeaturePyramid, Predictions, Queries
@@ -49,7 +48,7 @@ class TwoStageSelection(ProposalSelection):
     def __init__(self, config: DetectorConfig, num_classes: int) -> None:
         super().__init__(config, num_classes)
         width = 2 * config.neck.channels
-        self.embedding = Linear(width, width)
+        self.embedding = nn.Linear(width, width)
         self.embedding_norm = nn.LayerNorm(width)
         nn.init.xavier_uniform_(self.embedding.weight)
         nn.init.zeros_(self.embedding.bias)

@@ -98,7 +98,7 @@ class SampleStep:
     def __init__(self, model: DetectorConfig, config: StepConfig, device: torch.device) -> None:
         self.config, self.device = config, device
         torch.manual_seed(0)
-        self.model = build_detector(model, config.num_classes).to(device).train()
+        self.model = build_detector(model, config.num_classes).to_device(device).train()
         self.images, self.targets = config.images(device), config.targets(device)
         self.criterion = Criterion(LossConfig())
         for parameter in self.trained:

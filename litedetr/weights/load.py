@@ -17,7 +17,7 @@ from litedetr.weights.renames import UNUSED, Rename, Rows, rename_table
 
 
 def load_published(state_dict: Mapping[str, Any], num_high_levels: int | None) -> Detector:
-    """The detector that a state dict of the published Lite-DETR or DINO code belongs to, in evaluation mode.
+    """The detector that a state dict of the published Lite-DETR or DINO code belongs to, on the CPU, to evaluate.
 
     state_dict: tensors by name, bare or wrapped as training writes them (`ema_model`, `model`, `module.`).
     num_high_levels: x of HxLy, which no name or shape shows; None for a full encoder (DINO).
@@ -31,7 +31,7 @@ def load_published(state_dict: Mapping[str, Any], num_high_levels: int | None) -
     sources = {name: _source(name, tuple(tensor.shape), table) for name, tensor in model.state_dict().items()}
     _check(state, list(sources.values()))
     model.load_state_dict({name: source.take(state) for name, source in sources.items()})
-    return model.eval()
+    return model.to_device(torch.device("cpu")).eval()
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def draw_attention(config: AttentionPlot) -> list[Path]:
 def _look(loaded: LoadedDetector, image: Image.Image, config: AttentionPlot) -> tuple[Predictions, list[RecordedCall]]:
     pixels = evaluation_pixels(image, loaded.config.data.transforms)
     device = choose_device(config.device)
-    with record_attentions(loaded.model.to(device)) as calls:
+    with record_attentions(loaded.model.to_device(device)) as calls:
         output = loaded.model(ImageBatch.from_images([pixels]).to(device))
     return output.predictions, calls
 
