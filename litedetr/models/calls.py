@@ -1,68 +1,59 @@
-"""Which attentions a detector calls, and with what sizes; autotune and the benchmarks of the kernels read it."""
+"""Which attentions a detector calls, and with what sizes: what autotune measures."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 
-from litedetr.models.detector_config import AttentionKind, DetectorConfig
-from litedetr.models.neck import num_backbone_levels
+import torch
 
-BACKBONE_HALVINGS = 5  # a backbone ends at stride 32
-Shapes = tuple[tuple[int, int], ...]
+from litedetr.models.detector import Detector, build_detector
+from litedetr.models.detector_config import AttentionKind, BackboneConfig, DetectorConfig
+from litedetr.models.neck import Shapes
+from litedetr.models.record_attentions import record_attentions
+from litedetr.structures import ImageBatch, Target, TargetBatch
+
+# Stands for any backbone, as the sizes of the levels are the same with all of them; it needs no files.
+BACKBONE = BackboneConfig("resnet18", frozen_stages=0, width=8)
 
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """where: encoder or decoder. shapes: (H, W) of the memory's levels, fine to coarse.
+    """Calls of attentions that are equal in all of this."""
 
-    query_levels: the queries are the cells of the levels [first, last); None: `num_queries` boxes. count: calls of one
-    forward pass.
-    """
-
-    where: str
+    where: str  # encoder or decoder
     kind: AttentionKind
-    shapes: Shapes
-    query_levels: tuple[int, int] | None
+    shapes: Shapes  # (H, W) of the memory's levels, fine to coarse
+    query_levels: tuple[int, int] | None  # the queries are the cells of the levels [first, last); None: they are boxes
     num_queries: int
-    count: int
+    count: int = 1  # calls of one forward pass
 
 
 def attention_calls(config: DetectorConfig, image_size: tuple[int, int]) -> list[AttentionCall]:
-    """All calls for one image of (height, width); the decoder's once without and once with the queries of training."""
-    shapes = level_shapes(config.neck.num_levels, image_size)
-    cells = [h * w for h, w in shapes]
+    """All calls for one image of (height, width); the decoder's once without and once with the queries of training.
 
-    def of_levels(first: int, last: int, count: int) -> AttentionCall:
-        return AttentionCall("encoder", config.attention.encoder, shapes, (first, last), sum(cells[first:last]), count)
-
-    seen = shapes[-config.num_memory_levels :]
-    tokens, queries = sum(h * w for h, w in seen), config.query_selection.num_queries
-    learning = min(queries + config.hybrid.num_queries, tokens) + 2 * config.denoising.num_pairs
-    numbers = sorted({min(queries, tokens), learning})
-    decoder = [
-        AttentionCall("decoder", config.attention.decoder, seen, None, number, config.decoder.num_layers)
-        for number in numbers
-    ]
-    return [of_levels(*group) for group in _encoder_groups(config) if group[2]] + decoder
+    They are those of two forward passes on tensors without data.
+    """
+    config = replace(config, backbone=BACKBONE, attention=replace(config.attention, backend="auto"))
+    one_object = Target(torch.zeros(1, dtype=torch.int64), torch.zeros(1, 4), image_id=0, original_size=image_size)
+    with torch.device("meta"):
+        model = build_detector(config, num_classes=1).eval()
+        images = ImageBatch(torch.empty(1, 3, *image_size), torch.empty(1, 2, dtype=torch.int64), padded=False)
+    detecting = _calls_of(model, images, None)
+    # With one object there are as many denoising queries as there may be.
+    training = _calls_of(model, images, TargetBatch.from_targets([one_object]).to("meta"))
+    return [replace(call, count=count) for call, count in (detecting | training).items()]
 
 
-def level_shapes(num_levels: int, image_size: tuple[int, int]) -> Shapes:
-    """Sizes of the levels, fine to coarse; every halving rounds up."""
-    from_backbone = num_backbone_levels(num_levels)
-    sizes, size = [], image_size
-    for _ in range(BACKBONE_HALVINGS + num_levels - from_backbone):
-        size = tuple(-(-side // 2) for side in size)
-        sizes.append(size)
-    return tuple(sizes[-num_levels:])
-
-
-def _encoder_groups(config: DetectorConfig) -> list[tuple[int, int, int]]:
-    """(first level, last level, calls) of each group of queries."""
-    encoder, levels = config.encoder, config.neck.num_levels
-    if encoder.update == "full":
-        return [(0, levels, encoder.num_layers)]
-    first_high, updates = levels - encoder.num_high_levels, encoder.num_high_layers
-    if encoder.update == "joint":
-        return [(first_high, levels, (updates - 1) * encoder.num_blocks), (0, levels, encoder.num_blocks)]
-    low_updates = encoder.num_blocks if encoder.low_level_update else 0
-    return [(first_high, levels, updates * encoder.num_blocks), (0, first_high, low_updates)]
+@torch.no_grad()
+def _calls_of(model: Detector, images: ImageBatch, targets: TargetBatch | None) -> Counter[AttentionCall]:
+    """How many of each there are in one forward pass."""
+    with record_attentions(model) as recorded:
+        model(images, targets)
+    of_encoder = set(model.encoder.modules())
+    calls: Counter[AttentionCall] = Counter()
+    for call in recorded:
+        where = "encoder" if call.attention in of_encoder else "decoder"
+        sizes = call.memory.shapes, call.query_levels, call.query.shape[1]
+        calls[AttentionCall(where, call.attention.kind, *sizes)] += 1
+    return calls

@@ -12,11 +12,22 @@ from litedetr.models.position import pixel_embedding
 from litedetr.structures import FeaturePyramid, ImageBatch
 
 MAX_BACKBONE_LEVELS = 4
+BACKBONE_HALVINGS = 5  # a backbone ends at stride 32
+Shapes = tuple[tuple[int, int], ...]
 
 
 def num_backbone_levels(num_levels: int) -> int:
     """How many of L levels are the backbone's; at least one more is made by a stride-2 convolution."""
     return max(1, min(num_levels - 1, MAX_BACKBONE_LEVELS))
+
+
+def level_shapes(num_levels: int, image_size: tuple[int, int]) -> Shapes:
+    """(H, W) of the levels of an image of (height, width), fine to coarse; every halving rounds up."""
+    sizes, size = [], image_size
+    for _ in range(BACKBONE_HALVINGS + num_levels - num_backbone_levels(num_levels)):
+        size = tuple(-(-side // 2) for side in size)
+        sizes.append(size)
+    return tuple(sizes[-num_levels:])
 
 
 class Projection(nn.Module):

@@ -1,12 +1,11 @@
-"""What the calls say of a detector, against the calls that it makes."""
+"""What the calls say of a detector, against the calls that it makes with images."""
 
 import pytest
 import torch
-from model_helpers import FULL, H_DETR, random_images, random_targets, small_detector
+from model_helpers import FULL, H_DETR, random_images, random_targets, small_config, small_detector
 
-from litedetr.models import attention_calls
+from litedetr.models import AttentionCall, attention_calls, level_shapes
 from litedetr.models.attention import MultiScaleAttention
-from litedetr.models.calls import level_shapes
 from litedetr.structures import ImageBatch
 
 ENCODERS = {
@@ -64,6 +63,41 @@ def test_level_shapes_are_the_necks(levels, size):
     )
     images = ImageBatch.from_images(random_images(size))
     assert model.neck(model.backbone(images), images).shapes == level_shapes(levels, size)
+
+
+FINE, COARSE = ((100, 167),), ((50, 84), (25, 42), (13, 21))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "expected"),
+    [
+        ("sequential", [((1, 4), 5523, 4), ((0, 1), 16700, 2)]),
+        ("one layer joint", [((0, 4), 22223, 2)]),
+        ("joint", [((2, 4), 1323, 2), ((0, 4), 22223, 1)]),
+        ("full", [((0, 4), 22223, 2)]),
+        ("no low-level update", [((2, 4), 1323, 4)]),
+    ],
+)
+def test_calls_of_the_published_size(encoder, expected):
+    config = small_config(encoder=ENCODERS[encoder], query_selection={"num_queries": 900})
+    of_encoder = [AttentionCall("encoder", "key_aware_shared", FINE + COARSE, *sizes) for sizes in expected]
+    seen = COARSE[1:] if encoder == "no low-level update" else FINE + COARSE
+    numbers = (900, 900 + 2 * config.denoising.num_pairs)
+    of_decoder = [AttentionCall("decoder", "key_aware_shared", seen, None, number, 2) for number in numbers]
+    assert attention_calls(config, (800, 1333)) == of_encoder + of_decoder
+
+
+def test_without_queries_of_training_the_decoder_is_called_once():
+    config = small_config(denoising={"num_pairs": 0}, query_selection={"num_queries": 900})
+    calls = [call for call in attention_calls(config, (96, 128)) if call.where == "decoder"]
+    assert [(call.num_queries, call.count) for call in calls] == [(256, 2)]  # there are fewer tokens
+
+
+@pytest.mark.parametrize("backend", ["auto", "triton", "reference"])
+def test_neither_files_nor_a_gpu_are_needed(backend):
+    backbone = {"name": "transformers:nobody/no-such-model", "frozen_stages": 0}
+    config = small_config(backbone=backbone, attention={"backend": backend})
+    assert attention_calls(config, (97, 130)) == attention_calls(small_config(), (97, 130))
 
 
 def test_published_size():

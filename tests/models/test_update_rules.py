@@ -13,7 +13,7 @@ from litedetr.cli import compose as compose_module
 from litedetr.cli.compose import compose
 from litedetr.engine.run_config import RunConfig
 from litedetr.losses import Criterion
-from litedetr.models import build_detector
+from litedetr.models import attention_calls, build_detector
 from litedetr.models.encoder.blocks import low_hidden
 from litedetr.models.encoder.layers import EncoderLayer
 from litedetr.models.encoder.update_rules import UPDATE_RULES, EncoderBlock, update_rule
@@ -109,6 +109,13 @@ def test_a_and_b_are_for_rules_that_take_them():
         RunConfig.from_settings(compose("train", ["encoder=full", "run=x", "+a=6"]))
     settings = compose("train", ["encoder=h3l1", "encoder.update=low_first", "a=1", "run=x"])
     assert RunConfig.from_settings(settings).model.encoder.num_high_layers == 1
+
+
+@pytest.mark.usefixtures("low_first")
+def test_its_attentions_are_those_that_autotune_needs():
+    calls = attention_calls(small_config(encoder={"update": "low_first"}), (96, 128))
+    encoder = {call.query_levels: call.count for call in calls if call.where == "encoder"}
+    assert encoder == {(0, 1): 4, (1, 4): 4}
 
 
 def test_a_rule_takes_only_settings_that_there_are():

@@ -17,13 +17,13 @@ from litedetr.models.detector_config import (
     NeckConfig,
     QuerySelectionConfig,
 )
+from litedetr.models.record_attentions import record_attentions
 from litedetr.structures import ImageBatch, Predictions
 from litedetr.tools.plots.attention_samples import (
     Samples,
     decoder_samples,
     encoder_samples,
     level_names,
-    record_attentions,
     tokens_at,
 )
 from litedetr.tools.plots.draw_attention import find_object

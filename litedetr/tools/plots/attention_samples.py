@@ -1,65 +1,15 @@
-"""Where a detector's attentions sample for one point of the image, or one object, layer by layer.
-
-Their arguments are recorded during a forward pass, by hooks.
-"""
+"""Where a detector's attentions sample for one point of the image, or one object, layer by layer."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from litedetr.models.attention import MultiScaleAttention, SampledAttention
-from litedetr.structures import FeaturePyramid
+from litedetr.models.record_attentions import RecordedCall
 
 Shapes = tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class RecordedCall:
-    """One call of `attention`, whose name in the detector begins with `encoder.` or `decoder.`; see
-    MultiScaleAttention for its arguments.
-    """
-
-    name: str
-    attention: MultiScaleAttention
-    query: Tensor
-    reference: Tensor
-    memory: FeaturePyramid
-    query_shapes: tuple[tuple[int, int], ...] | None = None
-
-    @torch.no_grad()
-    def sampled(self, queries: Sequence[int]) -> SampledAttention:
-        """Where the queries of these indices sample, of all images of the batch; without gradients."""
-        index = list(queries)
-        return self.attention.sampled(self.query[:, index], self.reference[:, index], self.memory)
-
-
-@contextmanager
-def record_attentions(model: nn.Module) -> Iterator[list[RecordedCall]]:
-    """Within the context, every call of an attention of `model` to its memory is appended, in the order of calls."""
-    calls: list[RecordedCall] = []
-
-    def record(name: str, attention: MultiScaleAttention, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        arguments = inspect.signature(attention.forward).bind(*args, **kwargs).arguments
-        calls.append(RecordedCall(name, attention, **arguments))
-
-    hooks = [
-        module.register_forward_pre_hook(partial(record, name), with_kwargs=True)
-        for name, module in model.named_modules()
-        if isinstance(module, MultiScaleAttention)
-    ]
-    try:
-        yield calls
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @dataclass(frozen=True)
@@ -128,8 +78,7 @@ def encoder_samples(calls: Iterable[RecordedCall], xy: tuple[float, float]) -> A
     names = level_names(calls[0].memory.shapes)
     layers = []
     for number, call in enumerate(calls, start=1):
-        first = _first_level(call.memory.shapes, call.query_shapes)
-        updated = names[first : first + len(call.query_shapes)]
+        updated = names[slice(*call.query_levels)]
         label = updated[0] if len(updated) == 1 else f"{updated[-1]}-{updated[0]}"
         layers.append(_sampled(f"{number}\n{label}", call, tokens_at(call.query_shapes, xy)))
     return AttentionSamples(tuple(layers), names)
@@ -155,12 +104,6 @@ def tokens_at(shapes: Shapes, xy: tuple[float, float]) -> list[int]:
         tokens.append(start + row * width + column)
         start += height * width
     return tokens
-
-
-def _first_level(shapes: Shapes, query_shapes: Shapes) -> int:
-    """Which level of the memory the queries begin with."""
-    number = len(query_shapes)
-    return next(first for first in range(len(shapes)) if shapes[first : first + number] == query_shapes)
 
 
 def _sampled(name: str, call: RecordedCall, queries: Sequence[int]) -> LayerSamples:

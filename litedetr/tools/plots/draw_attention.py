@@ -14,17 +14,12 @@ from litedetr.boxes import cxcywh_to_xyxy
 from litedetr.data import Categories, evaluation_pixels, read_image
 from litedetr.engine.checkpoint import LoadedDetector, checkpoint_file, load_detector
 from litedetr.engine.distributed import choose_device
+from litedetr.models.record_attentions import RecordedCall, record_attentions
 from litedetr.paths import user_path
 from litedetr.settings import require
 from litedetr.structures import ImageBatch, Predictions
 from litedetr.tools.plots.attention_figure import AttentionPicture, draw_picture
-from litedetr.tools.plots.attention_samples import (
-    AttentionSamples,
-    RecordedCall,
-    decoder_samples,
-    encoder_samples,
-    record_attentions,
-)
+from litedetr.tools.plots.attention_samples import AttentionSamples, decoder_samples, encoder_samples
 from litedetr.tools.plots.plot_config import AttentionPlot
 from litedetr.tools.plots.style import fonts_for, save
 
