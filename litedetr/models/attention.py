@@ -18,27 +18,22 @@ from litedetr.structures import FeaturePyramid
 
 @dataclass(frozen=True)
 class SampledAttention:
-    """What an attention reads, and how much of it.
+    """What an attention reads, and how much of it."""
 
-    locations: (B, Q, M, L, P, 2), (x, y) relative to each level; outside [0, 1] where a sample lies outside of it. With
-    nearest sampling the centres of the pixels that are read.
-    weights: (B, Q, M, L, P), which sum to 1 for each query and head.
-    """
-
+    # (B, Q, M, L, P, 2), (x, y) relative to each level; outside [0, 1] if a sample lies outside of the level. With
+    # nearest sampling the centres of the pixels that are read.
     locations: Tensor
-    weights: Tensor
+    weights: Tensor  # (B, Q, M, L, P), which sum to 1 for each query and head
 
 
 class MultiScaleAttention(nn.Module):
-    """forward(query (B, Q, C), reference, memory, query_shapes) -> (B, Q, C).
+    """Attention of each query to L * P samples for each of M heads, whose locations the query predicts.
 
-    reference: (B, Q, L, 2) points or (B, Q, L, 4) boxes, relative to each level. memory: values and, if key-aware,
-    keys are its tokens, without position; samples on padding read zero after the projection and keep their share of
-    the softmax. query_shapes: if the queries are the cells of some levels, their sizes, so that neighbours are worked
-    together.
+    The kinds differ in the scores that the softmax turns into attention weights:
 
-    kind `deformable`: attention weights are a linear function of the query (Deformable DETR, Eq. 3);
-    `key_aware`: q . k / sqrt(D) with sampled keys (Lite DETR, Eq. 4); `key_aware_shared`: keys are the values.
+        deformable         a linear function of the query              (Deformable DETR, Eq. 3)
+        key_aware          q . k / sqrt(D), with keys k sampled too    (Lite DETR, Eq. 4)
+        key_aware_shared   the same, and the keys are the values       (published Lite-DINO)
     """
 
     def __init__(self, kind: AttentionKind, channels: int, num_levels: int, config: AttentionConfig) -> None:
@@ -69,13 +64,28 @@ class MultiScaleAttention(nn.Module):
         memory: FeaturePyramid,
         query_shapes: tuple[tuple[int, int], ...] | None = None,
     ) -> Tensor:
+        """W_out concat_m(sum_lp A_mlp V_m(p_mlp)), for heads m, levels l and points p (Lite DETR, Eqs. 3 and 4).
+
+        A are the attention weights, a softmax over levels and points; V_m(p) is the value of head m, sampled at p. The
+        values, and the keys if there are any, are projections of the memory's tokens without their position. On padding
+        and outside of a level they are 0; such a sample keeps its share of the softmax.
+
+        query: (B, Q, C) with the position added.
+        reference: (B, Q, L, 2) points, (x, y), or (B, Q, L, 4) boxes, cxcywh, relative to each level. Offsets count in
+            pixels of the level from a point, and in half sides over P from the centre of a box.
+        memory: the pyramid of S tokens (B, S, C) that is attended to.
+        query_shapes: (H, W) of some levels if the queries are their cells, so that neighbours are worked together;
+            None for other queries. It does not change the result.
+        Returns (B, Q, C), what the queries have read.
+        Raises ValueError if shapes do not fit each other or the backend cannot work with these tensors.
+        """
         inputs = self._inputs(query, reference, memory, query_shapes)
         return self.output_proj(self._attend(inputs))
 
     def sampled(self, query: Tensor, reference: Tensor, memory: FeaturePyramid) -> SampledAttention:
-        """Where the same call of `forward` samples and by what it weights the samples, in plain PyTorch.
+        """Where `forward` samples for the same arguments, and how it weights the samples; in plain PyTorch.
 
-        It holds every sample at once, so that it is for few queries.
+        It holds every sample at once, so it is for few queries.
         """
         inputs = self._inputs(query, reference, memory, None)
         size = inputs.points.level_sizes(reference)
@@ -112,7 +122,10 @@ class MultiScaleAttention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1))
 
     def _initialise(self) -> None:
-        """Offsets start as a ring of directions, one a head, growing with the point; weights at zero."""
+        """Each head starts with its own direction, in which its points lie one pixel apart.
+
+        Then the heads look at different places from the first step on. With `deformable` all scores start at zero.
+        """
         heads, levels, num_points = self.grid
         angle = torch.arange(heads) * (2 * math.pi / heads)
         direction = torch.stack([angle.cos(), angle.sin()], -1)

@@ -18,13 +18,18 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
+        """W_n relu(... relu(W_1 x + b_1)) + b_n.
+
+        x: (..., C) of the first width.
+        Returns (..., C') of the last width.
+        """
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         return self.layers[-1](x)
 
 
 class DetectionHead(nn.Module):
-    """Class logits (..., K) and box refinements (..., 4) in logit space.
+    """Class logits by `classes`, a linear layer, and boxes by `refine`.
 
     Class probabilities start at 0.01 (focal loss, Lin et al., 2017), boxes where their reference is.
     """
@@ -38,6 +43,11 @@ class DetectionHead(nn.Module):
         nn.init.zeros_(self.box.layers[-1].bias)
 
     def refine(self, x: Tensor, reference_logit: Tensor) -> Tensor:
-        """x (B, Q, C), reference_logit (B, Q, 4) -> boxes (B, Q, 4), cxcywh in [0, 1]."""
+        """sigmoid(MLP(x) + reference_logit) (Deformable DETR, appendix A.4).
+
+        x: (B, Q, C) features of the queries.
+        reference_logit: (B, Q, 4) the boxes to refine, cxcywh in logit space.
+        Returns boxes (B, Q, 4), cxcywh in [0, 1], at least in fp32.
+        """
         dtype = torch.promote_types(x.dtype, torch.float32)  # half precision would move a box by pixels
         return (self.box(x).to(dtype) + reference_logit.to(dtype)).sigmoid()

@@ -43,6 +43,11 @@ class Projection(nn.Module):
         nn.init.zeros_(self.conv.bias)
 
     def forward(self, feature: FeatureMap) -> FeatureMap:
+        """norm(conv(x)), with padding kept out of both if the feature has a mask.
+
+        feature: values (B, C_in, H, W).
+        Returns values (B, C, H, W), or half as high and wide, rounded up, with stride 2.
+        """
         mask = feature.mask
         x = feature.values if self.stride == 1 else zero_padding(feature.values, mask)
         if mask and self.stride == 2:
@@ -51,7 +56,7 @@ class Projection(nn.Module):
 
 
 class Neck(nn.Module):
-    """forward(features, images) -> FeaturePyramid with position and level embedding.
+    """Brings the backbone's maps to C channels and makes coarser levels from the last one.
 
     The first extra level comes from the backbone's last map itself, further ones from the level before.
     """
@@ -66,6 +71,13 @@ class Neck(nn.Module):
         self.level_embedding = nn.Parameter(torch.randn(config.num_levels, config.channels))
 
     def forward(self, features: list[FeatureMap], images: ImageBatch) -> FeaturePyramid:
+        """The L levels as one sequence of S tokens, with what is known of their position.
+
+        features: the backbone's maps, values (B, C_i, H_i, W_i), fine to coarse.
+        images: the batch that they were made of, for the images' sizes without padding.
+        Returns a pyramid of tokens (B, S, C), fine to coarse; its position is the sine embedding of the pixel plus the
+            learned embedding of the level (Deformable DETR, section 4.1).
+        """
         levels = [project(feature) for project, feature in zip(self.projections, features, strict=True)]
         last = features[-1]
         for project in self.extra:
@@ -92,7 +104,10 @@ class Neck(nn.Module):
         )
 
     def _valid_size(self, level: FeatureMap, images: ImageBatch) -> Tensor:
-        """(B, 2). The published code resizes the image's mask to the level by nearest pixels."""
+        """(B, 2), (height, width) of the level without padding.
+
+        The published code resizes the image's mask to the level by nearest pixels.
+        """
         if self.padding == "exact":
             return -(-images.sizes // level.stride)
         sides = zip(images.sizes.unbind(1), level.values.shape[-2:], images.pixels.shape[-2:], strict=True)

@@ -14,17 +14,28 @@ BOX_TEMPERATURE = 10000.0
 
 
 def sine(x: Tensor, num_features: int, temperature: float) -> Tensor:
-    """x (...) in [0, 1] -> (..., num_features): sine on even features, cosine on odd ones."""
+    """sin(2 pi x / T^(2i / n)) as feature 2i, and the cosine of the same as feature 2i + 1 (Vaswani et al., 2017).
+
+    x: (...) in [0, 1].
+    num_features: n, even.
+    temperature: T.
+    Returns (..., n).
+    """
     exponent = 2 * (torch.arange(num_features, device=x.device) // 2) / num_features
     angle = x.unsqueeze(-1) * (2 * math.pi) / temperature ** exponent.to(x.dtype)
     return torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], dim=-1).flatten(-2)
 
 
 def pixel_embedding(shape: tuple[int, int], valid_size: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
-    """(B, H * W, C) embedding of a level's pixels: C / 2 features of y, then C / 2 of x.
+    """The sine embedding of a level's pixels: C / 2 features of y, then C / 2 of x.
 
-    valid_size (B, 2): (height, width) without padding; positions count from 1 and are relative to it. On padding a
-    position stops at the last valid one, and is 0 where the whole row or column is padding (as published).
+    Positions count from 1 and are relative to the size without padding. On padding a position stops at the last valid
+    one, and is 0 if the whole row or column is padding (as published).
+
+    shape: (H, W) of the level.
+    valid_size: (B, 2), its (height, width) without padding.
+    channels: C.
+    Returns (B, H * W, C) of `dtype`.
     """
     height, width = shape
     y, rows = _axis_embedding(height, valid_size[:, 0], channels // 2, dtype)
@@ -56,7 +67,9 @@ def cell_centres(memory: FeaturePyramid, level: int) -> Tensor:
 
 
 def reference_points(memory: FeaturePyramid, first_level: int = 0, last_level: int | None = None) -> Tensor:
-    """(B, Q, L, 2) centres of the cells of levels [first, last), the encoder's queries, relative to every level."""
+    """(B, Q, L, 2), (x, y): the centres of the cells of levels [first, last), the encoder's queries, relative to each
+    of the L levels with its padding.
+    """
     centres = [cell_centres(memory, level) for level in range(len(memory.shapes))[first_level:last_level]]
     if not centres:
         return memory.valid_ratios.unsqueeze(1)[:, :0]
@@ -64,6 +77,11 @@ def reference_points(memory: FeaturePyramid, first_level: int = 0, last_level: i
 
 
 def box_embedding(boxes: Tensor, channels: int) -> Tensor:
-    """boxes (B, Q, 4) cxcywh in [0, 1] -> (B, Q, 2 C), C / 2 features each of y, x, w, h."""
+    """The sine embedding of boxes: C / 2 features each of y, x, w, h (DAB-DETR, section 4.2).
+
+    boxes: (B, Q, 4), cxcywh in [0, 1].
+    channels: C.
+    Returns (B, Q, 2 C).
+    """
     x, y, w, h = (sine(side, channels // 2, BOX_TEMPERATURE) for side in boxes.unbind(-1))
     return torch.cat([y, x, w, h], dim=-1)

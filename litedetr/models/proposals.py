@@ -18,11 +18,11 @@ NEVER = -1e4  # a class logit that no score survives, finite in half precision
 
 @dataclass(frozen=True)
 class Candidates:
-    """tokens (B, S, C), class_logits (B, S, K), proposal_logit (B, S, 4): cxcywh, +inf where it cannot be used."""
+    """What each of S tokens would be as a query."""
 
-    tokens: Tensor
-    class_logits: Tensor
-    proposal_logit: Tensor
+    tokens: Tensor  # (B, S, C), projected and normed
+    class_logits: Tensor  # (B, S, K)
+    proposal_logit: Tensor  # (B, S, 4) the token's own box, cxcywh in logit space; +inf if it cannot be used
 
     def take(self, chosen: Tensor) -> Candidates:
         """Those of the indices `chosen` (B, Q)."""
@@ -30,11 +30,7 @@ class Candidates:
 
 
 class BestTokens(nn.Module):
-    """forward(score, memory, num_extra) -> (chosen, valid).
-
-    chosen: (B, Q) tokens of the highest `score` (B, S), best first. valid: (B, Q), which of them are image; None: all.
-    A module without parameters, so that a forward hook sees what is chosen, or replaces it.
-    """
+    """The choice of tokens. A module without parameters, so that a forward hook sees what is chosen, or replaces it."""
 
     def __init__(self, num_queries: int, padding: Padding) -> None:
         super().__init__()
@@ -42,9 +38,15 @@ class BestTokens(nn.Module):
         self.padding = padding
 
     def forward(self, score: Tensor, memory: FeaturePyramid, num_extra: int) -> tuple[Tensor, Tensor | None]:
-        """num_extra: how many more than the detector's own queries. Q is smaller if there are fewer tokens.
+        """The Q tokens of the highest score.
 
         The published code lets padded tokens compete, so that an image's queries depend on its batch.
+
+        score: (B, S) of each token.
+        memory: the encoder's pyramid of S tokens, for its padding.
+        num_extra: how many more to choose than the detector's own queries. Q is smaller if there are fewer tokens.
+        Returns chosen, (B, Q) int64, the tokens' indices, best first; and valid, (B, Q) bool, which of them are image,
+            or None if all are.
         """
         number = self.num_queries + num_extra
         if score.shape[1] < number:  # a branch, as an export would carry min() along as a symbol
@@ -58,11 +60,10 @@ class BestTokens(nn.Module):
 class ProposalSelection(nn.Module):
     """What all two-stage selections share (Deformable DETR, appendix A.4): candidates, their head, the best of them.
 
-    Subclasses make queries of the chosen ones. learned_content: a content embedding for each slot, ordered by rank; one
-    for each one-to-many query (H-DETR) too.
+    A subclass makes queries of the chosen ones, in its `forward`.
     """
 
-    learned_content = True
+    learned_content = True  # a content embedding for each rank among the chosen, those of H-DETR's branch included
 
     def __init__(self, config: DetectorConfig, num_classes: int) -> None:
         super().__init__()
@@ -78,16 +79,17 @@ class ProposalSelection(nn.Module):
         nn.init.xavier_uniform_(self.output.weight)
 
     def candidates(self, memory: FeaturePyramid) -> Candidates:
+        """All S tokens of the memory as candidates; those that cannot be used are taken for zeros."""
         proposal_logit, usable = _proposals(memory)
         tokens = self.norm(self.output(memory.tokens.masked_fill(~usable, 0)))
         return Candidates(tokens, self.head.classes(tokens), proposal_logit)
 
     def refine(self, candidates: Candidates) -> Tensor:
-        """(B, S, 4) refined proposals in logit space."""
+        """(B, S, 4) the candidates' boxes after the head's refinement, cxcywh in logit space."""
         return self.head.box(candidates.tokens).to(candidates.proposal_logit.dtype) + candidates.proposal_logit
 
     def learned(self, chosen: Tensor) -> Tensor:
-        """(B, Q, C) the slots' learned content."""
+        """(B, Q, C) the learned content of the `chosen` (B, Q), by rank."""
         return self.content.weight[: chosen.shape[1]].expand(chosen.shape[0], -1, -1)
 
 

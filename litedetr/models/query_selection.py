@@ -20,13 +20,16 @@ from litedetr.structures import FeaturePyramid, Predictions, Queries
 
 
 class MixedSelection(ProposalSelection):
-    """forward(memory, num_extra) -> (queries, proposals). Mixed query selection (DINO, section 3.4).
-
-    queries: content is a learned embedding a slot, reference boxes are the selected tokens' refined proposals,
-    detached. proposals: Predictions of the detector's own queries among the selected tokens, for the loss.
-    """
+    """Mixed query selection (DINO, section 3.4): boxes from the selected tokens, content from a learned table."""
 
     def forward(self, memory: FeaturePyramid, num_extra: int = 0) -> tuple[Queries, Predictions]:
+        """The tokens with the best class score become queries.
+
+        memory: the encoder's pyramid, tokens (B, S, C).
+        num_extra: how many queries to select beyond the detector's own.
+        Returns queries, content (B, Q, C) and detached reference boxes (B, Q, 4), best first; and proposals, class
+            logits (B, Q', K) and boxes (B, Q', 4) of the Q' tokens of the detector's own queries, for the loss.
+        """
         candidates = self.candidates(memory)
         chosen, valid = self.best(candidates.class_logits.amax(-1), memory, num_extra)
         selected = candidates.take(chosen)
@@ -37,10 +40,9 @@ class MixedSelection(ProposalSelection):
 
 
 class TwoStageSelection(ProposalSelection):
-    """forward(memory, num_extra) -> (queries, proposals). Two-stage (Deformable DETR, appendix A.4).
+    """Two-stage (Deformable DETR, appendix A.4): the queries know only the boxes of the selected tokens.
 
-    The first class logit says how much of an object a token is, whatever its class. queries: content and position are
-    a projection of the selected boxes' sine embedding. proposals: Predictions of all tokens, for the loss.
+    The first class logit says how much of an object a token is, whatever its class.
     """
 
     learned_content = False
@@ -54,6 +56,14 @@ class TwoStageSelection(ProposalSelection):
         nn.init.zeros_(self.embedding.bias)
 
     def forward(self, memory: FeaturePyramid, num_extra: int = 0) -> tuple[Queries, Predictions]:
+        """The tokens that are most of an object become queries.
+
+        memory: the encoder's pyramid, tokens (B, S, C).
+        num_extra: how many queries to select beyond the detector's own.
+        Returns queries, best first: content and position (B, Q, C), projections of the boxes' sine embedding, and
+            detached reference boxes (B, Q, 4); and proposals, class logits (B, S, K) and boxes (B, S, 4) of all tokens,
+            for the loss.
+        """
         candidates = self.candidates(memory)
         boxes_logit = self.refine(candidates)
         chosen, valid = self.best(candidates.class_logits[..., 0], memory, num_extra)
@@ -71,6 +81,7 @@ class TwoStageSelection(ProposalSelection):
         return position, content
 
     def _content(self, of_proposals: Tensor, chosen: Tensor) -> Tensor:
+        """(B, Q, C) the queries' content, given the one that comes from the proposals."""
         return of_proposals
 
     def _not_padding(self, memory: FeaturePyramid) -> Tensor | None:

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def run(layer: nn.Module, *args: object, recompute: bool) -> Any:
-    """layer(*args). With `recompute`, training keeps only the arguments (Chen et al., 2016, arXiv 1604.06174)."""
+    """layer(*args); with `recompute` training keeps only the arguments for the backward pass (arXiv 1604.06174)."""
     if recompute and layer.training:
         return checkpoint(layer, *args, use_reentrant=False)
     return layer(*args)

@@ -11,10 +11,14 @@ from litedetr.settings import require
 
 
 def build_backbone(config: BackboneConfig, num_outputs: int, exact_padding: bool) -> nn.Module:
-    """A module ImageBatch -> list[FeatureMap] of the last `num_outputs` stages, fine to coarse.
+    """The backbone that `config.name` names, with random weights: ImageBatch -> list[FeatureMap], fine to coarse.
 
-    What another backbone needs: `out_channels`, one number for each of these stages, and `channels_last`, whether its
-    maps have this layout. Its settings go into BackboneConfig, a file of defaults into conf/backbone/.
+    What another backbone needs: `out_channels`, one number for each of its maps, and `channels_last`, whether they have
+    this layout. Its settings go into BackboneConfig, a file of defaults into conf/backbone/.
+
+    num_outputs: how many of its stages to return, counted from the last.
+    exact_padding: keep padding out of the features.
+    Raises ConfigError if there is no such backbone.
     """
     if config.name.startswith(PREFIX):
         expected = f"0 with backbone.name={config.name}"

@@ -13,7 +13,12 @@ class FoldedNorm(nn.Module):
     """Replaces a norm that has become part of its convolution."""
 
     def forward(self, x: Tensor, mask: PaddingMask | None = None) -> Tensor:
-        """x (B, C, H, W) as it is."""
+        """Nothing: the convolution has done it.
+
+        x: (B, C, H, W).
+        mask: as other norms take it; not used.
+        Returns x.
+        """
         return x
 
 

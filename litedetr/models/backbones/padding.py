@@ -14,9 +14,9 @@ from litedetr.structures import ImageBatch
 
 @dataclass(frozen=True)
 class PaddingMask:
-    """Which pixels of a map (B, C, H, W) are image. sizes: (B, 2), the valid (height, width)."""
+    """Which pixels of a map (B, C, H, W) are image."""
 
-    sizes: Tensor
+    sizes: Tensor  # (B, 2), the valid (height, width)
 
     @classmethod
     def of(cls, images: ImageBatch) -> PaddingMask | None:
@@ -34,11 +34,11 @@ class PaddingMask:
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """One level of a backbone: values (B, C, H, W) at `stride`; mask as in the backbone's input, None: all valid."""
+    """One level of a backbone."""
 
-    values: Tensor
-    stride: int
-    mask: PaddingMask | None
+    values: Tensor  # (B, C, H, W)
+    stride: int  # pixels of the image from one cell to the next
+    mask: PaddingMask | None  # None: nothing is padded, or the backbone does not tell padding from image
 
 
 def zero_padding(x: Tensor, mask: PaddingMask | None) -> Tensor:
@@ -53,6 +53,12 @@ class MaskedGroupNorm(nn.GroupNorm):
     """
 
     def forward(self, x: Tensor, mask: PaddingMask | None = None) -> Tensor:
+        """(x - mean) / sqrt(variance + eps) * weight + bias, by groups of channels of one image's valid pixels.
+
+        x: (B, C, H, W).
+        mask: which pixels are image; None: all.
+        Returns (B, C, H, W), with a mask at least in fp32; on padding its values mean nothing.
+        """
         if mask is None:
             return super().forward(x)
         x, valid = x.to(torch.promote_types(x.dtype, torch.float32)), mask.valid(*x.shape[-2:])
@@ -91,5 +97,8 @@ class FrozenBatchNorm(nn.Module):
 
 
 def convolve(x: Tensor, conv: nn.Conv2d, norm: nn.Module, mask: PaddingMask | None) -> Tensor:
-    """norm(conv(x)), x (B, C, H, W); mask: of the result."""
+    """norm(conv(x)) for x (B, C, H, W).
+
+    mask: of the result, since a stride makes it smaller than x.
+    """
     return norm.after(conv, x) if isinstance(norm, FrozenBatchNorm) else norm(conv(x), mask)

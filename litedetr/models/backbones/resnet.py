@@ -29,6 +29,12 @@ class Shortcut(nn.ModuleList):
     """1x1 convolution and norm for a block that changes the shape; torchvision calls them downsample.0 and .1."""
 
     def forward(self, x: Tensor, mask: PaddingMask | None) -> Tensor:
+        """norm(conv(x)).
+
+        x: (B, C_in, H, W).
+        mask: of the result; None: nothing is padded.
+        Returns (B, C_out, H', W').
+        """
         return convolve(x, *self, mask)
 
 
@@ -45,6 +51,12 @@ class BasicBlock(nn.Module):
         self.downsample = _shortcut(in_channels, channels, stride, norm)
 
     def forward(self, x: Tensor, mask: PaddingMask | None) -> Tensor:
+        """relu(norm(conv(relu(norm(conv(x))))) + shortcut(x)) (He et al., 2016, Fig. 5, left).
+
+        x: (B, C_in, H, W).
+        mask: of x; None: nothing is padded.
+        Returns (B, C_out, H', W').
+        """
         after = mask.halved() if mask and self.stride == 2 else mask
         shortcut = x if self.downsample is None else self.downsample(x, after)
         x = F.relu_(convolve(zero_padding(x, mask), self.conv1, self.bn1, after))
@@ -67,6 +79,12 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(in_channels, out_channels, stride, norm)
 
     def forward(self, x: Tensor, mask: PaddingMask | None) -> Tensor:
+        """As in BasicBlock with three convolutions: to fewer channels, 3x3, to four times as many (Fig. 5, right).
+
+        x: (B, C_in, H, W).
+        mask: of x; None: nothing is padded.
+        Returns (B, C_out, H', W').
+        """
         after = mask.halved() if mask and self.stride == 2 else mask
         shortcut = x if self.downsample is None else self.downsample(x, after)
         x = F.relu_(convolve(x, self.conv1, self.bn1, mask))
@@ -92,6 +110,12 @@ class Stage(nn.ModuleList):
         self.stride = stride
 
     def forward(self, x: Tensor, mask: PaddingMask | None) -> tuple[Tensor, PaddingMask | None]:
+        """The blocks, one after the other.
+
+        x: (B, C_in, H, W).
+        mask: of x; None: nothing is padded.
+        Returns the map (B, C_out, H', W') and its mask.
+        """
         for block in self:
             x = block(x, mask)
             mask = mask.halved() if mask and block.stride == 2 else mask
@@ -112,10 +136,13 @@ def group_norm(channels: int) -> nn.Module:
 
 
 class ResNet(nn.Module):
-    """forward(images) -> C2..C5 as FeatureMaps of stride 4, 8, 16, 32; the first ones left out as asked.
+    """Stem and four stages, whose maps are C2..C5.
 
-    norm: `frozen` or `group`. frozen_stages: how many of (stem, layer1, ...) are not trained.
-    num_outputs: how many of C2..C5, counted from C5. exact_padding: keep padding out of every convolution and norm.
+    norm: `frozen` or `group`.
+    width: channels of the stem.
+    frozen_stages: how many of (stem, layer1, ..., layer4) are not trained.
+    num_outputs: how many of C2..C5 to return, counted from C5.
+    exact_padding: keep padding out of every convolution and norm.
     """
 
     def __init__(
@@ -141,6 +168,11 @@ class ResNet(nn.Module):
         self._freeze(frozen_stages)
 
     def forward(self, images: ImageBatch) -> list[FeatureMap]:
+        """The last `num_outputs` of C2..C5.
+
+        images: normalised pixels (B, 3, H, W).
+        Returns maps (B, C_i, H_i, W_i) of stride 4, 8, 16 and 32, fine to coarse; sides are rounded up.
+        """
         mask = PaddingMask.of(images) if self.exact_padding else None
         # Made here, not kept: a torch.memory_format does not pickle with protocol 2, which torch.save uses.
         layout = torch.channels_last if self.channels_last else torch.contiguous_format

@@ -19,11 +19,14 @@ HOOKS, HOOKED = "transformers.utils.output_capturing", "_output_capturing_hooks_
 
 
 class TransformersBackbone(nn.Module):
-    """The last `num_outputs` stages of a `transformers` backbone.
+    """The last stages of a `transformers` backbone.
+
+    Its attention windows see the padding, so a batch of several sizes gives slightly other features than each image
+    alone; behind the backbone, padding is zeroed.
 
     name: a model type with its default configuration and random weights (`swin`, `convnext`), or a folder or hub name
-    with a configuration and weights. Its attention windows see the padding, so a batch of several sizes gives slightly
-    other features than each image alone; behind the backbone, padding is zeroed.
+        with a configuration and weights.
+    num_outputs: how many stages to return, counted from the last.
     """
 
     channels_last = False  # the maps keep the images' layout
@@ -53,6 +56,11 @@ class TransformersBackbone(nn.Module):
         self.out_channels = list(self.body.channels)
 
     def forward(self, images: ImageBatch) -> list[FeatureMap]:
+        """The maps of the last `num_outputs` stages.
+
+        images: normalised pixels (B, 3, H, W).
+        Returns maps (B, C_i, H_i, W_i) of stride 4, 8, 16 and 32, fine to coarse, with zeros on padding.
+        """
         maps = self.body(images.pixels.contiguous()).feature_maps
         mask = PaddingMask.of(images)
         return [_feature_map(values, stride, mask) for values, stride in zip(maps, self.strides, strict=True)]

@@ -4,7 +4,7 @@ F_H are the high-level tokens (of the coarse levels, few), F_L the low-level tok
 
     sequential   A times: F_H <- layer(F_H, F_L + F_H)      then: F_L <- layer(F_L, F_L + F_H)       (Eqs. 1 and 2)
     joint        A - 1 times: F_H <- layer(F_H, F_L + F_H)  then: F_L, F_H <- layer(both, F_L + F_H)  (published code)
-    full         F_L, F_H <- layer(both, F_L + F_H)                                                   (Deformable DETR)
+    full         num_layers times: F_L, F_H <- layer(both, F_L + F_H)                                 (Deformable DETR)
 
 A rule of your own is one more class here and a file in conf/encoder/ that says `update: <its name>`.
 """
@@ -32,10 +32,14 @@ class SequentialBlock(EncoderBlock):
         self.low_layer = EncoderLayer(config, low_hidden(config)) if config.encoder.low_level_update else None
 
     def forward(self, pyramid: FeaturePyramid, low: TokenGroup, high: TokenGroup) -> FeaturePyramid:
-        """Eqs. 1 and 2; without `low_level_update` only Eq. 1, which reads the low-level tokens as keys and values.
+        """A times F_H <- layer(F_H, F_L + F_H) (Eq. 1), then F_L <- layer(F_L, F_L + F_H) (Eq. 2).
 
-        pyramid, low, high: see EncoderBlock.
-        Returns the pyramid with updated tokens.
+        Without `low_level_update` only Eq. 1; the low-level tokens are then keys and values that nothing updates.
+
+        pyramid: tokens (B, S, C) of all levels, fine to coarse.
+        low: F_L, the tokens of the fine levels.
+        high: F_H, the tokens of the coarse levels.
+        Returns the pyramid with updated tokens, of the same shape.
         """
         for layer in self.high_layers:
             pyramid = layer.update(pyramid, high)
@@ -54,10 +58,14 @@ class JointBlock(EncoderBlock):
         self.joint_layer = JointLayer(config, config.encoder.feedforward, low_hidden(config))
 
     def forward(self, pyramid: FeaturePyramid, low: TokenGroup, high: TokenGroup) -> FeaturePyramid:
-        """The last layer updates both groups from the same tokens.
+        """A - 1 times F_H <- layer(F_H, F_L + F_H), then F_L, F_H <- layer(F_L + F_H, F_L + F_H).
 
-        pyramid, low, high: see EncoderBlock.
-        Returns the pyramid with updated tokens.
+        The last layer reads the same tokens for both groups, so that F_L sees F_H as the layer before left it.
+
+        pyramid: tokens (B, S, C) of all levels, fine to coarse.
+        low: F_L, the tokens of the fine levels.
+        high: F_H, the tokens of the coarse levels.
+        Returns the pyramid with updated tokens, of the same shape.
         """
         for layer in self.high_layers:
             pyramid = layer.update(pyramid, high)
@@ -75,10 +83,12 @@ class FullBlock(EncoderBlock):
         self.layers = _high_layers(config, config.encoder.num_layers)
 
     def forward(self, pyramid: FeaturePyramid, low: TokenGroup, high: TokenGroup) -> FeaturePyramid:
-        """Every layer updates all tokens.
+        """Every layer updates all tokens: F <- layer(F, F), `num_layers` times.
 
-        pyramid, high: see EncoderBlock; low: no tokens.
-        Returns the pyramid with updated tokens.
+        pyramid: tokens (B, S, C) of all levels, fine to coarse.
+        low: no tokens, as the levels are not split.
+        high: F, the tokens of all levels.
+        Returns the pyramid with updated tokens, of the same shape.
         """
         for layer in self.layers:
             pyramid = layer.update(pyramid, high)

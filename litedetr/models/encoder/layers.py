@@ -29,7 +29,10 @@ class EncoderLayer(nn.Module):
         self.recompute = config.encoder.activation_checkpointing
 
     def update(self, pyramid: FeaturePyramid, group: TokenGroup) -> FeaturePyramid:
-        """The pyramid with the tokens of `group` updated, by a call of `forward`; what a block calls."""
+        """The pyramid with the tokens of `group` updated by `forward`; what a block calls.
+
+        A layer is called here, so that activation checkpointing stays out of the blocks and out of what is compiled.
+        """
         updated = run(self, pyramid, group, recompute=self.recompute)
         before, after = pyramid.tokens[:, : group.tokens.start], pyramid.tokens[:, group.tokens.stop :]
         return pyramid.with_tokens(torch.cat([before, updated, after], dim=1))
@@ -61,11 +64,11 @@ class JointLayer(EncoderLayer):
         self.low_feedforward = FeedForward(config.neck.channels, low_hidden, config.encoder.dropout)
 
     def update(self, pyramid: FeaturePyramid, low: TokenGroup, high: TokenGroup) -> FeaturePyramid:
-        """The pyramid with all tokens updated, by a call of `forward`; what a block calls."""
+        """The pyramid with all tokens updated by `forward`; what a block calls."""
         return pyramid.with_tokens(run(self, pyramid, low, high, recompute=self.recompute))
 
     def forward(self, pyramid: FeaturePyramid, low: TokenGroup, high: TokenGroup) -> Tensor:
-        """As in EncoderLayer, with all tokens as the group and a feed-forward for each of the two groups.
+        """feedforward(norm(x + attention(x, F))) of all tokens x, with another feed-forward for the low-level ones.
 
         pyramid: tokens (B, S, C) of all levels.
         low: its low-level tokens.

@@ -24,7 +24,7 @@ class EncoderBlock(nn.Module):
     takes: ClassVar[tuple[str, ...]]  # of NUMBERS and OPTIONS; errors reject the others
 
     def forward(self, pyramid: FeaturePyramid, low: TokenGroup, high: TokenGroup) -> FeaturePyramid:
-        """One block.
+        """Update the tokens as the rule says.
 
         pyramid: tokens (B, S, C) of all levels, fine to coarse.
         low: the low-level tokens, those of the fine levels; none with a rule that does not take `num_high_levels`.
