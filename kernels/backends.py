@@ -1,16 +1,23 @@
-"""What computes an attention, and how it is called."""
+"""What a backend is, and the two ways to call one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
-from litedetr.kernels.inputs import Gradients, Inputs, Saved, full_precision
+from litedetr.kernels.inputs import Gradients, Inputs, Saved
+
+Attend = Callable[[Inputs, bool], Tensor]  # (inputs, deterministic) -> (B, Q, M * D)
 
 
 class Backend(Protocol):
-    """What computes an attention. `deterministic` asks for the same bits every time."""
+    """What computes an attention. `deterministic` asks for the same bits every time.
+
+    It is called without autocast (`full_precision`), since it chooses the precision of what it computes.
+    """
 
     reads_results: bool  # whether the backward pass reads the forward pass's; if not, `Saved.log_sum_exp` is empty
 
@@ -20,21 +27,15 @@ class Backend(Protocol):
     def backward(
         self, inputs: Inputs, saved: Saved | None, grad_out: Tensor, deterministic: bool, reference_grad: bool
     ) -> Gradients:
-        """saved: None unless `reads_results`. grad_out: (B, Q, M, D), contiguous.
+        """saved: None unless `reads_results`. grad_out: (B, Q, M, D) with any strides.
 
         reference_grad: whether the gradient of the reference is wanted; it may be None otherwise.
         """
 
 
-def forward(backend: Backend, inputs: Inputs, deterministic: bool) -> Saved:
-    """The forward pass, without autocast: a backend chooses the precision of what it computes."""
-    with full_precision(inputs.value):
-        return backend.forward(inputs, deterministic)
+@dataclass(frozen=True)
+class Attention:
+    """A backend as it is called. Both ways compute the same bits and save the same tensors."""
 
-
-def backward(
-    backend: Backend, inputs: Inputs, saved: Saved | None, grad_out: Tensor, deterministic: bool, reference_grad: bool
-) -> Gradients:
-    """The backward pass, without autocast; grad_out (B, Q, M, D) may lie in memory as it likes."""
-    with full_precision(inputs.value):
-        return backend.backward(inputs, saved, grad_out.contiguous(), deterministic, reference_grad)
+    eager: Attend  # for plain calls (kernels/plain.py): kernels/eager.py
+    operator: Attend  # for all others: the operators of kernels/registration.py

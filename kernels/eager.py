@@ -12,13 +12,11 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from litedetr.kernels import backends
-from litedetr.kernels.backends import Backend
-from litedetr.kernels.inputs import Inputs, Saved
+from litedetr.kernels.backends import Attend, Backend
+from litedetr.kernels.inputs import Inputs, Saved, full_precision
 from litedetr.kernels.plain import are_plain, is_watched
 from litedetr.kernels.points import SamplingPoints
 
-Attend = Callable[[Inputs, bool], Tensor]  # (inputs, deterministic) -> (B, Q, M * D)
 # (inputs, saved, grad_out, deterministic, reference_grad) -> a gradient for each of `Inputs.tensors`
 BackwardOperator = Callable[[Inputs, Saved | None, Tensor, bool, bool], Sequence[Tensor]]
 
@@ -43,8 +41,8 @@ def eager_attention(name: str, backend: Backend, operator: BackwardOperator) -> 
         if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
             return record(inputs, deterministic, *tensors)
         # views below autograd are none to it: the result may be overwritten in place
-        with torch._C._AutoDispatchBelowADInplaceOrView():
-            return backends.forward(backend, inputs, deterministic).out.flatten(2)
+        with torch._C._AutoDispatchBelowADInplaceOrView(), full_precision(inputs.value):
+            return backend.forward(inputs, deterministic).out.flatten(2)
 
     return attend
 
@@ -52,16 +50,16 @@ def eager_attention(name: str, backend: Backend, operator: BackwardOperator) -> 
 def _node(backend: Backend, operator: BackwardOperator) -> type[Function]:
     # After a graph break torch.compile compiles the rest of a function, and must take this call as one opaque step.
     @torch._disable_dynamo
-    def differentiate(*arguments: object) -> Sequence[Tensor | None]:
-        with torch._C._AutoDispatchBelowADInplaceOrView():
-            return backends.backward(backend, *arguments).tensors
+    def differentiate(inputs: Inputs, *arguments: object) -> Sequence[Tensor | None]:
+        with torch._C._AutoDispatchBelowADInplaceOrView(), full_precision(inputs.value):
+            return backend.backward(inputs, *arguments).tensors
 
     class Attention(Function):
         @staticmethod
         def forward(ctx, inputs: Inputs, deterministic: bool, *_: Tensor | None) -> Tensor:
             points = inputs.points
-            with torch._C._AutoDispatchBelowADInplaceOrView():
-                saved = backends.forward(backend, inputs, deterministic)
+            with torch._C._AutoDispatchBelowADInplaceOrView(), full_precision(inputs.value):
+                saved = backend.forward(inputs, deterministic)
                 save_for_backward(ctx, saved if backend.reads_results else None, (*inputs.tensors, points.valid_sizes))
                 ctx.shapes, ctx.query_shapes, ctx.sampling = points.shapes, points.query_shapes, points.sampling
                 ctx.deterministic = deterministic

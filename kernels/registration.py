@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from litedetr.kernels import backends
-from litedetr.kernels.backends import Backend
+from litedetr.kernels.backends import Attention, Backend
 from litedetr.kernels.derivatives import refuse_second, register_derivatives, save_nothing
 from litedetr.kernels.eager import eager_attention, save_for_backward
-from litedetr.kernels.inputs import Inputs, Saved
+from litedetr.kernels.inputs import Inputs, Saved, full_precision
 from litedetr.kernels.points import SamplingPoints
 
 INPUTS = (
@@ -35,12 +34,11 @@ NUM_INPUTS = 11
 SAMPLE_PRODUCTS = {"bilinear": 4, "nearest": 0}  # multiply-adds of a sample's channel
 LIBRARY = torch.library.Library("litedetr", "FRAGMENT")  # operators live as long as it does
 
-Attend = Callable[[Inputs, bool, bool], Tensor]  # (inputs, deterministic, plain) -> (B, Q, M * D)
 Kernel = Callable[..., tuple[Tensor, ...]]
 
 
-def register(name: str, backend: Backend) -> Attend:
-    """Define litedetr::<name> and litedetr::<name>_backward; the result calls them, or none if a call is plain."""
+def register(name: str, backend: Backend) -> Attention:
+    """Define the operators litedetr::<name> and litedetr::<name>_backward of a backend."""
     forward = _define(name, FORWARD_SCHEMA, *_forward(backend))
     backward = _define(f"{name}_backward", BACKWARD_SCHEMA, *_backward(backend))
 
@@ -69,15 +67,11 @@ def register(name: str, backend: Backend) -> Attend:
         results = (None, None) if saved is None else (saved.out, saved.log_sum_exp)
         return backward(grad_out, *results, reference_grad, *_flatten(inputs), deterministic)
 
-    eager = eager_attention(name, backend, backward_operator)
-
-    def attend(inputs: Inputs, deterministic: bool, plain: bool) -> Tensor:
-        if plain:
-            return eager(inputs, deterministic)
+    def forward_operator(inputs: Inputs, deterministic: bool) -> Tensor:
         out, _ = forward(*_flatten(inputs), deterministic)
         return out.flatten(2)
 
-    return attend
+    return Attention(eager_attention(name, backend, backward_operator), forward_operator)
 
 
 def _define(name: str, schema: str, kernel: Kernel, fake: Kernel) -> torch._ops.OpOverload:
@@ -93,7 +87,9 @@ def _forward(backend: Backend) -> tuple[Kernel, Kernel]:
 
     def forward(*arguments):
         *flat, deterministic = arguments
-        saved = backends.forward(backend, _unflatten(flat), deterministic)
+        inputs = _unflatten(flat)
+        with full_precision(inputs.value):
+            saved = backend.forward(inputs, deterministic)
         return saved.out, saved.log_sum_exp
 
     def fake(*arguments):
@@ -112,7 +108,8 @@ def _backward(backend: Backend) -> tuple[Kernel, Kernel]:
         *flat, deterministic = arguments
         inputs = _unflatten(flat)
         saved = None if out is None else Saved(out, log_sum_exp)
-        grads = backends.backward(backend, inputs, saved, grad_out, deterministic, reference_grad)
+        with full_precision(inputs.value):
+            grads = backend.backward(inputs, saved, grad_out, deterministic, reference_grad)
         return tuple(inputs.value.new_empty(0) if grad is None else grad for grad in grads.tensors)
 
     def fake(grad_out, out, log_sum_exp, reference_grad, *arguments):

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,12 +15,19 @@ from triton.runtime.driver import driver
 from litedetr.kernels.bench.disassembly import cuobjdump
 from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.bench.occupancy import resident_warps
-from litedetr.kernels.fused.backend import backward, forward
+from litedetr.kernels.fused.backend import FusedBackend
+from litedetr.kernels.fused.backward import backward_kernel
 from litedetr.kernels.fused.call import Grid, Launcher
-from litedetr.kernels.fused.launch import AnyLaunch, Pass, Shape, rule
+from litedetr.kernels.fused.forward import forward_kernel
+from litedetr.kernels.fused.launch import AnyLaunch, given
 from litedetr.kernels.fused.segments import segment_kernel
 
 OPTIONS = ("num_stages", "maxnreg")  # None: as Triton likes
+KERNELS = {  # of each pass; of `backward` the second one if it is deterministic
+    "forward": (forward_kernel,),
+    "backward": (backward_kernel, segment_kernel),
+    "segments": (segment_kernel,),
+}
 
 
 @dataclass(frozen=True)
@@ -86,20 +92,17 @@ def walk(job: Job, launch: AnyLaunch, launcher: Launcher, deterministic: bool = 
 
     Of the pass `segments` only its own kernel.
     """
+
+    def launch_own(kernel, *arguments: object, **constants: object) -> None:
+        if kernel in KERNELS[job.pass_name]:
+            launcher(kernel, *arguments, **constants)
+
     inputs = job.workload.inputs("meta")
-    only = partial(_launch_own, job.pass_name, launcher)
-    saved = forward(inputs, launch if job.pass_name == "forward" else rule(Shape.of("forward", inputs)), only)
-    if job.pass_name == "backward":
-        backward(inputs, saved, torch.empty_like(saved.out), launch, deterministic, False, launcher)
-    elif job.pass_name == "segments":
-        blocks = rule(Shape.of("backward", inputs))
-        backward(inputs, saved, torch.empty_like(saved.out), blocks, True, False, only, launch)
-
-
-def _launch_own(pass_name: Pass, launcher: Launcher, kernel, *arguments: object, **constants: object) -> None:
-    """Leaves out the kernels that belong to other passes."""
-    if pass_name == "forward" or (pass_name == "segments" and kernel is segment_kernel):
-        launcher(kernel, *arguments, **constants)
+    backend = FusedBackend(given(**{job.pass_name: launch}), launch_own)
+    deterministic = deterministic or job.pass_name == "segments"
+    saved = backend.forward(inputs, deterministic)
+    if job.pass_name != "forward":
+        backend.backward(inputs, saved, torch.empty_like(saved.out), deterministic, reference_grad=False)
 
 
 def parse_target(name: str) -> GPUTarget:

@@ -18,9 +18,10 @@ from litedetr.kernels.bench.cuda_gpu import CudaGpu
 from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.bench.resources import reason_of
 from litedetr.kernels.bench.timing import warm_milliseconds
-from litedetr.kernels.fused import backend, launch
+from litedetr.kernels.fused import launch
+from litedetr.kernels.fused.backend import FusedBackend
 from litedetr.kernels.fused.candidates import STAGES, candidates, variants
-from litedetr.kernels.fused.launch import AnyLaunch, Pass, Shape, rule
+from litedetr.kernels.fused.launch import AnyLaunch, Pass, Shape, given, rule
 from litedetr.kernels.inputs import Inputs, Saved
 
 Timer = Callable[[Callable[[], object]], float]  # of a call, in milliseconds
@@ -142,7 +143,7 @@ class Check:
     @classmethod
     def of(cls, job: Job, device: torch.device) -> Check:
         inputs = job.workload.inputs(device)
-        saved = backend.forward(inputs, rule(Shape.of("forward", inputs)))
+        saved = FusedBackend(given()).forward(inputs, deterministic=False)
         grad_out = torch.randn_like(saved.out)
         expected = reference_results(inputs, grad_out)
         if job.pass_name == "forward":
@@ -161,12 +162,11 @@ class Check:
         return Trial(item, error, time(lambda: self._results(item)) if right else None)
 
     def _results(self, item: AnyLaunch) -> dict[str, Tensor]:
+        backend = FusedBackend(given(**{self.pass_name: item}))
+        deterministic = self.pass_name == "segments"
         if self.pass_name == "forward":
-            return {"out": backend.forward(self.inputs, item).out}
-        if self.pass_name == "backward":
-            return by_name(backend.backward(self.inputs, self.saved, self.grad_out, item, False, False).tensors)
-        blocks = rule(Shape.of("backward", self.inputs))
-        grads = backend.backward(self.inputs, self.saved, self.grad_out, blocks, True, False, segments=item)
+            return {"out": backend.forward(self.inputs, deterministic).out}
+        grads = backend.backward(self.inputs, self.saved, self.grad_out, deterministic, reference_grad=False)
         return by_name(grads.tensors)
 
 

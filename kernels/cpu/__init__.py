@@ -25,7 +25,7 @@ from litedetr.kernels.registration import register
 
 
 class CpuBackend:
-    """See litedetr.kernels.registration.Backend; deterministic always."""
+    """See litedetr.kernels.backends.Backend; deterministic always."""
 
     reads_results = False
 
@@ -38,4 +38,4 @@ class CpuBackend:
         return backward(inputs, grad_out, reference_grad)
 
 
-attend = register("attention_cpu", CpuBackend())
+attention = register("attention_cpu", CpuBackend())

@@ -20,7 +20,7 @@ def backward(inputs: Inputs, grad_out: Tensor, reference_grad: bool) -> Gradient
     """All gradients, in the shapes and dtypes of the inputs; that of the reference only if wanted."""
     rows = Rows.of(inputs)
     grads = _zeros(rows, reference_grad)
-    d_out = grad_out.to(rows.value.dtype)
+    d_out = grad_out.contiguous().to(rows.value.dtype)
     cells = Levels(inputs.points.shapes).cells()
     for chunk in rows.chunks():
         _backward_chunk(chunk, rows, cells, d_out[chunk].flatten(0, 2), grads)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
 from triton import JITFunction
 
+from litedetr.kernels.backends import Attention
 from litedetr.kernels.fused.backend import FusedBackend
 from litedetr.kernels.fused.forward import forward_kernel
-from litedetr.kernels.inputs import Inputs
 from litedetr.kernels.registration import register
 
-_attend = register("attention_fused", FusedBackend())
+_attention = register("attention_fused", FusedBackend())
 
 
-def attend(inputs: Inputs, deterministic: bool, plain: bool) -> Tensor:
-    """(B, Q, M * D); plain: see kernels/plain.py. Raises ValueError on a CPU unless kernels are interpreted."""
-    if inputs.value.device.type == "cpu" and isinstance(forward_kernel, JITFunction):
+def attention_on(device: torch.device) -> Attention:
+    """The fused kernels for tensors on `device`. Raises ValueError on a CPU unless kernels are interpreted."""
+    if device.type == "cpu" and isinstance(forward_kernel, JITFunction):
         raise ValueError("backend: 'triton' needs tensors on a GPU, got cpu; TRITON_INTERPRET=1 interprets the kernels")
-    return _attend(inputs, deterministic, plain)
+    return _attention

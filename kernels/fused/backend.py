@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,80 +12,69 @@ from litedetr.kernels.fused.backward import backward_kernel
 from litedetr.kernels.fused.call import Call, Launcher, contiguous, launch_kernel
 from litedetr.kernels.fused.deterministic import Samples, add_up
 from litedetr.kernels.fused.forward import forward_kernel
-from litedetr.kernels.fused.launch import Launch, Segments, Shape, choose
+from litedetr.kernels.fused.launch import Launches, Shape, choose
 from litedetr.kernels.fused.sizes import power_of_two
 from litedetr.kernels.inputs import Gradients, Inputs, Saved
 
 MOST_LOGITS = 16  # of a query head, that are normalised at a time
 
 
+@dataclass(frozen=True)
 class FusedBackend:
     """See litedetr.kernels.backends.Backend."""
 
-    reads_results = True
+    launches: Launches = choose  # how each pass is launched
+    launcher: Launcher = launch_kernel  # gets every launch, in order
+
+    reads_results: ClassVar[bool] = True
 
     def forward(self, inputs: Inputs, deterministic: bool) -> Saved:
-        return forward(inputs, choose(Shape.of("forward", inputs), inputs.value.device))
+        """Output and log-sum-exp."""
+        value, (batch, queries, heads) = inputs.value, inputs.points.offsets.shape[:3]
+        call = Call.of(inputs, self.launches(Shape.of("forward", inputs), value.device))
+        out = value.new_empty(batch, queries, heads, value.shape[3])
+        log_sum_exp = value.new_empty(batch, queries, heads, dtype=call.real)
+        samples = inputs.points.offsets.shape[3:5].numel()
+        self.launcher(
+            forward_kernel,
+            call.plan.grid,
+            *call.arguments(out, log_sum_exp),
+            LOWEST=torch.finfo(call.real).min,
+            BLOCK_LOGITS=min(power_of_two(samples), MOST_LOGITS),
+            **call.plan.query_constants,
+        )
+        return Saved(out, log_sum_exp)
 
     def backward(
         self, inputs: Inputs, saved: Saved, grad_out: Tensor, deterministic: bool, reference_grad: bool
     ) -> Gradients:
-        launch = choose(Shape.of("backward", inputs), inputs.value.device)
-        return backward(inputs, saved, grad_out, launch, deterministic, reference_grad)
+        """Those of values and keys are added up in full precision and cast once: by atomics; or, deterministic, from
+        the sorted samples.
+        """
+        device = inputs.value.device
+        call = Call.of(inputs, self.launches(Shape.of("backward", inputs), device))
+        segments = self.launches(Shape.of("segments", inputs), device) if deterministic else None
+        samples = Samples.empty(call, segments) if deterministic else Samples()
+        grads, grad_out = _buffers(call, deterministic, reference_grad), contiguous(grad_out)
+        self.launcher(
+            backward_kernel,
+            call.plan.grid,
+            *call.arguments(saved.out, saved.log_sum_exp, grad_out, *grads.tensors, *samples),
+            SCATTER=not deterministic,
+            REFERENCE_GRAD=reference_grad,
+            **call.plan.query_constants,
+        )
+        if deterministic:
+            add_up(call, segments, samples, self.launcher, grad_out, grads)
+        return _in_final_form(grads, call, deterministic)
 
 
-def forward(inputs: Inputs, launch: Launch, launcher: Launcher = launch_kernel) -> Saved:
-    """Output and log-sum-exp."""
-    call = Call.of(inputs, launch, launcher)
-    value, (batch, queries, heads) = inputs.value, inputs.points.offsets.shape[:3]
-    out = value.new_empty(batch, queries, heads, value.shape[3])
-    log_sum_exp = value.new_empty(batch, queries, heads, dtype=call.real)
-    samples = inputs.points.offsets.shape[3:5].numel()
-    call.over_queries(
-        forward_kernel,
-        out,
-        log_sum_exp,
-        LOWEST=torch.finfo(call.real).min,
-        BLOCK_LOGITS=min(power_of_two(samples), MOST_LOGITS),
-    )
-    return Saved(out, log_sum_exp)
-
-
-def backward(
-    inputs: Inputs,
-    saved: Saved,
-    grad_out: Tensor,
-    launch: Launch,
-    deterministic: bool,
-    reference_grad: bool,
-    launcher: Launcher = launch_kernel,
-    segments: Segments | None = None,
-) -> Gradients:
-    """All gradients, that of the reference only if wanted.
-
-    Those of values and keys are added up in full precision and cast once: by atomics; or, deterministic, from the
-    sorted samples. segments: how they are added up then, None: as is best on the device.
-    """
-    call = Call.of(inputs, launch, launcher)
-    if deterministic:
-        segments = segments or choose(Shape.of("segments", inputs), inputs.value.device)
-    samples = Samples.empty(call, segments) if deterministic else Samples()
-    grads = _buffers(call, deterministic, reference_grad)
-    call.over_queries(
-        backward_kernel,
-        saved.out,
-        saved.log_sum_exp,
-        contiguous(grad_out),
-        *grads.tensors,
-        *samples,
-        SCATTER=not deterministic,
-        REFERENCE_GRAD=reference_grad,
-    )
-    if deterministic:
-        add_up(call, segments, samples, grad_out, grads)
-    reference = grads.reference.sum(2).to(inputs.points.reference.dtype) if reference_grad else None
+def _in_final_form(grads: Gradients, call: Call, deterministic: bool) -> Gradients:
+    """The tables in the dtype of the values and with channels in order; the sum over the parts of the reference."""
+    inputs = call.inputs
     in_halves = call.plan.query_constants["PACKED"] and not deterministic
     key, value = (None if x is None else _restored(x, inputs.value, in_halves) for x in (grads.key, grads.value))
+    reference = None if grads.reference is None else grads.reference.sum(2).to(inputs.points.reference.dtype)
     return replace(grads, key=key, value=value, reference=reference)
 
 

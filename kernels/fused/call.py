@@ -1,4 +1,4 @@
-"""One launch: the arguments that the kernels share, and the grid of programs."""
+"""One launch: the arguments that the kernels share, the grid of programs, and the function that launches."""
 
 from __future__ import annotations
 
@@ -127,36 +127,31 @@ def _index_type(sizes: Sizes) -> tl.dtype:
 
 @dataclass(frozen=True)
 class Call:
-    """The inputs of a pass, how it is cut into programs, and who launches them."""
+    """The inputs of a pass, and how it is cut into programs."""
 
     inputs: Inputs
     plan: Plan
-    launcher: Launcher
 
     @classmethod
-    def of(cls, inputs: Inputs, launch: Launch, launcher: Launcher) -> Call:
-        return cls(inputs, in_use(plan_of(Sizes.of(inputs), launch)), launcher)
+    def of(cls, inputs: Inputs, launch: Launch) -> Call:
+        return cls(inputs, in_use(plan_of(Sizes.of(inputs), launch)))
 
     @property
     def real(self) -> torch.dtype:
         """The precision that kernels compute in."""
         return self.plan.real
 
-    def over_queries(self, kernel, *arguments: object, **constants: object) -> None:
-        """Launch over (blocks of queries, heads, images). arguments: those between the shared tensors and the sizes."""
+    def arguments(self, *own: object) -> tuple[object, ...]:
+        """Those of a kernel over blocks of queries. own: the kernel's own, between the shared tensors and the sizes."""
         points, plan = self.inputs.points, self.plan
-        self.launcher(
-            kernel,
-            plan.grid,
+        return (
             *map(contiguous, self.inputs.tensors),
             plan.levels,
             contiguous(points.valid_sizes),
             plan.order,
-            *arguments,
+            *own,
             points.offsets.shape[1],
             self.inputs.value.shape[1],
-            **constants,
-            **plan.query_constants,
         )
 
 

@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from litedetr.kernels.constants import in_use
-from litedetr.kernels.fused.call import COEFFICIENTS, Call, contiguous
+from litedetr.kernels.fused.call import COEFFICIENTS, Call, Launcher, contiguous
 from litedetr.kernels.fused.launch import Segments
 from litedetr.kernels.fused.limits import MOST_INT32
 from litedetr.kernels.fused.patches import PARTS, Patches, patches_of
@@ -50,8 +50,10 @@ def _integers(most: int) -> torch.dtype:
     return torch.int32 if most <= MOST_INT32 else torch.int64
 
 
-def add_up(call: Call, segments: Segments, samples: Samples, grad_out: Tensor, grads: Gradients) -> None:
-    """Write the gradients of key and value."""
+def add_up(
+    call: Call, segments: Segments, samples: Samples, launcher: Launcher, grad_out: Tensor, grads: Gradients
+) -> None:
+    """Write the gradients of key and value. grad_out: (B, Q, M, D), contiguous."""
     inputs, points, patches = call.inputs, call.inputs.points, _patches(call, segments)
     batch, queries, heads, levels, num_points, _ = points.offsets.shape
     channels = inputs.value.shape[3]
@@ -60,7 +62,7 @@ def add_up(call: Call, segments: Segments, samples: Samples, grad_out: Tensor, g
     start = torch.searchsorted(patch, borders.expand(batch, -1).contiguous())
     most = heads * max(queries * levels * num_points * COEFFICIENTS, max(queries, inputs.value.shape[1]) * channels)
     for part in range(PARTS):
-        call.launcher(
+        launcher(
             segment_kernel,
             (patches.num_quads, heads, batch),
             contiguous(inputs.query),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -123,12 +124,20 @@ def shape_of(pass_name: Pass, sizes: Sizes) -> Shape:
     return Shape(pass_name, sizes.score, dtype, sizes.heads, sizes.channels, sizes.levels, sizes.points, queries)
 
 
+Launches = Callable[[Shape, torch.device], AnyLaunch]  # how a shape is launched on a device
+
+
 def choose(shape: Shape, device: torch.device) -> AnyLaunch:
     """The launch of a shape on a device."""
     if device.type != "cuda":
         return rule(shape)
     index = torch.cuda.current_device() if device.index is None else device.index
     return tuned(gpu_name(index)).get(shape) or rule(shape)
+
+
+def given(**launches: AnyLaunch) -> Launches:
+    """These launches for the passes they are given for, the rule's for the others; on every device."""
+    return lambda shape, device: launches.get(shape.pass_name) or rule(shape)
 
 
 @lru_cache

@@ -80,7 +80,11 @@ class MultiScaleAttention(nn.Module):
         Raises ValueError if shapes do not fit each other or the backend cannot work with these tensors.
         """
         inputs = self._inputs(query, reference, memory, query_shapes)
-        return self.output_proj(self._attend(inputs))
+        if inputs.logits is not None:
+            attended = deformable_attention(inputs.value, inputs.logits, inputs.points, self.backend)
+        else:
+            attended = key_aware_attention(inputs.query, inputs.value, inputs.points, inputs.key, self.backend)
+        return self.output_proj(attended)
 
     def sampled(self, query: Tensor, reference: Tensor, memory: FeaturePyramid) -> SampledAttention:
         """Where `forward` samples for the same arguments, and how it weights the samples; in plain PyTorch.
@@ -112,11 +116,6 @@ class MultiScaleAttention(nn.Module):
             return Inputs(None, None, value, self._heads(self.attention_weights(query)), points)
         key = self._heads(self.key_proj(memory.tokens)) if self.kind == "key_aware" else None
         return Inputs(self._heads(self.query_proj(query)), key, value, None, points)
-
-    def _attend(self, inputs: Inputs) -> Tensor:
-        if inputs.logits is not None:
-            return deformable_attention(inputs.value, inputs.logits, inputs.points, self.backend)
-        return key_aware_attention(inputs.query, inputs.value, inputs.points, inputs.key, self.backend)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1))

@@ -56,8 +56,8 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.compiler import CompiledKernel
 from triton.runtime.driver import driver
-from litedetr.kernels.fused.backend import backward, forward
-from litedetr.kernels.fused.launch import Launch, Segments
+from litedetr.kernels.fused.backend import FusedBackend
+from litedetr.kernels.fused.launch import Launch, Segments, given
 from litedetr.kernels.bench.workloads import Workload
 
 RESULTS = 5 if "n_max_threads" in inspect.getsource(CompiledKernel._init_handles) else 4  # fewer in Triton 3.2
@@ -83,13 +83,14 @@ driver.set_active(Driver())
 work = Workload("key_aware_shared", torch.bfloat16, (1, 2), shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2)
 inputs = work.inputs("cpu").map(lambda x: x.detach())
 before = set(os.listdir(os.environ["TRITON_CACHE_DIR"]))
-saved = forward(inputs, Launch(4, 1), launch)
-backward(inputs, saved, torch.randn_like(saved.out), Launch(4, 1), False, False, launch)
+blocks, segments = Launch(4, 1), Segments(16, 1, max_registers=128)
+fused = FusedBackend(given(forward=blocks, backward=blocks, segments=segments), launch)
+saved = fused.forward(inputs, False)
+fused.backward(inputs, saved, torch.randn_like(saved.out), False, False)
 new = [set(os.listdir(os.environ["TRITON_CACHE_DIR"])) - before]
-blocks = Launch(4, 1)
-backward(inputs, saved, torch.randn_like(saved.out), blocks, True, False, launch, Segments(16, 1, max_registers=128))
+fused.backward(inputs, saved, torch.randn_like(saved.out), True, False)
 new.append(set(os.listdir(os.environ["TRITON_CACHE_DIR"])) - before)
-forward(inputs, Launch(8, 1), launch)
+FusedBackend(given(forward=Launch(8, 1)), launch).forward(inputs, False)
 new.append(set(os.listdir(os.environ["TRITON_CACHE_DIR"])) - before)
 print(json.dumps([Driver.launches, *map(len, new)]))
 """

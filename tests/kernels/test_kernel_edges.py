@@ -204,7 +204,7 @@ def test_the_log_sum_exp_of_halves(dtype):
     inputs = Inputs(t["query"].detach(), None, t["value"].detach(), None, problem.points).map(
         lambda x: x.detach().to(DEVICE)
     )
-    saved = backend.forward(inputs, launch.Launch(1, 1))
+    saved = backend.FusedBackend(launch.given(forward=launch.Launch(1, 1))).forward(inputs, False)
     assert saved.log_sum_exp.dtype == torch.float32
     torch.testing.assert_close(saved.log_sum_exp.item(), (2.25 + 1 + 21 + 1) / 2, rtol=2e-7, atol=0)
 
@@ -243,9 +243,11 @@ def test_every_table_is_read_from_the_start_of_a_word(kind):
         "key_aware": (t["query"], t["key"], t["value"], None),
     }
     inputs = Inputs(*given[kind], problem.points)
-    saved = backend.forward(inputs, launch.Launch(2, 1), launcher)
+    blocks = launch.Launch(2, 1)
+    fused = backend.FusedBackend(launch.given(forward=blocks, backward=blocks), launcher)
+    saved = fused.forward(inputs, False)
     grad_out = torch.cat((saved.out.flatten()[:1], saved.out.flatten()))[1:].view_as(saved.out)
-    backend.backward(inputs, saved, grad_out, launch.Launch(2, 1), False, True, launcher)
+    fused.backward(inputs, saved, grad_out, False, True)
     assert len(launches) == 2
     assert all(tensor.data_ptr() % 4 == 0 for tensors in launches for tensor in tensors)
 

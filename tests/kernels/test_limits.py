@@ -59,7 +59,7 @@ def test_more_than_32_bits_count_is_refused_by_the_cpu_path(sizes, message):
     """Before anything is copied."""
     inputs = large(**sizes, device="cpu")
     with pytest.raises(ValueError, match=f"^{message}"):
-        cpu.attend(inputs, True, plain=True)
+        cpu.attention.eager(inputs, True)
 
 
 def test_sides_end_where_single_precision_does():

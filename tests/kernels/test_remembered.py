@@ -13,9 +13,10 @@ from litedetr.kernels import arguments as checks
 from litedetr.kernels import constants, points, reference
 from litedetr.kernels.bench.workloads import Workload
 from litedetr.kernels.functional import key_aware_attention
-from litedetr.kernels.fused import backend, tables
+from litedetr.kernels.fused import tables
+from litedetr.kernels.fused.backend import FusedBackend
 from litedetr.kernels.fused.call import plan_of
-from litedetr.kernels.fused.launch import Launch, Shape
+from litedetr.kernels.fused.launch import Launch, Shape, given
 from litedetr.kernels.fused.limits import MOST_GRID
 from litedetr.kernels.fused.sizes import Sizes, power_of_two
 
@@ -199,7 +200,9 @@ def test_a_launch_that_the_backend_is_told_to_take_is_taken():
     """Whatever was launched before on the same inputs."""
     inputs, blocks = WORKLOAD.inputs(DEVICE), []
     for block in (1, 2, 4, 2):
-        backend.forward(inputs, Launch(block, 1), lambda *_, **constants: blocks.append(constants["BLOCK_QUERIES"]))
+        launches = given(forward=Launch(block, 1))
+        fused = FusedBackend(launches, lambda *_, **constants: blocks.append(constants["BLOCK_QUERIES"]))
+        fused.forward(inputs, False)
     assert blocks == [1, 2, 4, 2]
 
 

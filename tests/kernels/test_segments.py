@@ -93,8 +93,9 @@ def test_samples_are_counted_where_the_kernel_sends_them(monkeypatch):
     launched(monkeypatch, segments)
     monkeypatch.setattr(backend, "add_up", lambda call, segments, samples, *_: found.append(samples))
     inputs = work.inputs(DEVICE)
-    saved = backend.forward(inputs, Launch(8, 1))
-    backend.backward(inputs, saved, torch.zeros_like(saved.out), Launch(8, 1), True, False)
+    fused = backend.FusedBackend()
+    saved = fused.forward(inputs, True)
+    fused.backward(inputs, saved, torch.zeros_like(saved.out), True, False)
     patches = patches_of(Sizes.of(work.inputs("cpu")), segments.patch_samples)
     assert sorted(set(patches.levels[:, 2].tolist())) == [1, 2]  # cells of a side
     programs = work.heads * patches.num_quads * PARTS  # of an image

@@ -11,10 +11,12 @@ from litedetr.kernels.bench import tuning
 from litedetr.kernels.bench.jobs import Job
 from litedetr.kernels.bench.resources import walk
 from litedetr.kernels.bench.workloads import Workload
-from litedetr.kernels.fused import backend, call, launch
-from litedetr.kernels.fused.launch import Launch, Segments, Shape, choose, rule
+from litedetr.kernels.fused import call, launch
+from litedetr.kernels.fused.backend import FusedBackend
+from litedetr.kernels.fused.launch import Launch, Segments, Shape, choose, given, rule
 from litedetr.kernels.fused.limits import MOST_BLOCK, check_limits
 from litedetr.kernels.fused.sizes import Sizes
+from litedetr.kernels.inputs import Saved
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SMALL = Workload("key_aware_shared", torch.float32, (1, 2), shapes=((4, 4), (2, 2)), heads=1, channels=8, points=2)
@@ -121,30 +123,35 @@ def test_what_is_left_out_says_why(few_candidates, no_variants):
         list(tuning.tune(Job(SMALL, "forward"), DEVICE, times([]), prepare=lambda launches: {launches[0]: "why"}))
 
 
+def launches_first(fused, inputs) -> bool:
+    """Whether a backend launches the forward pass as the first of FEW."""
+    return fused.launches(Shape.of("forward", inputs), DEVICE) == FEW[0]
+
+
 def test_what_does_not_fit_the_gpu_says_why(few_candidates, no_variants, monkeypatch):
-    right = backend.forward
+    right = FusedBackend.forward
 
-    def too_large_for_the_first(inputs, chosen, *rest):
-        if chosen == FEW[0]:
+    def too_large_for_the_first(self, inputs, deterministic):
+        if launches_first(self, inputs):
             raise OutOfResources(300_000, 232_448, "shared memory")
-        return right(inputs, chosen, *rest)
+        return right(self, inputs, deterministic)
 
-    monkeypatch.setattr(backend, "forward", too_large_for_the_first)
+    monkeypatch.setattr(FusedBackend, "forward", too_large_for_the_first)
     trials, _ = trials_and_results(tuning.tune(Job(SMALL, "forward"), DEVICE, times([2.0, 1.0])))
     assert [trial.milliseconds for trial in trials] == [2.0, None, 1.0]
     assert "shared memory" in trials[1].reason
 
 
 def test_a_wrong_launch_is_not_timed(few_candidates, no_variants, monkeypatch):
-    right = backend.forward
+    right = FusedBackend.forward
 
-    def wrong_for_the_first(inputs, chosen, *rest):
-        saved = right(inputs, chosen, *rest)
-        if chosen == FEW[0]:
+    def wrong_for_the_first(self, inputs, deterministic):
+        saved = right(self, inputs, deterministic)
+        if launches_first(self, inputs):
             saved.out[0, 0] += 1
         return saved
 
-    monkeypatch.setattr(backend, "forward", wrong_for_the_first)
+    monkeypatch.setattr(FusedBackend, "forward", wrong_for_the_first)
     trials, results = trials_and_results(tuning.tune(Job(SMALL, "forward"), DEVICE, times([2.0, 1.0])))
     assert [trial.milliseconds for trial in trials] == [2.0, None, 1.0]
     assert trials[1].error > 0.01
@@ -289,11 +296,11 @@ def test_a_rule_without_bounds_is_an_error_before_anything_is_compiled(pass_name
     monkeypatch.setattr(launch, "ELEMENTS_PER_THREAD", 4096)
     workload = replace(SMALL, query_levels=None, num_queries=4096)
     inputs = workload.inputs("meta")
-    found = rule(Shape.of(pass_name, inputs))
-    saved = backend.Saved(*(torch.empty(0, device="meta") for _ in range(2)))
+    saved = Saved(*(torch.empty(0, device="meta") for _ in range(2)))
+    fused = FusedBackend(given())
     passes = {
-        "forward": lambda: backend.forward(inputs, found),
-        "backward": lambda: backend.backward(inputs, saved, saved.out, found, False, False),
+        "forward": lambda: fused.forward(inputs, False),
+        "backward": lambda: fused.backward(inputs, saved, saved.out, False, False),
     }
     with pytest.raises(ValueError, match="^block_queries: expected at most 2048 of 8 channels, got 4096"):
         passes[pass_name]()
@@ -313,12 +320,13 @@ def test_impossible_segments_are_named(bad):
 
 def test_options_reach_triton_unless_they_are_left_to_it():
     seen = []
-    backend.forward(SMALL.inputs("meta"), Launch(2, 1, num_stages=3), lambda *_, **options: seen.append(options))
+    launches = given(forward=Launch(2, 1, num_stages=3))
+    FusedBackend(launches, lambda *_, **options: seen.append(options)).forward(SMALL.inputs("meta"), False)
     assert (seen[0]["num_stages"], seen[0]["maxnreg"]) == (3, None)
     segments = Segments(16, 8, max_registers=72, num_stages=5)
     walk(Job(SMALL, "segments"), segments, lambda *_, **options: seen.append(options))
-    given = ("PART", "BLOCK_SAMPLES", "num_warps", "maxnreg", "num_stages")
-    assert [tuple(options[name] for name in given) for options in seen[1:]] == [(i, 16, 8, 72, 5) for i in range(4)]
+    names = ("PART", "BLOCK_SAMPLES", "num_warps", "maxnreg", "num_stages")
+    assert [tuple(options[name] for name in names) for options in seen[1:]] == [(i, 16, 8, 72, 5) for i in range(4)]
 
     class Kernel:
         def __getitem__(self, grid):
