@@ -54,7 +54,7 @@ def _node(backend: Backend, operator: BackwardOperator) -> type[Function]:
         with torch._C._AutoDispatchBelowADInplaceOrView(), full_precision(inputs.value):
             return backend.backward(inputs, *arguments).tensors
 
-    class Attention(Function):
+    class Node(Function):
         @staticmethod
         def forward(ctx, inputs: Inputs, deterministic: bool, *_: Tensor | None) -> Tensor:
             points = inputs.points
@@ -79,4 +79,4 @@ def _node(backend: Backend, operator: BackwardOperator) -> type[Function]:
             grads = compute(inputs, saved, grad_out, ctx.deterministic, wanted[4])
             return None, None, *(grad if want else None for grad, want in zip(grads, wanted, strict=True))
 
-    return Attention
+    return Node

@@ -12,7 +12,7 @@ from litedetr.kernels.fused.backward import backward_kernel
 from litedetr.kernels.fused.call import Call, Launcher, contiguous, launch_kernel
 from litedetr.kernels.fused.deterministic import Samples, add_up
 from litedetr.kernels.fused.forward import forward_kernel
-from litedetr.kernels.fused.launch import Launches, Shape, choose
+from litedetr.kernels.fused.launch import Launches, choose, shape_of
 from litedetr.kernels.fused.sizes import power_of_two
 from litedetr.kernels.inputs import Gradients, Inputs, Saved
 
@@ -23,15 +23,15 @@ MOST_LOGITS = 16  # of a query head, that are normalised at a time
 class FusedBackend:
     """See litedetr.kernels.backends.Backend."""
 
-    launches: Launches = choose  # how each pass is launched
+    launches: Launches = choose  # says how each pass is launched
     launcher: Launcher = launch_kernel  # gets every launch, in order
 
-    reads_results: ClassVar[bool] = True
+    reads_results: ClassVar[bool] = True  # the output and the log-sum-exp
 
     def forward(self, inputs: Inputs, deterministic: bool) -> Saved:
         """Output and log-sum-exp."""
         value, (batch, queries, heads) = inputs.value, inputs.points.offsets.shape[:3]
-        call = Call.of(inputs, self.launches(Shape.of("forward", inputs), value.device))
+        call = Call.of("forward", inputs, self.launches)
         out = value.new_empty(batch, queries, heads, value.shape[3])
         log_sum_exp = value.new_empty(batch, queries, heads, dtype=call.real)
         samples = inputs.points.offsets.shape[3:5].numel()
@@ -51,9 +51,9 @@ class FusedBackend:
         """Those of values and keys are added up in full precision and cast once: by atomics; or, deterministic, from
         the sorted samples.
         """
-        device = inputs.value.device
-        call = Call.of(inputs, self.launches(Shape.of("backward", inputs), device))
-        segments = self.launches(Shape.of("segments", inputs), device) if deterministic else None
+        call = Call.of("backward", inputs, self.launches)
+        # deterministic: the kernel leaves coefficients of the samples, which are sorted and added up after it
+        segments = self.launches(shape_of("segments", call.sizes), call.sizes.device) if deterministic else None
         samples = Samples.empty(call, segments) if deterministic else Samples()
         grads, grad_out = _buffers(call, deterministic, reference_grad), contiguous(grad_out)
         self.launcher(

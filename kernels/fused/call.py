@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from litedetr.kernels.constants import MOST_KEPT, in_use
-from litedetr.kernels.fused.launch import Launch
+from litedetr.kernels.fused.launch import Launch, Launches, Pass, shape_of
 from litedetr.kernels.fused.limits import MOST_INT32, check_limits
 from litedetr.kernels.fused.sizes import Sizes, power_of_two
 from litedetr.kernels.fused.tables import level_table, tile_order
@@ -55,8 +55,8 @@ class Plan:
     """What the launches of a pass take that depends only on sizes."""
 
     grid: Grid  # programs over blocks of queries, heads and images
-    levels: Tensor  # of `level_table`
-    order: Tensor | None  # of `tile_order`, None in raster order
+    levels: Tensor  # (L, 3) of `level_table`
+    order: Tensor | None  # (slots,) of `tile_order`, None in raster order
     constants: dict[str, object]  # compiled into every kernel
     query_constants: dict[str, object]  # these, and those of kernels over blocks of queries, with their launch options
     real: torch.dtype  # the precision that kernels compute in
@@ -66,7 +66,7 @@ class Plan:
 def plan_of(sizes: Sizes, launch: Launch) -> Plan:
     """Raises ValueError if a count is too large for the kernels."""
     check_limits(sizes, launch)
-    order = None
+    order = None  # queries one behind the other
     if sizes.query_shapes is not None and launch.tile_height > 1:
         order = tile_order(sizes.query_shapes, launch.tile, sizes.device)
     num_slots = sizes.queries if order is None else len(order)
@@ -102,7 +102,7 @@ def _constants(sizes: Sizes) -> dict[str, object]:
         "LEVELS": sizes.levels,
         "POINTS": sizes.points,
         "REAL": REAL[sizes.real],
-        "SCALE": sizes.channels**-0.5,
+        "SCALE": sizes.channels**-0.5,  # 1 / sqrt(D), of dot products
         "enable_fp_fusion": True,  # the default differs between versions of Triton
     }
 
@@ -129,12 +129,15 @@ def _index_type(sizes: Sizes) -> tl.dtype:
 class Call:
     """The inputs of a pass, and how it is cut into programs."""
 
-    inputs: Inputs
-    plan: Plan
+    inputs: Inputs  # of the pass, with any strides
+    sizes: Sizes  # of the inputs
+    plan: Plan  # its programs and constants, from sizes only
 
     @classmethod
-    def of(cls, inputs: Inputs, launch: Launch) -> Call:
-        return cls(inputs, in_use(plan_of(Sizes.of(inputs), launch)))
+    def of(cls, pass_name: Pass, inputs: Inputs, launches: Launches) -> Call:
+        sizes = Sizes.of(inputs)
+        launch = launches(shape_of(pass_name, sizes), sizes.device)
+        return cls(inputs, sizes, in_use(plan_of(sizes, launch)))
 
     @property
     def real(self) -> torch.dtype:

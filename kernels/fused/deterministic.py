@@ -14,7 +14,7 @@ from litedetr.kernels.fused.launch import Segments
 from litedetr.kernels.fused.limits import MOST_INT32
 from litedetr.kernels.fused.patches import PARTS, Patches, patches_of
 from litedetr.kernels.fused.segments import segment_kernel
-from litedetr.kernels.fused.sizes import Sizes, power_of_two
+from litedetr.kernels.fused.sizes import power_of_two
 from litedetr.kernels.inputs import Gradients
 
 MOST_INT16 = 2**15 - 1
@@ -27,7 +27,7 @@ class Samples(NamedTuple):
     coefficients: Tensor | None = None  # (B, Q, M, L, P, 4): p, d_score, x and y from the patch's first pixel
     patch: Tensor | None = None  # (B, Q, M, L, P), integers: (head, quad, part), -1 for samples outside
     patch_levels: Tensor | None = None  # Patches.levels
-    num_quads: int = 0
+    num_quads: int = 0  # of a head
 
     @classmethod
     def empty(cls, call: Call, segments: Segments) -> Samples:
@@ -40,7 +40,7 @@ class Samples(NamedTuple):
 
 
 def _patches(call: Call, segments: Segments) -> Patches:
-    return in_use(patches_of(Sizes.of(call.inputs), segments.patch_samples))
+    return in_use(patches_of(call.sizes, segments.patch_samples))
 
 
 def _integers(most: int) -> torch.dtype:
@@ -57,10 +57,12 @@ def add_up(
     inputs, points, patches = call.inputs, call.inputs.points, _patches(call, segments)
     batch, queries, heads, levels, num_points, _ = points.offsets.shape
     channels = inputs.value.shape[3]
+    # where each patch begins in the sorted samples of its image
     patch, order = samples.patch.flatten(1).sort(stable=True)  # each image by itself: fewer bits to sort by
     borders = torch.arange(heads * patches.num_quads * PARTS + 1, dtype=patch.dtype, device=patch.device)
     start = torch.searchsorted(patch, borders.expand(batch, -1).contiguous())
     most = heads * max(queries * levels * num_points * COEFFICIENTS, max(queries, inputs.value.shape[1]) * channels)
+    # one launch after the other: neighbouring patches share pixels, those of one part share none
     for part in range(PARTS):
         launcher(
             segment_kernel,
