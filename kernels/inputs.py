@@ -23,7 +23,7 @@ class Inputs:
     key: Tensor | None  # (B, S, M, D); None: the values are the keys, or the logits are given
     value: Tensor  # (B, S, M, D)
     logits: Tensor | None  # (B, Q, M, L * P), of deformable attention
-    points: SamplingPoints
+    points: SamplingPoints  # where every query samples
 
     @property
     def score(self) -> Score:
@@ -60,14 +60,14 @@ class Saved:
 
 @dataclass(frozen=True)
 class Gradients:
-    """One for each of `Inputs.tensors`, like it; None where the input is, or where none was asked for."""
+    """One for each of `Inputs.tensors`, in its shape and dtype; None if the input is."""
 
-    query: Tensor | None
-    key: Tensor | None
-    value: Tensor
-    logits: Tensor | None
-    reference: Tensor | None
-    offsets: Tensor
+    query: Tensor | None  # (B, Q, M, D)
+    key: Tensor | None  # (B, S, M, D)
+    value: Tensor  # (B, S, M, D)
+    logits: Tensor | None  # (B, Q, M, L * P)
+    reference: Tensor | None  # (B, Q, L, 2 | 4); None also if it is not wanted
+    offsets: Tensor  # (B, Q, M, L, P, 2)
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:

@@ -21,8 +21,8 @@ from litedetr.kernels.fused.launch import AnyLaunch, Shape
 class Campaign:
     """How jobs are tuned."""
 
-    device: torch.device
-    time: Timer
+    device: torch.device  # the GPU that is tuned
+    time: Timer  # measures a launch whose results are right
     keep: Callable[[Tuned], object]  # is handed every result as soon as it is the best so far
     known: Mapping[Shape, AnyLaunch] = field(default_factory=dict)  # that were best before
     deadline: float = math.inf  # of time.monotonic

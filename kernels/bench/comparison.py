@@ -28,9 +28,9 @@ OURS = "ours"
 class Comparison:
     """What is compared, and how."""
 
-    device: torch.device
+    device: torch.device  # where all calls run
     passes: tuple[str, ...]  # `forward`, `training` (with backward)
-    peers: tuple[str, ...]
+    peers: tuple[str, ...]  # of PEERS
     rounds: int  # turns on a CPU; on a GPU milliseconds of each kind of timing
     backend: Backend = "auto"  # of ours
 
@@ -43,7 +43,7 @@ class Comparison:
 class Errors(NamedTuple):
     """Relative RMS beside the reference."""
 
-    out: float
+    out: float  # of the output
     grad: float  # of the worst gradient
 
 
@@ -51,12 +51,12 @@ class Errors(NamedTuple):
 class Row:
     """One measurement. Times are of one call; on a CPU, and if there is no graph, only the eager one is known."""
 
-    score: str
-    queries: str
-    regime: str
-    dtype: str
+    score: str  # of inputs.Score
+    queries: str  # their name in LEVELS, and their number
+    regime: str  # where the references lie, of workloads.Regime
+    dtype: str  # of the values
     run: str  # the pass, by the name of its column in files
-    name: str
+    name: str  # `ours`, or a peer
     milliseconds: float  # what `ratio` compares
     timed: Timed  # what `milliseconds` is: a warm graph replay, or eager
     ratio: float  # over our time of the same kind
@@ -66,7 +66,7 @@ class Row:
     cold_ms: float | None  # graph replays, the L2 cache overwritten before each call
     eager_ms: float  # calls from the host
     host_us: float | None  # microseconds until the host has enqueued a call
-    peak_mib: float
+    peak_mib: float  # memory that tensors take on top of what is there before
     out_error: float  # relative RMS
     grad_error: float  # of the worst gradient, also in rows of the forward pass
     note: str  # why there is no graph

@@ -36,8 +36,8 @@ STOP = -1  # more urgent than any job
 class Task:
     """A launch to compile."""
 
-    job: Job
-    launch: AnyLaunch
+    job: Job  # whose kernels are compiled
+    launch: AnyLaunch  # of its pass
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Compiled:
 class Compilers:
     """Processes that compile tasks, the most urgent first. One that takes too long is killed and replaced."""
 
-    target: GPUTarget
-    workers: int
+    target: GPUTarget  # to compile for
+    workers: int  # processes at a time
     seconds: float  # for one task
-    _tasks: PriorityQueue = field(default_factory=PriorityQueue)
-    _order: Iterator[int] = field(default_factory=count)
-    _threads: list[Thread] = field(default_factory=list)
-    _processes: list[Process] = field(default_factory=list)
+    _tasks: PriorityQueue = field(default_factory=PriorityQueue)  # (urgency, order, task, future)
+    _order: Iterator[int] = field(default_factory=count)  # of tasks of the same urgency
+    _threads: list[Thread] = field(default_factory=list)  # one for each process
+    _processes: list[Process] = field(default_factory=list)  # all that were started
 
     def __enter__(self) -> Compilers:
         self._threads += [Thread(target=self._work, daemon=True) for _ in range(self.workers)]
@@ -165,16 +165,13 @@ def compile_task(task: Task, target: GPUTarget) -> Compiled:
 
 @dataclass
 class Ahead:
-    """Compiles the launches of a job, then those of the next one, and says which ones to leave out.
+    """Compiles the launches of a job, then those of the next one, and says which ones to leave out."""
 
-    deadline: of time.monotonic; what is not compiled then is left out.
-    """
-
-    compilers: Compilers
-    jobs: Sequence[Job]
-    deadline: float = math.inf
-    _futures: dict[tuple[int, AnyLaunch], Future] = field(default_factory=dict)
-    _programs: dict[object, AnyLaunch] = field(default_factory=dict)
+    compilers: Compilers  # entered already
+    jobs: Sequence[Job]  # in the order in which they are tuned
+    deadline: float = math.inf  # of time.monotonic: what is not compiled then is left out
+    _futures: dict[tuple[int, AnyLaunch], Future] = field(default_factory=dict)  # by number of the job and launch
+    _programs: dict[object, AnyLaunch] = field(default_factory=dict)  # the first launch with each program
 
     def prepare(self, number: int, launches: Sequence[AnyLaunch]) -> Mapping[AnyLaunch, str]:
         """See tuning.Prepare. number: of the job."""

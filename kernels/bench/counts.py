@@ -22,7 +22,7 @@ from litedetr.kernels.fused.launch import AnyLaunch
 class Counted:
     """A compiled kernel, or several."""
 
-    resources: Resources
+    resources: Resources  # of several the most of each
     pipes: Mapping[str, float]  # instructions of a warp for each sample, by PIPES
 
     @property

@@ -29,7 +29,7 @@ class NotCapturedError(Exception):
 class CudaGpu:
     """A GPU, and the host's clock beside it."""
 
-    device: torch.device
+    device: torch.device  # the GPU
     buffer: Tensor  # what a flush overwrites
 
     @classmethod

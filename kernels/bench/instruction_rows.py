@@ -23,14 +23,14 @@ from litedetr.kernels.fused.launch import rule
 class Row:
     """A kernel; figures from `fma` to `other` are its warp instructions for each sample (disassembly.PIPES)."""
 
-    who: str
-    pass_name: str
-    score: str
-    dtype: str
+    who: str  # whose kernels: ours or a peer's
+    pass_name: str  # of launch.Pass
+    score: str  # of inputs.Score
+    dtype: str  # of the values
     queries: int  # of an image
-    target: str
+    target: str  # `sm_90`, `gfx942` and the like
     triton: str  # the version that compiled it
-    total: float
+    total: float  # of the figures that follow
     fma: float
     alu: float
     xu: float

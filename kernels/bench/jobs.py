@@ -17,8 +17,8 @@ WEIGHT = {"forward": 1, "backward": 3, "segments": 3}  # time of a pass, roughly
 class Job:
     """A pass over a workload."""
 
-    workload: Workload
-    pass_name: Pass
+    workload: Workload  # the sizes of the call
+    pass_name: Pass  # which pass of it
     calls: int = 1  # in one forward pass of the model
 
     @property
@@ -38,8 +38,8 @@ class Job:
 class Untuned:
     """A job without a result, or whose launches were not all tried."""
 
-    job: Job
-    reason: str
+    job: Job  # without a result, or tried in part
+    reason: str  # why, in one line
 
 
 def launch_text(launch: AnyLaunch) -> str:

@@ -67,7 +67,7 @@ class Sizes:
 
     tokens: int = 22223  # of the whole table
     coarse_tokens: int = 273  # of its coarsest level
-    heads: int = 8
+    heads: int = 8  # M
     rows: int = 1 << 21  # that are added to
     cached_tokens: int = 256  # that a first-level cache holds
     programs: int = 132 * PROGRAMS_PER_MULTIPROCESSOR  # of a gather
@@ -82,9 +82,9 @@ class Probe:
     """One launch."""
 
     kind: Literal["atomics", "gathers"]
-    what: str
-    where: str
-    kernel: Any
+    what: str  # how it adds or reads
+    where: str  # which rows of the table
+    kernel: Any  # the kernel itself, with what it is launched with
     grid: Grid
     arguments: tuple[object, ...]
     constants: dict[str, object]
@@ -100,7 +100,7 @@ class Layout:
     """How rows are added to."""
 
     name: str
-    dtype: torch.dtype
+    dtype: torch.dtype  # of what is added
     columns: int  # at a time
     atomic: bool = True  # False: plain stores, to compare with
 

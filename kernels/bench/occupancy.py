@@ -14,8 +14,8 @@ class Multiprocessor:
 
     registers: int  # of a partition
     granule: int  # registers are handed to a warp in multiples of this
-    most_warps: int
-    most_programs: int
+    most_warps: int  # at a time
+    most_programs: int  # at a time
     shared: int  # bytes of shared memory
     reserved: int  # of these for each program
 

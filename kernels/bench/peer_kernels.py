@@ -28,10 +28,10 @@ from litedetr.kernels.inputs import Score
 class PeerKernels:
     """A library's kernels for one of our scores."""
 
-    score: Score
+    score: Score  # which one they compute
     at: str  # the module to import, or the repository and path of the file
-    launch: Callable[[ModuleType, Workload, Pass, Launcher], None]
-    trips: Callable[[Workload], Trips]
+    launch: Callable[[ModuleType, Workload, Pass, Launcher], None]  # of peer_launches.py
+    trips: Callable[[Workload], Trips]  # how often their loops run
     half: torch.dtype = torch.bfloat16  # its half precision, whichever of the two is asked for
     note: str = ""  # what it does not do
     only: tuple[Pass, torch.dtype] | None = None  # the pass and precision in which it is not the same as another peer

@@ -34,7 +34,7 @@ KERNELS = {  # of each pass; of `backward` the second one if it is deterministic
 class Resources:
     """What a kernel needs."""
 
-    kernel: str
+    kernel: str  # name of its function
     registers: int  # of a thread
     spilled: int  # bytes of a thread in local memory, 0 if all fits in registers
     shared: int  # bytes of shared memory of a program
@@ -45,12 +45,12 @@ class Resources:
 class Program:
     """A kernel as it was compiled for a launch."""
 
-    kernel: str
-    grid: Grid
+    kernel: str  # name of its function
+    grid: Grid  # programs along the three axes
     warps: int  # of one program of the grid
     shared: int  # bytes of shared memory of one program of the grid
     asm: Mapping[str, Any]  # by kind: `cubin`, `amdgcn` and others
-    target: GPUTarget
+    target: GPUTarget  # it was compiled for
 
     @property
     def resources(self) -> Resources:
@@ -134,7 +134,7 @@ def compiling_for(target: GPUTarget) -> Iterator[None]:
 class Target:
     """The part of Triton's driver that compiling needs."""
 
-    target: GPUTarget
+    target: GPUTarget  # to compile for
 
     def get_current_device(self) -> GPUTarget:
         return self.target  # by which a kernel remembers its programs
@@ -150,8 +150,8 @@ class Target:
 class Compiler:
     """A launcher (kernels/fused/call.py) that only compiles, as a launch would. Needs `compiling_for`."""
 
-    target: GPUTarget
-    programs: list[Program] = field(default_factory=list)
+    target: GPUTarget  # to compile for
+    programs: list[Program] = field(default_factory=list)  # one for each launch so far
 
     def __call__(self, kernel, grid: Grid, *arguments: object, **constants: object) -> None:
         absent = ["maxnreg"] if self.target.backend != "cuda" else []

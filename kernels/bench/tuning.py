@@ -35,7 +35,7 @@ UNKNOWN = float("nan")
 class Trial:
     """One launch that was tried, or left out."""
 
-    launch: AnyLaunch
+    launch: AnyLaunch  # tried or left out
     error: float  # the largest relative RMS of its results; NaN if it did not run
     milliseconds: float | None  # None if it was wrong or did not run
     reason: str = ""  # why it did not run
@@ -45,9 +45,9 @@ class Trial:
 class Tuned:
     """The fastest launch of a shape so far, beside what the rule gives."""
 
-    shape: Shape
-    best: Trial
-    by_rule: Trial
+    shape: Shape  # what the launch depends on
+    best: Trial  # the fastest of those that are right
+    by_rule: Trial  # the rule's launch
 
 
 def replays(device: torch.device, repetitions: float) -> Timer:
@@ -88,11 +88,11 @@ def tune(
 class Search:
     """The launches of a shape that were tried so far."""
 
-    shape: Shape
-    check: Check
-    time: Timer
-    prepare: Prepare
-    over: Callable[[], bool]
+    shape: Shape  # what the launches depend on
+    check: Check  # runs a launch and compares its results
+    time: Timer  # measures a launch whose results are right
+    prepare: Prepare  # is given launches before they are tried
+    over: Callable[[], bool]  # whether to try no more
     trials: list[Trial] = field(default_factory=list)  # the rule's first
     best: Trial | None = None  # of the last result
 
@@ -134,11 +134,11 @@ class Search:
 class Check:
     """A pass with what it should give."""
 
-    inputs: Inputs
-    pass_name: Pass
-    saved: Saved
-    grad_out: Tensor
-    expected: dict[str, Tensor]
+    inputs: Inputs  # of the workload, on the device
+    pass_name: Pass  # the pass that is checked
+    saved: Saved  # of the forward pass with the rule's launch
+    grad_out: Tensor  # (B, Q, M, D)
+    expected: dict[str, Tensor]  # the reference's results by name: the output, or the gradients
 
     @classmethod
     def of(cls, job: Job, device: torch.device) -> Check:

@@ -23,16 +23,16 @@ OFFSET_NOISE = 2.0  # standard deviation in pixels, on top of the initial ring
 class Workload:
     """One call. Its tensors are random; its sizes are those of a detector."""
 
-    score: Score
-    dtype: torch.dtype
+    score: Score  # where attention weights come from
+    dtype: torch.dtype  # of all tensors but the reference
     query_levels: tuple[int, int] | None  # queries are the cells of the levels [first, last), as in an encoder; or None
     num_queries: int = 900  # boxes, as in a decoder, if query_levels is None
     regime: Regime = "grid"  # grid: references are cells in raster order, and neighbours share pixels; random: anywhere
-    shapes: Shapes = PYRAMID_800x1333
-    batch: int = 1
-    heads: int = 8
-    channels: int = 32
-    points: int = 4
+    shapes: Shapes = PYRAMID_800x1333  # (H_l, W_l)
+    batch: int = 1  # B
+    heads: int = 8  # M
+    channels: int = 32  # D
+    points: int = 4  # P
 
     @property
     def query_shapes(self) -> Shapes | None:

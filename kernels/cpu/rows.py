@@ -30,7 +30,7 @@ class Rows:
     logits: Tensor | None  # (B, Q, M, K)
     reference: Tensor  # (B, Q, L, 2 | 4)
     offsets: Tensor  # (B, Q, M, L, P, 2)
-    grid: Grid
+    grid: Grid  # from locations to rows of the tables
 
     @classmethod
     def of(cls, inputs: Inputs) -> Rows:

@@ -23,7 +23,7 @@ class Levels:
     next row's left one. Behind the last level lie as many zero tokens as a sample's corners reach ahead.
     """
 
-    shapes: tuple[tuple[int, int], ...]
+    shapes: tuple[tuple[int, int], ...]  # (H_l, W_l), without borders
 
     @property
     def pitches(self) -> list[int]:
@@ -122,7 +122,7 @@ class Grid:
     origin: Tensor  # (M, L, P), row of pixel (0, 0); the heads' tables lie one behind the other
     pitch: Tensor  # (L, P), rows from one image row to the next
     rows: int  # of a table
-    sampling: Sampling
+    sampling: Sampling  # how a location between pixels is read
 
     @classmethod
     def of(cls, points: SamplingPoints, heads: int, dtype: torch.dtype) -> Grid:

@@ -72,11 +72,28 @@ def backward_kernel(
     BLOCK_QUERIES: tl.constexpr, BLOCK_POINTS: tl.constexpr, BLOCK_WORDS: tl.constexpr,
     TILES: tl.constexpr, PACKED: tl.constexpr, INDEX: tl.constexpr, REAL: tl.constexpr, SCALE: tl.constexpr,
 ):  # fmt: skip
+    """All gradients; with SCATTER false the coefficients of the samples in place of those of values and keys.
+
+    Grid and pointers as of `forward_kernel`; further ones, None where the input is:
+
+        out             (B, Q, M, D)            of the forward pass, as log_sum_exp (B, Q, M)
+        grad_out        (B, Q, M, D)            in the dtype of value, as out
+        grad_query      (B, Q, M, D)            written, in the dtype of query
+        grad_key        (B, S, M, D)            added to, in REAL, if SCATTER: of halves even channels before odd ones
+        grad_value      (B, S, M, D)            as grad_key
+        grad_logits     (B, Q, M, L * P)        written, in the dtype of logits
+        grad_reference  (B, Q, M, L, 2 or 4)    written, in REAL, a part for each head; None if not REFERENCE_GRAD
+        grad_offsets    (B, Q, M, L, P, 2)      written, in the dtype of offsets
+        coefficients    (B, Q, M, L, P, 4)      written, in REAL, if not SCATTER: p, d_score, x, y
+        patch           (B, Q, M, L, P)         written, integers, if not SCATTER: `Samples.patch`
+        patch_levels    (L, 3)                  int32, if not SCATTER: `Patches.levels`
+    """
     SAMPLES: tl.constexpr = LEVELS * POINTS
     CHUNKS: tl.constexpr = (POINTS + BLOCK_POINTS - 1) // BLOCK_POINTS
     WORDS: tl.constexpr = CHANNELS // TILES  # of a tile
     HEAD_WORDS: tl.constexpr = WORDS if PACKED != "" else CHANNELS  # in memory, a 32-bit word or a channel each
     REFERENCE: tl.constexpr = 4 if BOXES else 2
+    # where the program's queries and its tables begin: 64 bits once a program, narrow distances in the tiles
     head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
     first, query, exists = query_rows(order_ptr, num_queries, ORDERED, BLOCK_QUERIES, INDEX)
     first_row, row = first * HEADS + head, query * HEADS  # query heads, of (B, Q, M)
@@ -88,12 +105,14 @@ def backward_kernel(
         logits_ptr += first_row * SAMPLES
         grad_logits_ptr += first_row * SAMPLES
 
+    # vectors of the queries: dO and q stay in registers for all samples, O is needed for delta only
     word = tl.arange(0, BLOCK_WORDS)[None, :]
     first_word, vector = first_row * HEAD_WORDS, row[:, None] * HEAD_WORDS + word
     is_vector = tile_mask(exists[:, None], word, WORDS)
     d_out = load_vectors(as_words(grad_out_ptr, PACKED) + first_word + vector, is_vector, WORDS, TILES, PACKED)
     out = load_vectors(as_words(out_ptr, PACKED) + first_word + vector, is_vector, WORDS, TILES, PACKED)
     delta = dot(d_out, out)
+    # infinity for rows that do not exist: their samples weigh exp(-inf) = 0
     log_sum_exp = tl.load(log_sum_exp_ptr + first_row + row, exists, float("inf"))
     if SCORE != "deformable":
         q = load_vectors(as_words(query_ptr, PACKED) + first_word + vector, is_vector, WORDS, TILES, PACKED)
@@ -133,12 +152,13 @@ def backward_kernel(
             grad_values = (grad_value_ptr + table_start * CHANNELS,) + grad_strides
         for i in tl.static_range(BLOCK_POINTS):
             sample = of_point(samples, i + zero)
-            if SCORE == "deformable":
+            if SCORE == "deformable":  # p is within the weights of the pixels
                 numbers = pixel_dots(d_out, read_pixels(values, sample, WORDS, BLOCK_WORDS, TILES, PACKED))
                 if SCATTER:
                     scatter(grad_values, sample, sample, d_out, WORDS)
             elif SCORE == "key_aware_shared":
                 pixels = read_pixels(values, sample, WORDS, BLOCK_WORDS, TILES, PACKED)
+                # the pixels stay in registers: p and ds are known only when the whole sample is
                 v = add_pixels((), pixels, sample)
                 p = weight_of(dot(q, v), log_sum_exp)
                 d_score = p * (dot(d_out, v) - delta)
@@ -150,6 +170,7 @@ def backward_kernel(
             else:
                 keys = (as_words(key_ptr, PACKED) + table_start * HEAD_WORDS,) + strides
                 pixels = read_pixels(keys, sample, WORDS, BLOCK_WORDS, TILES, PACKED)
+                # of the key's pixels only the sample and the dot products are kept: registers are free for the values
                 key_dots, k = pixel_dots(q, pixels), add_pixels((), pixels, sample)
                 p = weight_of(weighted_sum(sample, key_dots), log_sum_exp)
                 of_value = weighted_sample(sample, p)  # masks depend on p: values are read when keys are used
@@ -168,12 +189,13 @@ def backward_kernel(
             tl.store(grad_logits_ptr + index, d_score, mask)
         else:
             p, d_score = found[len(samples) - 1], found[len(samples)]
+        # gradients of the location, in pixels, and through it of offsets and reference
         if SAMPLING == "nearest":
             d_x, d_y = tl.zeros_like(x), tl.zeros_like(y)
             d_offset_x, d_offset_y = d_x, d_y
         else:
             d_x, d_y = location_slopes(found, along_x, along_y)
-            if SCORE == "deformable":
+            if SCORE == "deformable":  # along_x and along_y are without p
                 d_x, d_y = d_x * p, d_y * p
             d_offset_x, d_offset_y = d_x * units[0], d_y * units[1]
         store_pairs(grad_offsets_ptr, index, d_offset_x, d_offset_y, mask)
@@ -192,6 +214,6 @@ def backward_kernel(
                 index, mask, (p, d_score, x, y), (level, column, line), head, num_quads, valid,
             )  # fmt: skip
 
-    if SCORE != "deformable":
+    if SCORE != "deformable":  # q was scaled before the loop, the keys were not
         d_query = scaled(d_query, SCALE)
         store_vectors(grad_query_ptr + first_row * CHANNELS, d_query, row * HEAD_WORDS, exists, WORDS, PACKED)

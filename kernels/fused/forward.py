@@ -39,13 +39,17 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 def softmax_of_logits(
     logits_ptr, index, exists, SAMPLES: tl.constexpr, BLOCK: tl.constexpr, LOWEST: tl.constexpr, REAL: tl.constexpr
 ):
-    """Of every row: the largest of its logits, and the sum of exp(logit - largest)."""
+    """Of every row: the largest of its logits, and the sum of exp(logit - largest).
+
+    logits_ptr + index (rows,): the first of a row's SAMPLES logits. BLOCK: how many are loaded at a time.
+    """
     # the lowest number and not -inf, since -inf - -inf is NaN
     peak, total = tl.full(index.shape, LOWEST, REAL), tl.zeros(index.shape, REAL)
     for start in range(0, SAMPLES, BLOCK):
         sample = start + tl.arange(0, BLOCK)[None, :]
         mask = exists[:, None] & (sample < SAMPLES)
         logits = tl.load(logits_ptr + index[:, None] + sample, mask, float("-inf")).to(REAL)
+        # what was added up so far shrinks to the new maximum
         new_peak = tl.maximum(peak, tl.max(logits, 1))
         total = total * tl.exp(peak - new_peak) + tl.sum(tl.exp(logits - new_peak[:, None]), 1)
         peak = new_peak
@@ -62,6 +66,7 @@ def online_softmax(peak, total, scores, num_points):
     for point in tl.static_range(len(scores)):
         joined += (tl.where(point < num_points, scores[point], float("-inf")),)
         new_peak = tl.maximum(new_peak, joined[point])
+    # one update of the maximum and the sum for all the points of a step
     shrink = tl.exp2(peak - new_peak)
     total *= shrink
     for point in tl.static_range(len(scores)):
@@ -80,10 +85,27 @@ def forward_kernel(
     TILES: tl.constexpr, PACKED: tl.constexpr,
     INDEX: tl.constexpr, REAL: tl.constexpr, SCALE: tl.constexpr, LOWEST: tl.constexpr,
 ):  # fmt: skip
+    """Output and log-sum-exp. Grid: (blocks of BLOCK_QUERIES queries, heads, images).
+
+    Pointers are to the first number of a contiguous tensor:
+
+        query        (B, Q, M, D)        None if logits are given
+        key          (B, S, M, D)        None if logits are given or the values are the keys
+        value        (B, S, M, D)
+        logits       (B, Q, M, L * P)    None if the scores are dot products
+        reference    (B, Q, L, 2 or 4)   points or boxes, relative to the level
+        offsets      (B, Q, M, L, P, 2)  (x, y)
+        levels       (L, 3)              int32: height, width, first token
+        valid        (B, L, 2)           integers: height and width without padding; None if not PADDED
+        order        (slots,)            int32: the queries in the order of `tile_order`; None if not ORDERED
+        out          (B, Q, M, D)        written, in the dtype of value
+        log_sum_exp  (B, Q, M)           written, in REAL
+    """
     SAMPLES: tl.constexpr = LEVELS * POINTS
     CHUNKS: tl.constexpr = (POINTS + BLOCK_POINTS - 1) // BLOCK_POINTS
     WORDS: tl.constexpr = CHANNELS // TILES  # of a tile
     HEAD_WORDS: tl.constexpr = WORDS if PACKED != "" else CHANNELS  # in memory, a 32-bit word or a channel each
+    # where the program's queries and its table begin: 64 bits once a program, narrow distances in the tiles
     head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
     first, query, exists = query_rows(order_ptr, num_queries, ORDERED, BLOCK_QUERIES, INDEX)
     first_row, row = first * HEADS + head, query * HEADS  # query heads, of (B, Q, M)
@@ -91,6 +113,7 @@ def forward_kernel(
     reference_ptr += first * (LEVELS * (4 if BOXES else 2))
     offsets_ptr += first_row * (SAMPLES * 2)
 
+    # before the loop: the softmax of given logits, or the queries, which stay in registers
     word = tl.arange(0, BLOCK_WORDS)[None, :]
     weighted = zero_vectors(BLOCK_QUERIES, BLOCK_WORDS, TILES, REAL)
     if SCORE == "deformable":
@@ -103,6 +126,7 @@ def forward_kernel(
         q = scaled(q, SCALE * LOG2_E)  # exp2 is one instruction, exp two
         peak, total = tl.full((BLOCK_QUERIES,), LOWEST, REAL), tl.zeros((BLOCK_QUERIES,), REAL)
 
+    # a step takes up to BLOCK_POINTS points of a level
     for step in range(LEVELS * CHUNKS):
         level, first_point = step // CHUNKS, step % CHUNKS * BLOCK_POINTS
         size, valid, first_token = level_of(levels_ptr, valid_ptr, level, LEVELS, PADDED)
@@ -116,19 +140,20 @@ def forward_kernel(
         column, along_x = axis_weights(location[0], size[1], valid[1], 0.0)
         line, along_y = axis_weights(location[1], size[0], valid[0], 0.0)
         samples = (first_token + line * size[1] + column,) + pixel_weights(along_x, along_y, SAMPLING)
-        if SCORE == "deformable":
+        if SCORE == "deformable":  # one multiplication a pixel, and none a channel
             logits = tl.load(logits_ptr + index, mask, float("-inf")).to(REAL)
             samples = weighted_sample(samples, tl.exp(logits - peak[:, None]) * share)
         # tiles (rows, words): what lies there
         strides = HEADS * HEAD_WORDS, size[1].to(INDEX) * (HEADS * HEAD_WORDS)
         values = (as_words(value_ptr, PACKED) + table_start,) + strides
         if SCORE == "deformable":
-            for i in tl.static_range(BLOCK_POINTS):
+            for i in tl.static_range(BLOCK_POINTS):  # weights are known: pixels are added as they come
                 sample = of_point(samples, i)
                 pixels = read_pixels(values, sample, WORDS, BLOCK_WORDS, TILES, PACKED)
                 weighted = add_pixels(weighted, pixels, sample)
         else:
             keys = (as_words(key_ptr, PACKED) + table_start,) + strides if SCORE == "key_aware" else values
+            # the samples of all points of the step are held, until their scores are known
             vectors, scores = (), ()
             for i in tl.static_range(BLOCK_POINTS):
                 sample = of_point(samples, i)
@@ -145,9 +170,10 @@ def forward_kernel(
                     pixels = read_pixels(values, sample, WORDS, BLOCK_WORDS, TILES, PACKED)
                     weighted = add_pixels(weighted, pixels, sample)
 
+    # the sum of given logits was divided by before the loop
     if SCORE == "deformable":
         log_sum_exp = peak + tl.log(total)
-    else:
+    else:  # scores were in base 2
         weighted = scaled(weighted, (1.0 / total)[:, None])
         log_sum_exp = (peak + tl.log2(total)) / LOG2_E
     store_vectors(out_ptr + first_row * CHANNELS, weighted, row * HEAD_WORDS, exists, WORDS, PACKED)

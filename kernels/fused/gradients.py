@@ -26,7 +26,10 @@ def pixel_dots(vectors, pixels):
 
 @triton.jit
 def weighted_sum(sample, dots):
-    """Sum of numbers of the pixels by the weights of a sample: the dot product with the sample."""
+    """Sum of numbers of the pixels by the weights of a sample: the dot product with the sample.
+
+    sample: (token, weights of its pixels ...), as of `read_pixels`.
+    """
     total = sample[1] * dots[0]
     for corner in tl.static_range(1, len(dots)):
         total += sample[1 + corner] * dots[corner]
@@ -36,6 +39,7 @@ def weighted_sum(sample, dots):
 @triton.jit
 def location_slopes(dots, along_x, along_y):
     """The derivatives of `weighted_sum` by x and by y, from the weights along the axes."""
+    # a weight is the product of one along x and one along y, whose derivatives are -1 (first pixel) and 1 (next one)
     d_x = along_y[0] * (dots[1] - dots[0]) + along_y[1] * (dots[3] - dots[2])
     d_y = along_x[0] * (dots[2] - dots[0]) + along_x[1] * (dots[3] - dots[1])
     return d_x, d_y
@@ -53,6 +57,7 @@ def empty_tiles(NUMBERS: tl.constexpr, ROWS: tl.constexpr, POINTS: tl.constexpr,
 @triton.jit
 def put_point(tiles, numbers, point):
     """Tiles (rows, points) with numbers (rows,) put in as those of one point: the opposite of `of_point`."""
+    # every lane of a row has the numbers, and the one that holds the point's sample keeps them: nothing is moved
     is_point, result = tl.arange(0, tiles[0].shape[1])[None, :] == point, ()
     for number in tl.static_range(len(numbers)):
         result += (tl.where(is_point, numbers[number][:, None], tiles[number]),)
@@ -67,6 +72,7 @@ def scatter(grad, sample, weights, vectors, WORDS: tl.constexpr):
     sample as well. So loads and additions have one layout, each of 16 bytes a lane, and nothing is moved between lanes.
     """
     grad_ptr, step_right, step_below = grad
+    # as in `read_pixels`: pixels that weigh nothing get nothing
     word = tl.arange(0, vectors[0].shape[1])[None, :]
     first = grad_ptr + (sample[0][:, None].to(step_below.dtype) * step_right + word)
     for corner in tl.static_range(len(sample) - 1):
@@ -74,6 +80,7 @@ def scatter(grad, sample, weights, vectors, WORDS: tl.constexpr):
         pixel = first + pixel_offset(corner, step_right, step_below)
         for tile in tl.static_range(len(vectors)):
             gradient = vectors[tile] * weights[1 + corner][:, None]
+            # relaxed: nobody reads the sums before the kernel has ended, so that no order needs to be kept
             tl.atomic_add(pixel + tile * WORDS, gradient, mask, sem="relaxed")
 
 
@@ -83,21 +90,26 @@ def store_coefficients(
 ):
     """What segments.py needs of each sample: its patch, and p, d_score, x, y from the patch's first pixel.
 
-    numbers: p, d_score, x, y in pixels; cell: level, column, line of the first pixel around it.
+    coefficients_ptr (..., 4), in the precision of the kernel, and patch_ptr (...), integers: of all samples.
+    patch_levels_ptr (L, 3): see `Patches.levels`. index, mask (rows, points): of the samples. numbers: p, d_score, x, y
+    in pixels; cell: level, column, line of the first pixel around it.
     """
     p, d_score, x, y = numbers
     level, column, line = cell
     patch_level = patch_levels_ptr + level * 3
     first_quad, across, side = tl.load(patch_level), tl.load(patch_level + 1), tl.load(patch_level + 2)
+    # the number of the patch: (head, quad, part), by which samples are sorted; -1 if no pixel of it is valid
     touches = (column >= -1) & (column < valid[1]) & (line >= -1) & (line < valid[0])
     patch_line, patch_column = (line + 1) // side, (column + 1) // side
     quad = first_quad + (patch_line // 2) * across + patch_column // 2
-    if patch_ptr.dtype.element_ty == tl.int64:
+    if patch_ptr.dtype.element_ty == tl.int64:  # the host found that 32 bits do not hold all numbers
         head = head.to(tl.int64)
     patch = (head * num_quads + quad) * 4 + (patch_line % 2) * 2 + patch_column % 2
     tl.store(patch_ptr + index, tl.where(touches, patch, -1), mask)
+    # segments.py weighs pixels by their distance from the patch's first one
     x, y = x - (patch_column * side - 1).to(x.dtype), y - (patch_line * side - 1).to(y.dtype)
-    together = tl.join(tl.join(p, x), tl.join(d_score, y))  # 16 bytes a sample
+    # join interleaves: p, d_score, x, y lie side by side, and one store of 16 bytes writes them
+    together = tl.join(tl.join(p, x), tl.join(d_score, y))
     together = tl.reshape(together, (p.shape[0], p.shape[1], 4))
     place = coefficients_ptr + index[:, :, None] * 4 + tl.arange(0, 4)[None, None, :]
     tl.store(place, together, mask[:, :, None])
@@ -110,8 +122,9 @@ def reference_gradient(earlier, location, offsets, size, is_first, POINTS: tl.co
     earlier: the same of the level's points before these, unless these are its first. location: d_x, d_y.
     """
     height, width = size[0].to(location[0].dtype), size[1].to(location[0].dtype)
+    # a location is reference * size + offset, so the sum over the points times the size
     sums = tl.sum(location[0], 1) * width, tl.sum(location[1], 1) * height
-    if BOXES:
+    if BOXES:  # and the box scales the offsets
         sums += (tl.sum(location[0] * offsets[0], 1) * (width * (0.5 / POINTS)),)
         sums += (tl.sum(location[1] * offsets[1], 1) * (height * (0.5 / POINTS)),)
     result = ()

@@ -62,10 +62,10 @@ class Segments:
     """How the kernel of kernels/fused/segments.py is launched."""
 
     samples: int  # of a patch, that a program takes at a time
-    num_warps: int  # this and the registers and stages as in Launch
+    num_warps: int  # of a program
     patch_samples: int = 320  # that patches hold at most on average, if they have more cells than one
-    max_registers: int | None = None
-    num_stages: int | None = None
+    max_registers: int | None = None  # as in Launch
+    num_stages: int | None = None  # as in Launch
 
     def __post_init__(self) -> None:
         _require_powers_of_two(self, "samples", "num_warps")
@@ -105,11 +105,11 @@ class Shape:
 
     pass_name: Pass
     score: Score
-    dtype: str
-    heads: int
-    channels: int
-    levels: int
-    points: int
+    dtype: str  # of the values, as torch names it: bfloat16
+    heads: int  # M
+    channels: int  # D
+    levels: int  # L
+    points: int  # P
     queries: int  # B * Q rounded up to a power of two
 
     @classmethod

@@ -23,13 +23,17 @@ OUTSIDE = tl.constexpr(-2.0)  # a position whose next pixel is outside, too
 
 @triton.jit
 def query_rows(order_ptr, num_queries, ORDERED: tl.constexpr, BLOCK_QUERIES: tl.constexpr, INDEX: tl.constexpr):
-    """The queries of a program's rows: a first one (int64, of B * Q), distances from it, and which rows exist."""
+    """The queries of a program's rows: a first one (int64, of B * Q), distances from it, and which rows exist.
+
+    order_ptr (slots,): see `tile_order`.
+    """
+    # 64 bits only once a program: the distances, of which each row has one, are as wide as INDEX
     block, place = tl.program_id(0) * BLOCK_QUERIES, tl.arange(0, BLOCK_QUERIES)
     first = tl.program_id(2).to(tl.int64) * num_queries
     if ORDERED:  # neighbours on the query grid, padded with -1 to whole blocks
         query = tl.load(order_ptr + block + place)
         exists = query >= 0
-    else:
+    else:  # one behind the other
         query = place
         exists = block + place < num_queries
         first += block
@@ -38,7 +42,10 @@ def query_rows(order_ptr, num_queries, ORDERED: tl.constexpr, BLOCK_QUERIES: tl.
 
 @triton.jit
 def level_of(levels_ptr, valid_ptr, level, LEVELS: tl.constexpr, PADDED: tl.constexpr):
-    """A level's (height, width), what of it is not padding, and its first token."""
+    """A level's (height, width), what of it is not padding, and its first token.
+
+    levels_ptr (L, LEVEL_FIELDS): see `level_table`. valid_ptr (B, L, 2): SamplingPoints.valid_sizes.
+    """
     field = levels_ptr + level * LEVEL_FIELDS
     height, width = tl.load(field), tl.load(field + 1)
     valid_height, valid_width = valid_size(valid_ptr, level, height, width, LEVELS, PADDED)
@@ -62,19 +69,22 @@ def locations(
 ):  # fmt: skip
     """Tiles (rows, points), x and y each: locations in pixels, offsets, and the pixels that one unit of offset moves.
 
-    reference_ptr, exists (rows, 1): of the queries; index, mask (rows, points): of the samples. The centre of the first
-    pixel is at 0; nearest: a location is the centre of the nearest pixel.
+    reference_ptr, exists (rows, 1): of the queries. offsets_ptr: from the program's first sample on; index, mask (rows,
+    points): of the samples. The centre of the first pixel is at 0; nearest: a location is the centre of the nearest
+    pixel.
     """
     offset_x, offset_y = load_pairs(offsets_ptr, index, mask)
+    # nearest: floor(position + 0.5), so that the half is not subtracted in the first place
     height, width, centre = size[0].to(REAL), size[1].to(REAL), 0.0 if SAMPLING == "nearest" else 0.5
     x = as_real(tl.load(reference_ptr, exists, 0.0)) * width - centre
     y = as_real(tl.load(reference_ptr + 1, exists, 0.0)) * height - centre
-    if BOXES:
+    if BOXES:  # an offset of POINTS is half of the box
         unit_x = as_real(tl.load(reference_ptr + 2, exists, 0.0)) * (width * (0.5 / POINTS))
         unit_y = as_real(tl.load(reference_ptr + 3, exists, 0.0)) * (height * (0.5 / POINTS))
-    else:
+    else:  # offsets are in pixels
         unit_x = tl.full(offset_x.shape, 1.0, REAL)
         unit_y = unit_x
+    # rows and points that do not exist lie outside: they read nothing, whatever was loaded for them
     x, y = tl.where(mask, x + offset_x * unit_x, OUTSIDE), tl.where(mask, y + offset_y * unit_y, OUTSIDE)
     if SAMPLING == "nearest":
         x, y = tl.floor(x), tl.floor(y)
@@ -89,9 +99,11 @@ def cell_of(position, size):
     Far outside becomes just outside, since infinity has no fraction. NaN keeps NaN as its fraction, but
     gets a pixel outside.
     """
+    # from -2 to size + 1: at both ends neither the pixel nor the next one lies in the level
     held = tl.minimum(position, size.to(position.dtype) + 1.0, propagate_nan=tl.PropagateNan.ALL)
     held = tl.maximum(held, OUTSIDE, propagate_nan=tl.PropagateNan.ALL)
     before = tl.floor(held)
+    # this maximum drops NaN: the pixel of a NaN location is OUTSIDE
     return tl.maximum(before, OUTSIDE).to(tl.int32), held - before
 
 
@@ -108,6 +120,7 @@ def axis_weights(position, size, valid, LEAST: tl.constexpr):
     A pixel outside weighs nothing; a next one inside weighs LEAST more. All weights of a NaN location are NaN.
     """
     pixel, fraction = cell_of(position, size)
+    # what is outside weighs fraction * 0 and not 0, which is NaN if the location is
     near = tl.where(is_inside(pixel, valid), 1.0 - fraction, fraction * 0.0)
     far = tl.where(is_inside(pixel + 1, valid), fraction + LEAST, fraction * 0.0)
     return pixel, (near, far)
@@ -140,6 +153,7 @@ def weighted_sample(sample, factor):
 @triton.jit
 def of_point(tiles, point):
     """The numbers (rows,) of one point, from tiles (rows, points)."""
+    # a gather along the points: lanes of one row exchange registers, and no shared memory is needed
     index = tl.full((tiles[0].shape[0], 1), 0, tl.int32) + point
     numbers = ()
     for number in tl.static_range(len(tiles)):
@@ -161,6 +175,7 @@ def read_pixels(table, sample, WORDS: tl.constexpr, BLOCK: tl.constexpr, TILES: 
     weights of the pixels, (rows,) each: the weight is the mask of its load.
     """
     word_ptr, step_right, step_below = table
+    # one address for all pixels, which lie at the same distances in every row; wide only if the table is large
     word = tl.arange(0, BLOCK)[None, :]
     first = word_ptr + (sample[0][:, None].to(step_below.dtype) * step_right + word)
     pixels = ()

@@ -26,7 +26,10 @@ PIXELS = tl.constexpr(16)
 
 @triton.jit
 def hats(x):
-    """(samples,) -> (samples, LINE): the weights of pixels 0 to 3 along one axis, for a sample at x."""
+    """(samples,) -> (samples, LINE): the weights of pixels 0 to 3 along one axis, for a sample at x.
+
+    A bilinear weight falls from 1 at its pixel to 0 at both neighbours, so all but two are zero.
+    """
     zero, one = tl.maximum(1.0 - tl.abs(x), 0.0), tl.maximum(1.0 - tl.abs(x - 1.0), 0.0)
     two, three = tl.maximum(1.0 - tl.abs(x - 2.0), 0.0), tl.maximum(1.0 - tl.abs(x - 3.0), 0.0)
     # join interleaves: (0, 2) and (1, 3) become 0, 1, 2, 3
@@ -51,6 +54,7 @@ def as_singles(x):
 def add_product(total, weight, vector, TF32: tl.constexpr):
     """total (channels, pixels) + vector (samples, channels), transposed, @ weight (samples, pixels)."""
     vector = tl.trans(vector)
+    # total is the accumulator of the product, and stays in registers from one step to the next
     if vector.dtype == tl.float64:  # Triton 3.3 has no product of these
         total += tl.sum(vector[:, :, None] * weight[None, :, :], 1)
     elif vector.dtype == tl.float32:
@@ -69,7 +73,10 @@ def add_product(total, weight, vector, TF32: tl.constexpr):
 
 @triton.jit
 def load_samples(order_ptr, coefficients_ptr, place, end, BLOCK: tl.constexpr, INDEX: tl.constexpr):
-    """Of the samples at some places in the order: their number, p, d_score, and x, y from the patch's first pixel."""
+    """Of the samples at some places in the order: their number, p, d_score, and x, y from the patch's first pixel.
+
+    Their number is -1 from `end` on. order_ptr, coefficients_ptr: of the image, see `segment_kernel`.
+    """
     exists = place < end
     slot = tl.load(order_ptr + place, exists, 0).to(INDEX)
     numbers = tl.load(coefficients_ptr + slot[:, None] * 4 + tl.arange(0, 4)[None, :], exists[:, None], 0.0)
@@ -86,7 +93,7 @@ def is_finite(x):
 
 @triton.jit
 def load_rows(table_ptr, slot, is_wanted, channel, CHANNELS: tl.constexpr, SAMPLES: tl.constexpr):
-    """(samples, channels) of a table (Q, M, D), zero where it is not wanted. SAMPLES: of a query head."""
+    """(samples, channels) of a table_ptr (Q, M, D), zero where it is not wanted. SAMPLES: of a query head."""
     row = tl.where(is_wanted, slot // SAMPLES, -1)  # one number for both, since lanes of a row get it through memory
     mask = tile_mask((row >= 0)[:, None], channel[None, :], CHANNELS)
     return tl.load(table_ptr + row[:, None] * CHANNELS + channel[None, :], mask, 0.0)
@@ -112,10 +119,14 @@ def sum_of_spoiled(
 
 @triton.jit
 def add_to_pixels(grad_ptr, total, pixel, exists, is_first, channel, CHANNELS: tl.constexpr, PART: tl.constexpr):
-    """Store the sums (channels, pixels) of pixels that got none yet; add to those that did."""
+    """Store the sums (channels, pixels) of pixels that got none yet; add to those that did.
+
+    grad_ptr (S, M, D): of the image, from the head on. pixel (pixels,): distances from there.
+    """
     pointer = grad_ptr + pixel[:, None] + channel[None, :]
+    # (pixels, channels), as they lie in memory
     total = tl.trans(total)
-    if PART > 0:
+    if PART > 0:  # no look at memory in the first launch: nothing was written there
         total += tl.load(pointer, tile_mask((exists & (is_first == 0))[:, None], channel[None, :], CHANNELS), 0.0)
     tl.store(pointer, total, tile_mask(exists[:, None], channel[None, :], CHANNELS))
 
@@ -129,6 +140,21 @@ def segment_kernel(
     BLOCK_SAMPLES: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
     INDEX: tl.constexpr, REAL: tl.constexpr, SCALE: tl.constexpr, TF32: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
+    """Gradients of values and keys from the patches of number PART, one a program. Grid: (quads, heads, images).
+
+    Pointers are to the first number of a contiguous tensor:
+
+        query         (B, Q, M, D)             None if logits were given
+        quads         (quads, QUAD_FIELDS)     int32: `Patches.quads`
+        valid         (B, L, 2)                integers: height and width without padding; None if not PADDED
+        grad_out      (B, Q, M, D)             in the dtype of value
+        coefficients  (B, Q, M, L, P, 4)       in REAL: p, d_score, x, y, from the backward kernel
+        order         (B, Q * M * L * P)       int64: an image's samples in the order of their patches
+        start         (B, M * quads * 4 + 1)   int64: where each patch begins in the order; the last one: the end
+        grad_key      (B, S, M, D)             written, in REAL; None if there is no key
+        grad_value    (B, S, M, D)             written, in REAL
+    """
+    # pointers to the image's tensors, and the samples of the patch: those from begin to end in the order
     quad, head, image = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     SAMPLES: tl.constexpr = LEVELS * POINTS
     first_row = image * num_queries * HEADS  # query head, of (B, Q, M)
@@ -152,13 +178,14 @@ def segment_kernel(
             order_ptr, coefficients_ptr, next_sample + tl.arange(0, BLOCK_SAMPLES), end, BLOCK_SAMPLES, INDEX
         )
         along_x, along_y = hats(x), hats(y)
+        # dO with p; a sample that is not finite is left out, and noted
         p_is_finite = is_finite(p)
         spoils_value |= (p_is_finite == 0).to(tl.int32)
         d_out = load_rows(grad_out_ptr, slot, (slot >= 0) & p_is_finite, channel, CHANNELS, SAMPLES)
         # zero but for the four pixels of each sample, and for places behind the end, whose p is zero
         weight = outer(along_y, along_x * tl.where(p_is_finite, p, 0.0)[:, None])
         d_value = add_product(d_value, weight, d_out, TF32)
-        if SCORE != "deformable":
+        if SCORE != "deformable":  # q with d_score, in the same way
             score_is_finite = is_finite(d_score)
             spoils_key |= (score_is_finite == 0).to(tl.int32)
             q = load_rows(query_ptr, slot, (slot >= 0) & score_is_finite, channel, CHANNELS, SAMPLES)
@@ -173,6 +200,7 @@ def segment_kernel(
         if SCORE == "key_aware":
             d_key += sum_of_spoiled(order_ptr, coefficients_ptr, begin, end, SCORE, True, BLOCK_SAMPLES, INDEX, REAL)
 
+    # where the pixels of the patch lie in the level, and which of them exist
     quads_ptr += quad * QUAD_FIELDS
     top, left = tl.load(quads_ptr), tl.load(quads_ptr + 1)
     side, level = tl.load(quads_ptr + 2), tl.load(quads_ptr + 3)
@@ -188,7 +216,7 @@ def segment_kernel(
     # first and last column: there it adds to what they stored.
     is_first = (below == 0) | ((pixel_line > 0) & (pixel_line < side))
     is_first &= (right == 0) | ((pixel_column > 0) & (pixel_column < side))
-    if PADDED:
+    if PADDED:  # pixels of the padding were not read
         valid_height, valid_width = valid_size(valid_ptr, level, height, width, LEVELS, PADDED)
         is_valid = (line < valid_height) & (column < valid_width)
         d_value = tl.where(is_valid[None, :], d_value, 0.0)

@@ -15,9 +15,9 @@ Shapes = tuple[tuple[int, int], ...]
 class Sizes(NamedTuple):
     """Legend as in docs/kernels.md. A tuple, since it is made and looked up on every call."""
 
-    score: Score
+    score: Score  # where attention weights come from
     dtype: torch.dtype  # of the values
-    device: torch.device
+    device: torch.device  # of all tensors
     batch: int  # B
     queries: int  # Q
     heads: int  # M
@@ -28,8 +28,8 @@ class Sizes(NamedTuple):
     boxes: bool  # references are boxes, not points
     padded: bool  # valid sizes were given
     shapes: Shapes  # L pairs (H_l, W_l)
-    query_shapes: Shapes | None
-    sampling: Sampling
+    query_shapes: Shapes | None  # pairs (H, W) if queries are the cells of grids
+    sampling: Sampling  # how a location between pixels is read
 
     @classmethod
     def of(cls, inputs: Inputs) -> Sizes:

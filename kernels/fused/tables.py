@@ -18,7 +18,7 @@ from litedetr.kernels.fused.sizes import Shapes
 @lru_cache(maxsize=MOST_KEPT)
 def level_table(shapes: Shapes, device: torch.device) -> Tensor:
     """(L, 3) int32: height, width, first token."""
-    rows, token = [], 0
+    rows, token = [], 0  # one level's tokens behind the other's
     for height, width in shapes:
         rows.append((height, width, token))
         token += height * width
@@ -35,10 +35,12 @@ def tile_order(grids: Shapes, tile: tuple[int, int], device: torch.device) -> Te
     order, start = [], 0
     with lasting(device):
         for height, width in grids:
+            # the grid rounded up to whole tiles, so that each block of queries is one tile
             rows, columns = -(-height // tile[0]) * tile[0], -(-width // tile[1]) * tile[1]
             index = torch.full((rows, columns), -1, dtype=torch.int32, device="cpu")
             cells = torch.arange(start, start + height * width, dtype=torch.int32, device="cpu")
             index[:height, :width] = cells.view(height, width)
+            # (rows of tiles, tiles, rows of a tile, columns): tile by tile
             order.append(index.unflatten(1, (-1, tile[1])).unflatten(0, (-1, tile[0])).transpose(1, 2).flatten())
             start += height * width
         return torch.cat(order).to(device)

@@ -31,6 +31,7 @@ def unpack(word, HALF: tl.constexpr):
     if HALF == "bfloat16":  # the upper half of a single
         lower, upper = (word << 16).to(tl.float32, bitcast=True), (word & -65536).to(tl.float32, bitcast=True)
     elif HALF == "float16":
+        # a conversion to 16 bits keeps the lower half of the word; a shift brings the upper one there
         lower = word.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
         upper = (word >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
     return lower, upper
@@ -39,6 +40,7 @@ def unpack(word, HALF: tl.constexpr):
 @triton.jit
 def pack(lower, upper, DTYPE: tl.constexpr):
     """The opposite of `unpack`; DTYPE: bfloat16 or float16."""
+    # by way of unsigned numbers: a sign would be repeated in the upper half of the word
     lower = lower.to(DTYPE).to(tl.uint16, bitcast=True).to(tl.int32)
     upper = upper.to(DTYPE).to(tl.uint16, bitcast=True).to(tl.int32)
     return lower | (upper << 16)
@@ -47,9 +49,9 @@ def pack(lower, upper, DTYPE: tl.constexpr):
 @triton.jit
 def load_vectors(word_ptr, mask, WORDS: tl.constexpr, TILES: tl.constexpr, PACKED: tl.constexpr):
     """Vectors of TILES tiles of WORDS words in full precision, zero outside the mask; word_ptr (rows, words)."""
-    if PACKED != "":
+    if PACKED != "":  # one load gives both tiles
         vectors = unpack(tl.load(word_ptr, mask, 0), PACKED)
-    else:
+    else:  # the second tile lies WORDS channels behind the first
         vectors = (as_real(tl.load(word_ptr, mask, 0.0)),)
         for tile in tl.static_range(1, TILES):
             vectors += (as_real(tl.load(word_ptr + tile * WORDS, mask, 0.0)),)
@@ -58,7 +60,10 @@ def load_vectors(word_ptr, mask, WORDS: tl.constexpr, TILES: tl.constexpr, PACKE
 
 @triton.jit
 def store_vectors(ptr, vectors, row, exists, WORDS: tl.constexpr, PACKED: tl.constexpr):
-    """Write vectors to ptr + row; row (rows,), in words."""
+    """Write vectors to ptr + row, as `load_vectors` reads them.
+
+    ptr: in numbers of the tensor's dtype. row (rows,): in words.
+    """
     word = tl.arange(0, vectors[0].shape[1])[None, :]
     mask, at = tile_mask(exists[:, None], word, WORDS), row[:, None] + word
     if PACKED != "":
@@ -70,15 +75,16 @@ def store_vectors(ptr, vectors, row, exists, WORDS: tl.constexpr, PACKED: tl.con
 
 @triton.jit
 def load_pairs(ptr, index, mask):
-    """Pairs (x, y), each read as one word, so that each lane has both of its sample."""
+    """Pairs (x, y), each read as one word, so that each lane has both of its sample. ptr (..., 2); index: of a pair."""
     if ptr.dtype.element_ty == tl.bfloat16:
         x, y = unpack(tl.load(as_words(ptr, "bfloat16") + index, mask, 0), "bfloat16")
     elif ptr.dtype.element_ty == tl.float16:
         x, y = unpack(tl.load(as_words(ptr, "float16") + index, mask, 0), "float16")
     elif ptr.dtype.element_ty == tl.float32:
+        # x, which comes first in memory, is the lower half of a 64-bit word
         word = tl.load(ptr.to(tl.pointer_type(tl.int64)) + index, mask, 0)
         x, y = word.to(tl.int32).to(tl.float32, bitcast=True), (word >> 32).to(tl.int32).to(tl.float32, bitcast=True)
-    else:
+    else:  # no word holds two doubles
         x, y = tl.load(ptr + index * 2, mask, 0.0), tl.load(ptr + index * 2 + 1, mask, 0.0)
     return x, y
 
@@ -91,6 +97,7 @@ def store_pairs(ptr, index, x, y, mask):
     elif ptr.dtype.element_ty == tl.float16:
         tl.store(as_words(ptr, "float16") + index, pack(x, y, tl.float16), mask)
     elif ptr.dtype.element_ty == tl.float32:
+        # unsigned, as in `pack`
         low, high = x.to(tl.float32).to(tl.uint32, bitcast=True), y.to(tl.float32).to(tl.uint32, bitcast=True)
         tl.store(ptr.to(tl.pointer_type(tl.int64)) + index, low.to(tl.int64) | (high.to(tl.int64) << 32), mask)
     else:
@@ -110,6 +117,7 @@ def tile_mask(exists, column, COLUMNS: tl.constexpr):
 @triton.jit
 def dot(a, b):
     """(rows,) dot products of two vectors a row."""
+    # each lane first adds up what it holds of both tiles; only the last sum is across lanes
     products = a[0] * b[0]
     for tile in tl.static_range(1, len(a)):
         products += a[tile] * b[tile]
