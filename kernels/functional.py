@@ -1,7 +1,4 @@
-"""Both attentions: one call for each, whatever computes it.
-
-Shapes: B images, S tokens over all levels, Q queries, M heads, D channels a head, L levels, P points, K = L * P.
-"""
+"""Both attentions: one call for each, whatever computes it."""
 
 from __future__ import annotations
 
@@ -39,6 +36,8 @@ def deformable_attention(
     value(p) is the value at location p: bilinear between four pixels, or the nearest pixel (`points.sampling`). It is
     zero outside of a level or of its valid part, and the sample keeps its share of the softmax.
 
+    B images, S tokens over all levels, Q queries, M heads, D channels a head, L levels, P points, K = L * P.
+
     value: (B, S, M, D) projected tokens: the levels one after the other, each in raster order. fp16, bf16, fp32 or
         fp64, of any strides, on a CPU or GPU.
     logits: (B, Q, M, K) of the attention weights, before the softmax, the points of level 0 first. Dtype and device
@@ -56,13 +55,14 @@ def deformable_attention(
     Under autocast value and logits are cast to its dtype, but not fp64 and never the points. What is computed within
     is not lowered further: sums are in fp32, or in fp64 for fp64 inputs.
 
-    Returns (B, Q, M * D) in the dtype of value. All backends give the gradients of value, logits, points.reference
-    and points.offsets in reverse mode; with nearest sampling those of the points are zero.
+    Returns (B, Q, M * D) in the dtype of value, as it was cast. All backends give the gradients of value, logits,
+    points.reference and points.offsets in reverse mode; with nearest sampling those of the points are zero.
 
     Raises ValueError if a shape, layout, dtype or device does not fit, if a count is larger than the backend's
-    indices hold, or if the backend is unknown, is not installed or cannot run on the device of value. Raises
-    TypeError if an argument is not a tensor. Raises RuntimeError if any backend but `reference` is to be
-    differentiated twice or in forward mode, and if a CUDA graph is captured before a call of these shapes has run.
+    indices hold, if the backend is unknown, is not installed or cannot run on the device of value, or if deterministic
+    is neither None nor a bool. Raises TypeError if one of the tensors is not a Tensor. Raises RuntimeError if any
+    backend but `reference` is to be differentiated twice or in forward mode, and if a CUDA graph is captured before a
+    call of these shapes has run.
     """
     inputs = Inputs(None, None, value, logits, points)
     plain = is_plain(inputs)
@@ -88,6 +88,8 @@ def key_aware_attention(
     (`points.sampling`). They are zero outside of a level or of its valid part: such a sample has the score 0 and keeps
     its share of the softmax.
 
+    B images, S tokens over all levels, Q queries, M heads, D channels a head, L levels, P points, K = L * P.
+
     query: (B, Q, M, D) projected queries, not yet divided by sqrt(D). Dtype and device of value.
     value: (B, S, M, D) projected tokens: the levels one after the other, each in raster order. fp16, bf16, fp32 or
         fp64, of any strides, on a CPU or GPU.
@@ -106,13 +108,14 @@ def key_aware_attention(
     Under autocast query, key and value are cast to its dtype, but not fp64 and never the points. What is computed
     within is not lowered further: sums are in fp32, or in fp64 for fp64 inputs.
 
-    Returns (B, Q, M * D) in the dtype of value. All backends give the gradients of query, key, value,
+    Returns (B, Q, M * D) in the dtype of value, as it was cast. All backends give the gradients of query, key, value,
     points.reference and points.offsets in reverse mode; with nearest sampling those of the points are zero.
 
     Raises ValueError if a shape, layout, dtype or device does not fit, if a count is larger than the backend's
-    indices hold, or if the backend is unknown, is not installed or cannot run on the device of value. Raises
-    TypeError if an argument is not a tensor. Raises RuntimeError if any backend but `reference` is to be
-    differentiated twice or in forward mode, and if a CUDA graph is captured before a call of these shapes has run.
+    indices hold, if the backend is unknown, is not installed or cannot run on the device of value, or if deterministic
+    is neither None nor a bool. Raises TypeError if one of the tensors is not a Tensor. Raises RuntimeError if any
+    backend but `reference` is to be differentiated twice or in forward mode, and if a CUDA graph is captured before a
+    call of these shapes has run.
     """
     inputs = Inputs(query, key, value, None, points)
     plain = is_plain(inputs)
