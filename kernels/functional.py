@@ -127,7 +127,8 @@ def attend(inputs: Inputs, backend: Backend = "auto", deterministic: bool | None
     """`deformable_attention` if the inputs have logits, else `key_aware_attention`, on inputs that fit.
 
     inputs: the arguments of either one, not checked again and not cast for autocast.
-    backend, deterministic: as there.
+    backend: as there.
+    deterministic: as there.
 
     Returns (B, Q, M * D) in the dtype of inputs.value. Raises ValueError for the backend and for counts, and
     RuntimeError, as there.

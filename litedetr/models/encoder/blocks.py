@@ -28,7 +28,7 @@ class SequentialBlock(EncoderBlock):
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
-        self.high_layers = _high_layers(config, config.encoder.num_high_layers)
+        self.high_layers = _layers(config, config.encoder.num_high_layers)
         self.low_layer = EncoderLayer(config, low_hidden(config)) if config.encoder.low_level_update else None
 
     def forward(self, pyramid: FeaturePyramid, low: TokenGroup, high: TokenGroup) -> FeaturePyramid:
@@ -54,7 +54,7 @@ class JointBlock(EncoderBlock):
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
-        self.high_layers = _high_layers(config, config.encoder.num_high_layers - 1)
+        self.high_layers = _layers(config, config.encoder.num_high_layers - 1)
         self.joint_layer = JointLayer(config, config.encoder.feedforward, low_hidden(config))
 
     def forward(self, pyramid: FeaturePyramid, low: TokenGroup, high: TokenGroup) -> FeaturePyramid:
@@ -80,7 +80,7 @@ class FullBlock(EncoderBlock):
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
-        self.layers = _high_layers(config, config.encoder.num_layers)
+        self.layers = _layers(config, config.encoder.num_layers)
 
     def forward(self, pyramid: FeaturePyramid, low: TokenGroup, high: TokenGroup) -> FeaturePyramid:
         """Every layer updates all tokens: F <- layer(F, F), `num_layers` times.
@@ -100,5 +100,5 @@ def low_hidden(config: DetectorConfig) -> int:
     return config.encoder.low_feedforward or config.neck.channels
 
 
-def _high_layers(config: DetectorConfig, number: int) -> nn.ModuleList:
+def _layers(config: DetectorConfig, number: int) -> nn.ModuleList:
     return nn.ModuleList(EncoderLayer(config, config.encoder.feedforward) for _ in range(number))
