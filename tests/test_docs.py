@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from page_changes import PAGE as HACKING
+from page_changes import changed_copy
 
 from litedetr.tools.gpu_report.report import ReportConfig
 
@@ -39,14 +41,22 @@ def overrides(arguments: list[str]) -> list[str]:
 
 
 COMMANDS = [
-    pytest.param(script, arguments, id=f"{page.stem}: {script} {' '.join(arguments)}")
+    pytest.param(script, arguments, page, id=f"{page.stem}: {script} {' '.join(arguments)}")
     for page in PAGES
     for script, arguments in commands(page)
 ]
 
 
-@pytest.mark.parametrize(("script", "arguments"), COMMANDS)
-def test_commands_compose(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy with the changes of docs/hacking.md, which its commands name."""
+    return changed_copy(tmp_path_factory.mktemp("changed"))
+
+
+@pytest.mark.parametrize(("script", "arguments", "page"), COMMANDS)
+def test_commands_compose(
+    script: str, arguments: list[str], page: Path, changed: Path, monkeypatch: pytest.MonkeyPatch
+):
     assert (ROOT / "scripts" / f"{script}.py").exists()
     if script == "convert":
         monkeypatch.syspath_prepend(str(ROOT / "scripts"))
@@ -57,7 +67,8 @@ def test_commands_compose(script: str, arguments: list[str], monkeypatch: pytest
         assert ReportConfig.from_arguments(arguments)
         return
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+    folder = changed if page == HACKING else ROOT
+    with initialize_config_dir(str(folder / "conf"), version_base=None):
         assert compose(script, overrides(arguments)) is not None
 
 

@@ -14,7 +14,6 @@ from litedetr.losses import LossConfig
 from litedetr.losses.terms import TERMS, Matched, loss_term
 from litedetr.settings import ConfigError
 
-
 LINE = "+loss.weights.centre_distance=3.0"
 
 
