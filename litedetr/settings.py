@@ -106,7 +106,8 @@ def key_of(known: Mapping[str, Any]) -> Any:
     def check(value: Any) -> str:
         if not isinstance(value, str) or value not in known:
             *names, last = map(repr, known)
-            raise PydanticKnownError("literal_error", {"expected": f"{', '.join(names)} or {last}"})
+            expected = f"{', '.join(names)} or {last}" if names else last
+            raise PydanticKnownError("literal_error", {"expected": expected})
         return str.__str__(value)
 
     return Annotated[str, PlainValidator(check)]

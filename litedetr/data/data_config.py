@@ -20,10 +20,12 @@ from litedetr.settings import (
     Probability,
     Some,
     Text,
+    key_of,
     require,
     settings,
 )
 
+AugmentationName = key_of(AUGMENTATIONS)
 Side = Annotated[Integer, Field(ge=1, le=2**14)]  # pixels
 LARGEST_DRAWN = 4096  # pixels a side
 DrawnImages = Annotated[Integer, Field(ge=1, le=10**6)]
@@ -45,12 +47,9 @@ class TransformConfig:
     crop_resize_sides: Many[Side] = (400, 500, 600)
     crop_range: Pair[Count] = (384, 600)  # smallest and largest side of the window
     # further ones by name, with the probability of each; applied in this order, after flip and crop
-    augmentations: dict[str, Probability] = field(default_factory=dict)
+    augmentations: dict[AugmentationName, Probability] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in self.augmentations:
-            known = ", ".join(AUGMENTATIONS)
-            require(name in AUGMENTATIONS, f"data.transforms.augmentations.{name}", f"one of {known}", name)
         sides = (*self.train_sides, *(() if self.eval_side is None else (self.eval_side,)))
         fits = max(sides, default=0) <= self.max_side
         largest = "no less than the largest of data.transforms.train_sides and eval_side"

@@ -8,7 +8,9 @@ from typing import Annotated
 from pydantic import Field
 
 from litedetr.losses.terms import TERMS
-from litedetr.settings import Number, Probability, require, settings
+from litedetr.settings import Number, Probability, key_of, require, settings
+
+TermName = key_of(TERMS)
 
 # Beyond the bound, sums in single precision overflow or lose the other terms.
 Weight = Annotated[Number, Field(ge=0, le=1_000_000)]
@@ -28,12 +30,10 @@ def _published_weights() -> dict[str, float]:
 @settings("loss")
 class LossConfig:
     cost: CostWeights = field(default_factory=CostWeights)  # of the Hungarian matching
-    weights: dict[str, Weight] = field(default_factory=_published_weights)  # the terms of the loss
+    weights: dict[TermName, Weight] = field(default_factory=_published_weights)  # the terms of the loss
     focal_alpha: Probability = 0.25  # Lin et al., 2017
     focal_gamma: Weight = 2.0
     one_to_many: Weight = 1.0  # weight of the losses of one-to-many queries beside the others (H-DETR, lambda)
 
     def __post_init__(self) -> None:
         require(bool(self.weights), "loss.weights", f"at least one of {', '.join(TERMS)}", self.weights)
-        for term in self.weights:
-            require(term in TERMS, f"loss.weights.{term}", f"one of {', '.join(TERMS)}", term)

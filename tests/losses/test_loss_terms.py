@@ -45,10 +45,11 @@ def test_a_term_without_a_weight_is_not_computed(centre_distance):
 
 
 def test_an_unknown_term_is_named_with_those_that_are_known():
-    known = ", ".join(TERMS)
+    *others, last = TERMS
+    known = f"{', '.join(map(repr, others))} or {last!r}"
     with pytest.raises(ConfigError, match=rf"^loss.weights.foo: expected one of {known}, got 'foo'$"):
         LossConfig(weights={"l1": 1.0, "foo": 2.0})
-    with pytest.raises(ConfigError, match=rf"^loss.weights: expected at least one of {known}, got \{{\}}$"):
+    with pytest.raises(ConfigError, match=rf"^loss.weights: expected at least one of {', '.join(TERMS)}, got \{{\}}$"):
         LossConfig(weights={})
     with pytest.raises(ConfigError, match=r"^loss.weights.l1: expected at least 0, got -1"):
         LossConfig(weights={"l1": -1})
