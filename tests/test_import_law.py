@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 COMMON = {
     f"litedetr.{name}"
-    for name in ("structures", "boxes", "renamed_settings", "settings", "paths", "transfers", "pixels")
+    for name in ("structures", "boxes", "renamed_settings", "settings", "paths", "transfers", "pixels", "registry")
 }
 DETECTOR = COMMON | {f"litedetr.{name}" for name in ("models", "losses", "data", "postprocess", "weights")}
 TRAINING = DETECTOR | {"litedetr.engine", "litedetr.drawing", "litedetr.faults"}
@@ -22,6 +22,7 @@ LAW = {
     "litedetr/settings.py": {"litedetr.renamed_settings"},
     "litedetr/paths.py": {"litedetr.settings"},
     "litedetr/threads.py": set(),
+    "litedetr/registry.py": set(),
     "litedetr/transfers.py": set(),
     "litedetr/models": COMMON | {"litedetr.models"},
     "litedetr/models/attention.py": COMMON | {"litedetr.models", "litedetr.kernels"},

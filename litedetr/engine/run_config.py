@@ -117,13 +117,13 @@ def _trainer_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def detector_config(settings: Mapping[str, Any]) -> DetectorConfig:
     """The detector of flat settings as those of conf/train.yaml; whatever else they hold is ignored."""
     parts = {field.name for field in fields(DetectorConfig)}
-    shorthands = {name: settings[name] for name in ENCODER_SHORTHANDS if name in settings}
+    shorthands = {name: settings[name] for name in ENCODER_SHORTHANDS if settings.get(name) is not None}
     for name, value in shorthands.items():
         as_type(Layers, value, name)
     model = from_mapping(DetectorConfig, {name: value for name, value in settings.items() if name in parts})
     for name, value in shorthands.items():
         taken = model.encoder.takes(ENCODER_SHORTHANDS[name])
-        require(taken, name, f"nothing with encoder.update={model.encoder.update}", value)
+        require(taken, name, f"null with encoder.update={model.encoder.update}", value)
     return model
 
 

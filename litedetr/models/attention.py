@@ -113,9 +113,10 @@ class MultiScaleAttention(nn.Module):
         )
         value = self._heads(self.value_proj(memory.tokens))
         if self.kind == "deformable":
-            return Inputs(None, None, value, self._heads(self.attention_weights(query)), points)
+            logits = self._heads(self.attention_weights(query))
+            return Inputs(query=None, key=None, value=value, logits=logits, points=points)
         key = self._heads(self.key_proj(memory.tokens)) if self.kind == "key_aware" else None
-        return Inputs(self._heads(self.query_proj(query)), key, value, None, points)
+        return Inputs(query=self._heads(self.query_proj(query)), key=key, value=value, logits=None, points=points)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1))

@@ -60,7 +60,7 @@ class Detector(nn.Module):
 
         On a GPU convolutions get the layout of the maps that they read, once. Not on a CPU: for weights of another
         layout oneDNN may take another algorithm, whose last bits differ. On a CPU oneDNN computes the linear layers,
-        but for those of the backbone, which are another library's.
+        but for those of the backbone: a backbone of `transformers` keeps its own.
         """
         self.to(device)
         if device.type == "cuda":

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from litedetr.models.encoder.update_rules import NUMBERS, UPDATE_RULES
+from litedetr.models.encoder.update_rules import REQUIRED, UPDATE_RULES
 from litedetr.settings import Flag, Integer, Maybe, Number, Probability, Text, key_of, require, settings
 
 AttentionKind = Literal["deformable", "key_aware", "key_aware_shared"]
@@ -83,20 +83,20 @@ class EncoderConfig:
     activation_checkpointing: Flag = False  # recompute layers in the backward pass to save memory
 
     def takes(self, name: str) -> bool:
-        """Whether the update rule takes the setting `name`, one of NUMBERS or OPTIONS."""
+        """Whether the update rule takes the setting `name`, one of REQUIRED or OPTIONAL."""
         return name in UPDATE_RULES[self.update].takes
 
     def __post_init__(self) -> None:
-        for name in (*NUMBERS, "low_feedforward"):
-            value, fits = getattr(self, name), f"nothing with encoder.update={self.update}"
+        for name in (*REQUIRED, "low_feedforward"):
+            value, fits = getattr(self, name), f"null with encoder.update={self.update}"
             require(self.takes(name) or value is None, f"encoder.{name}", fits, value)
-        for name in NUMBERS:
+        for name in REQUIRED:
             value, fits = getattr(self, name), f"a number with encoder.update={self.update}"
             require(value is not None or not self.takes(name), f"encoder.{name}", fits, value)
         if not self.low_level_update:
             fits = f"true with encoder.update={self.update}, which updates low-level tokens in every block"
             require(self.takes("low_level_update"), "encoder.low_level_update", fits, False)
-            fits = "nothing with encoder.low_level_update=false"
+            fits = "null with encoder.low_level_update=false"
             require(self.low_feedforward is None, "encoder.low_feedforward", fits, self.low_feedforward)
 
 

@@ -112,7 +112,7 @@ def test_two_of_five_classes_and_fine_tuning_onto_them(tmp_path: Path, tiny: lis
             "error: attention.sampling: expected one of 'bilinear' or 'nearest', got 'discrete'",
         ),
         ("eval", [], "Missing mandatory value: checkpoint"),
-        ("train", ["model=dino_4scale", "+a=6"], "error: a: expected nothing with encoder.update=full, got 6"),
+        ("train", ["model=dino_4scale", "+a=6"], "error: a: expected null with encoder.update=full, got 6"),
         ("train", ["run="], "error: run: expected the name of a folder under runs/, without slashes, got ''"),
         ("train", ["trainer.init_from=/dev/null/best.pt"], "error: "),
         ("flops", ["+unknown=1"], "error: unknown: expected one of backbone, "),

@@ -36,6 +36,7 @@ def test_vertical_flip_mirrors_pixels_and_boxes():
 def brighter(monkeypatch: pytest.MonkeyPatch) -> None:
     """The registry with one more augmentation."""
     monkeypatch.setitem(AUGMENTATIONS, "brighter", None)  # and without it afterwards
+    del AUGMENTATIONS["brighter"]
 
     @augmentation
     def brighter(item: LabelledImage, rng: np.random.Generator) -> LabelledImage:
@@ -63,6 +64,27 @@ def test_augmentations_that_are_not_configured_draw_nothing(brighter):
     augment(gradient_image(), NATIVE, rng)
     untouched.random()  # of the flip
     assert rng.random() == untouched.random()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda item: replace(item, image=item.image.float() / 255), r"an image .*, got torch.float32 \(3, 6, 8\)"),
+        (lambda item: replace(item, image=item.image[:1]), r"an image .*, got torch.uint8 \(1, 6, 8\)"),
+        (lambda item: replace(item, boxes=item.boxes[:0]), r"boxes .*, got boxes \(0, 4\) and labels \(1,\)"),
+    ],
+    ids=["floats", "one channel", "labels without boxes"],
+)
+def test_an_augmentation_with_a_wrong_result_is_named(monkeypatch, change, message):
+    monkeypatch.setitem(AUGMENTATIONS, "wrong", lambda item, rng: change(item))
+    config = replace(NATIVE, augmentations={"wrong": 1.0})
+    with pytest.raises(ValueError, match=f"^augmentation wrong: expected it to return {message}$"):
+        augment(gradient_image(), config, np.random.default_rng(0))
+
+
+def test_a_name_is_given_once():
+    with pytest.raises(ValueError, match="augmentation 'vertical_flip': expected a new name"):
+        augmentation(vertical_flip)
 
 
 def test_an_unknown_augmentation_is_named_with_those_that_are_known():

@@ -129,8 +129,8 @@ def test_activation_checkpointing_changes_no_gradient(batch, part: str):
         ("encoder", {"num_blocks": 0}, r"encoder.num_blocks: expected at least 1, got 0"),
         ("encoder", {"num_high_levels": 4}, "encoder.num_high_levels: expected an integer in 1..3 .*, got 4"),
         ("encoder", {"num_high_levels": 0}, "encoder.num_high_levels: expected at least 1, got 0"),
-        ("encoder", {"update": "full", "num_layers": 6}, "encoder.num_high_levels: expected nothing"),
-        ("encoder", {"num_layers": 6}, "encoder.num_layers: expected nothing"),
+        ("encoder", {"update": "full", "num_layers": 6}, "encoder.num_high_levels: expected null"),
+        ("encoder", {"num_layers": 6}, "encoder.num_layers: expected null"),
         (
             "encoder",
             {"update": "joint", "low_level_update": False},
@@ -140,7 +140,7 @@ def test_activation_checkpointing_changes_no_gradient(batch, part: str):
         (
             "encoder",
             {"low_level_update": False, "low_feedforward": 8},
-            "encoder.low_feedforward: expected nothing with",
+            "encoder.low_feedforward: expected null with",
         ),
         ("encoder", {"dropout": 1.0}, "encoder.dropout: expected less than 1, got 1.0"),
         ("decoder", {"dropout": -0.1}, "decoder.dropout: expected at least 0, got -0.1"),

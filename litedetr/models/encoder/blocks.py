@@ -6,7 +6,8 @@ F_H are the high-level tokens (of the coarse levels, few), F_L the low-level tok
     joint        A - 1 times: F_H <- layer(F_H, F_L + F_H)  then: F_L, F_H <- layer(both, F_L + F_H)  (published code)
     full         num_layers times: F_L, F_H <- layer(both, F_L + F_H)                                 (Deformable DETR)
 
-A rule of your own is one more class here and a file in conf/encoder/ that says `update: <its name>`.
+A rule of your own is one more class here and a file in conf/encoder/ that says `update: <its name>`, a value for each
+number in `takes`, and null for the other numbers (docs/hacking.md).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class SequentialBlock(EncoderBlock):
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
-        self.high_layers = _layers(config, config.encoder.num_high_layers)
+        self.high_layers = high_layers(config, config.encoder.num_high_layers)
         self.low_layer = EncoderLayer(config, low_hidden(config)) if config.encoder.low_level_update else None
 
     def forward(self, pyramid: FeaturePyramid, low: TokenGroup, high: TokenGroup) -> FeaturePyramid:
@@ -37,8 +38,8 @@ class SequentialBlock(EncoderBlock):
         Without `low_level_update` only Eq. 1; the low-level tokens are then keys and values that nothing updates.
 
         pyramid: tokens (B, S, C) of all levels, fine to coarse.
-        low: F_L, the tokens of the fine levels.
-        high: F_H, the tokens of the coarse levels.
+        low: which tokens are F_L, those of the fine levels.
+        high: which tokens are F_H, those of the coarse levels.
         Returns the pyramid with updated tokens, of the same shape.
         """
         for layer in self.high_layers:
@@ -54,7 +55,7 @@ class JointBlock(EncoderBlock):
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
-        self.high_layers = _layers(config, config.encoder.num_high_layers - 1)
+        self.high_layers = high_layers(config, config.encoder.num_high_layers - 1)
         self.joint_layer = JointLayer(config, config.encoder.feedforward, low_hidden(config))
 
     def forward(self, pyramid: FeaturePyramid, low: TokenGroup, high: TokenGroup) -> FeaturePyramid:
@@ -63,13 +64,13 @@ class JointBlock(EncoderBlock):
         The last layer reads the same tokens for both groups, so that F_L sees F_H as the layer before left it.
 
         pyramid: tokens (B, S, C) of all levels, fine to coarse.
-        low: F_L, the tokens of the fine levels.
-        high: F_H, the tokens of the coarse levels.
+        low: which tokens are F_L, those of the fine levels.
+        high: which tokens are F_H, those of the coarse levels.
         Returns the pyramid with updated tokens, of the same shape.
         """
         for layer in self.high_layers:
             pyramid = layer.update(pyramid, high)
-        return self.joint_layer.update(pyramid, low, high)
+        return self.joint_layer.update_both(pyramid, low, high)
 
 
 @update_rule("full")
@@ -80,14 +81,14 @@ class FullBlock(EncoderBlock):
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
-        self.layers = _layers(config, config.encoder.num_layers)
+        self.layers = high_layers(config, config.encoder.num_layers)
 
     def forward(self, pyramid: FeaturePyramid, low: TokenGroup, high: TokenGroup) -> FeaturePyramid:
         """Every layer updates all tokens: F <- layer(F, F), `num_layers` times.
 
         pyramid: tokens (B, S, C) of all levels, fine to coarse.
         low: no tokens, as the levels are not split.
-        high: F, the tokens of all levels.
+        high: all tokens.
         Returns the pyramid with updated tokens, of the same shape.
         """
         for layer in self.layers:
@@ -100,5 +101,6 @@ def low_hidden(config: DetectorConfig) -> int:
     return config.encoder.low_feedforward or config.neck.channels
 
 
-def _layers(config: DetectorConfig, number: int) -> nn.ModuleList:
+def high_layers(config: DetectorConfig, number: int) -> nn.ModuleList:
+    """Layers with the feed-forward of high-level tokens."""
     return nn.ModuleList(EncoderLayer(config, config.encoder.feedforward) for _ in range(number))

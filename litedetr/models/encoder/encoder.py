@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 import litedetr.models.encoder.blocks  # noqa: F401  fills UPDATE_RULES
@@ -30,6 +31,15 @@ class Encoder(nn.Module):
         """
         low = TokenGroup.of_levels(pyramid, 0, self.num_low_levels)
         high = TokenGroup.of_levels(pyramid, self.num_low_levels, len(pyramid.shapes))
+        shape = pyramid.tokens.shape
         for block in self.blocks:
             pyramid = block(pyramid, low, high)
+            _require_whole(pyramid, shape, block)
         return pyramid if self.low_level_update else pyramid.from_level(self.num_low_levels)
+
+
+def _require_whole(pyramid: FeaturePyramid, shape: torch.Size, block: nn.Module) -> None:
+    """For those who write a block."""
+    found = pyramid.tokens.shape if isinstance(pyramid, FeaturePyramid) else type(pyramid).__name__
+    if found != shape:
+        raise ValueError(f"{type(block).__name__}: expected it to return a pyramid with tokens {shape}, got {found}")

@@ -29,12 +29,14 @@ class EncoderLayer(nn.Module):
         self.recompute = config.encoder.activation_checkpointing
 
     def update(self, pyramid: FeaturePyramid, group: TokenGroup) -> FeaturePyramid:
-        """The pyramid with the tokens of `group` updated by `forward`; what a block calls.
+        """The pyramid with the tokens of `group` updated by `forward`.
 
-        A layer is called here, so that activation checkpointing stays out of the blocks and out of what is compiled.
+        Blocks call this and not the layer: it applies activation checkpointing, of which `forward` stays free, because
+        that is what gets compiled.
         """
+        # sliced before the layer runs: autograd adds up a token's gradients in the order of its uses
+        before, after = pyramid.tokens[:, : group.span.start], pyramid.tokens[:, group.span.stop :]
         updated = run(self, pyramid, group, recompute=self.recompute)
-        before, after = pyramid.tokens[:, : group.tokens.start], pyramid.tokens[:, group.tokens.stop :]
         return pyramid.with_tokens(torch.cat([before, updated, after], dim=1))
 
     def forward(self, pyramid: FeaturePyramid, group: TokenGroup) -> Tensor:
@@ -48,7 +50,7 @@ class EncoderLayer(nn.Module):
 
     def attend(self, pyramid: FeaturePyramid, group: TokenGroup) -> Tensor:
         """`forward` without its feed-forward, (B, Q, C)."""
-        tokens, position = pyramid.tokens[:, group.tokens], pyramid.position[:, group.tokens]
+        tokens, position = pyramid.tokens[:, group.span], pyramid.position[:, group.span]
         attended = self.attention(tokens + position, group.reference, pyramid, group.shapes)
         return self.norm(tokens + self.dropout(attended))
 
@@ -63,7 +65,7 @@ class JointLayer(EncoderLayer):
         super().__init__(config, hidden)
         self.low_feedforward = FeedForward(config.neck.channels, low_hidden, config.encoder.dropout)
 
-    def update(self, pyramid: FeaturePyramid, low: TokenGroup, high: TokenGroup) -> FeaturePyramid:
+    def update_both(self, pyramid: FeaturePyramid, low: TokenGroup, high: TokenGroup) -> FeaturePyramid:
         """The pyramid with all tokens updated by `forward`; what a block calls."""
         return pyramid.with_tokens(run(self, pyramid, low, high, recompute=self.recompute))
 
@@ -76,5 +78,5 @@ class JointLayer(EncoderLayer):
         Returns the new values of all tokens, (B, S, C).
         """
         tokens = self.attend(pyramid, low.joined(high))
-        fine, coarse = tokens[:, low.tokens], tokens[:, high.tokens]
+        fine, coarse = tokens[:, low.span], tokens[:, high.span]
         return torch.cat([self.low_feedforward(fine), self.feedforward(coarse)], dim=1)

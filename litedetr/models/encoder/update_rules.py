@@ -8,11 +8,12 @@ from typing import ClassVar, TypeVar
 from torch import nn
 
 from litedetr.models.encoder.token_group import TokenGroup
+from litedetr.registry import Registry
 from litedetr.structures import FeaturePyramid
 
 # The settings of `encoder` that not every rule takes.
-NUMBERS = ("num_high_levels", "num_high_layers", "num_blocks", "num_layers")  # a rule that takes one needs it
-OPTIONS = ("low_feedforward", "low_level_update")
+REQUIRED = ("num_high_levels", "num_high_layers", "num_blocks", "num_layers")  # a rule that takes one needs it
+OPTIONAL = ("low_feedforward", "low_level_update")
 
 
 class EncoderBlock(nn.Module):
@@ -21,31 +22,32 @@ class EncoderBlock(nn.Module):
     It is made from a DetectorConfig. Its layers are children, so that they are compiled, counted and saved.
     """
 
-    takes: ClassVar[tuple[str, ...]]  # of NUMBERS and OPTIONS; errors reject the others
+    takes: ClassVar[tuple[str, ...]]  # of REQUIRED and OPTIONAL; errors reject the others
 
     def forward(self, pyramid: FeaturePyramid, low: TokenGroup, high: TokenGroup) -> FeaturePyramid:
         """Update the tokens as the rule says.
 
         pyramid: tokens (B, S, C) of all levels, fine to coarse.
-        low: the low-level tokens, those of the fine levels; none with a rule that does not take `num_high_levels`.
-        high: the high-level tokens, those of the coarse levels.
+        low: which tokens are low-level, those of the fine levels; none if the rule does not take `num_high_levels`.
+        high: which tokens are high-level, those of the coarse levels.
         Returns the pyramid with updated tokens, of the same shape.
         """
         raise NotImplementedError
 
 
-UPDATE_RULES: dict[str, type[EncoderBlock]] = {}
+UPDATE_RULES: Registry[type[EncoderBlock]] = Registry("update rule")
 Block = TypeVar("Block", bound=type[EncoderBlock])
 
 
 def update_rule(name: str) -> Callable[[Block], Block]:
-    """Make the decorated class the rule `name`."""
+    """Make the decorated subclass of EncoderBlock the rule `name`."""
 
     def register(block: Block) -> Block:
-        unknown = set(block.takes) - {*NUMBERS, *OPTIONS}
-        if unknown:
-            raise ValueError(f"{block.__name__}.takes: expected some of {NUMBERS + OPTIONS}, got {sorted(unknown)}")
-        UPDATE_RULES[name] = block
-        return block
+        takes = getattr(block, "takes", None)
+        if not isinstance(takes, tuple) or not set(takes) <= {*REQUIRED, *OPTIONAL}:
+            raise ValueError(
+                f"{block.__name__}.takes: expected a tuple with some of {REQUIRED + OPTIONAL}, got {takes}"
+            )
+        return UPDATE_RULES.register(name, block)
 
     return register
