@@ -73,8 +73,9 @@ class WeightUpdate:
         return norm, self.scaler.scale(torch.ones_like(norm))  # `get_scale` would wait for the device
 
     def skips_overflow(self, scale: float) -> bool:
-        """Whether an infinite gradient is normal: with fp16 `apply` skips the step and lowers the scale, but not for
-        ever.
+        """Whether a gradient that is not finite is normal: with fp16 the scaled loss may overflow in the backward pass.
+
+        `apply` then skips the step and lowers the scale; but not for ever.
         """
         return self.scaler.is_enabled() and scale > LEAST_SCALE
 

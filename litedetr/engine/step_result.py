@@ -20,6 +20,7 @@ class StepResult:
     """The numbers of an optimiser step."""
 
     loss: float  # of the whole batch, over all ranks
+    is_finite: bool  # whether it is, and so are the costs of the matching
     grad_norm: float  # before clipping; not finite if fp16 overflowed and the weights stayed as they were
     parts: tuple[LossPart, ...]  # this rank's share of each part of the loss, on the device
     stop_signal: int  # a signal that any rank received by the end of the step, 0 for none
@@ -36,13 +37,13 @@ class NonFiniteError(UserError):
 
     @classmethod
     def of(cls, step: int, result: StepResult, broken: Sequence[str], precision: Precision) -> NonFiniteError:
-        """broken: names of this rank's predictions that are not finite."""
+        """broken: names of the predictions that are not finite."""
         what = f"the loss is {result.loss}"
         if math.isfinite(result.loss):
-            what = f"the gradient's norm is {result.grad_norm}"
+            what += f" and the gradient's norm {result.grad_norm}"
         where = f"predictions that are not finite: {', '.join(broken)}"
         if not broken:
-            where = "the predictions of this process are finite"
+            where = "all predictions are finite"
         return cls(
             f"{what} at step {step} ({where}); nothing was updated, and the last checkpoint is intact. "
             f"Parts of the loss by layer: {_listed(result.parts)}. Try a lower schedule.lr, a longer "

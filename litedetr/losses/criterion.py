@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 
 from litedetr.losses.loss_config import LossConfig
-from litedetr.losses.matcher import assign
-from litedetr.losses.parts import Branch, LayerPredictions, Losses, LossPart, with_values
+from litedetr.losses.matcher import match
+from litedetr.losses.parts import Branch, Losses, LossPart, with_values
 from litedetr.losses.supervision import Assignment, Supervision, supervise
 from litedetr.losses.terms import TERMS, Matched
 from litedetr.structures import DetectorOutput, TargetBatch
@@ -26,24 +26,21 @@ class Criterion:
         output: what the detector predicts for B images.
         targets: their ground truth. Every term is a sum over the batch divided by `targets.num_boxes`, so the losses of
         micro-batches that carry the large batch's number add up to the large batch's loss.
-        Returns a loss that is not finite if predictions are not.
         """
         supervisions = supervise(output, targets)
-        assignments = assign(supervisions, self.config)
-        parts = [part for one in zip(supervisions, assignments, strict=True) for part in self._parts(*one)]
+        matching = match(supervisions, self.config)
+        parts = [part for one in zip(supervisions, matching.assignments, strict=True) for part in self._parts(*one)]
         total = torch.stack([self._weight(part) * part.value for part in parts]).sum()
-        predictions = tuple(
-            LayerPredictions(one.branch, layer, predictions.detached())
-            for one in supervisions
-            for layer, predictions in enumerate(one.layers)
-        )
-        return Losses(total, with_values(parts, (part.value.detach() for part in parts)), predictions)
+        return Losses(total, with_values(parts, (part.value.detach() for part in parts)), matching.is_finite)
 
     def _parts(self, one: Supervision, assignments: list[Assignment]) -> Iterator[LossPart]:
         for layer, (predictions, pairs) in enumerate(zip(one.layers, assignments, strict=True)):
-            matched = Matched.of(predictions, pairs, one.counted)
+            matched = Matched.of(predictions, pairs, one.in_class_loss)
             for term in self.config.weights:
-                yield LossPart(one.branch, layer, term, TERMS[term](matched, self.config) / one.normaliser)
+                value = TERMS[term](matched, self.config)
+                if value.ndim != 0:
+                    raise ValueError(f"loss term {term}: expected it to return a scalar, got {tuple(value.shape)}")
+                yield LossPart(one.branch, layer, term, value / one.normaliser)
 
     def _weight(self, part: LossPart) -> float:
         weight = self.config.weights[part.term]

@@ -30,10 +30,12 @@ def _published_weights() -> dict[str, float]:
 @settings("loss")
 class LossConfig:
     cost: CostWeights = field(default_factory=CostWeights)  # of the Hungarian matching
-    weights: dict[TermName, Weight] = field(default_factory=_published_weights)  # the terms of the loss
+    # of the terms of the loss; those of DETR are always there, so that every head has a gradient; 0: only logged
+    weights: dict[TermName, Weight] = field(default_factory=_published_weights)
     focal_alpha: Probability = 0.25  # Lin et al., 2017
     focal_gamma: Weight = 2.0
     one_to_many: Weight = 1.0  # weight of the losses of one-to-many queries beside the others (H-DETR, lambda)
 
     def __post_init__(self) -> None:
-        require(bool(self.weights), "loss.weights", f"at least one of {', '.join(TERMS)}", self.weights)
+        for term in _published_weights():
+            require(term in self.weights, f"loss.weights.{term}", "a value (0: the term is only logged)", None)

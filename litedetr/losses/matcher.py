@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,26 +20,40 @@ from litedetr.transfers import to_device, to_host
 NOT_FINITE = 1e12  # in place of a cost that is NaN or infinite: more than any finite one
 
 
-def assign(supervisions: Sequence[Supervision], config: LossConfig) -> list[list[Assignment]]:
+@dataclass(frozen=True)
+class Matching:
+    """Which query learns which object."""
+
+    assignments: list[list[Assignment]]  # of every layer of every branch
+    is_finite: bool  # whether all costs are; predictions are NaN or infinite otherwise
+
+
+def match(supervisions: Sequence[Supervision], config: LossConfig) -> Matching:
     """The pairs of every layer of every branch: those that are known, else the assignment of least cost.
 
-    Queries that are not valid are matched to nothing. If an image has more objects than queries, the dearest objects
-    are left out. Costs that are not finite are taken for very high ones, and the loss of such predictions is not
-    finite either. Waits for the device once, for the costs of all branches; all pairs go back in one copy.
+    Queries that are not valid are matched to nothing. If an image has more objects than queries, the objects of highest
+    cost are left out. A cost that is not finite counts as a very high one. Waits for the device once, for the costs of
+    all branches; all pairs go back in one copy.
     """
     unknown = [one for one in supervisions if one.known is None]
-    matched = iter(_match(unknown, config))
-    return [next(matched) if one.known is None else [one.known] * len(one.layers) for one in supervisions]
+    tensors = [tensor.numpy() for tensor in to_host(*(x for one in unknown for x in _costs(one, config)))]
+    solved = [
+        _solve(layer, usable, one)
+        for one, costs, usable in zip(unknown, tensors[::2], tensors[1::2], strict=True)
+        for layer in costs
+    ]
+    pairs = _on_device([pairs for pairs, _ in solved], unknown[0].targets.boxes.device)
+    assignments = [
+        [_assignment(next(pairs), one.targets) if one.known is None else one.known for _ in one.layers]
+        for one in supervisions
+    ]
+    return Matching(assignments, all(is_finite for _, is_finite in solved))
 
 
-def _match(unknown: Sequence[Supervision], config: LossConfig) -> list[list[Assignment]]:
-    on_host = to_host(*(tensor for one in unknown for tensor in _costs(one, config)))
-    known = list(zip(unknown, on_host[::2], on_host[1::2], strict=True))
-    pairs = [_pairs(layer, usable.numpy(), one) for one, costs, usable in known for layer in costs.numpy()]
-    together = torch.from_numpy(np.concatenate(pairs, axis=1))
-    on_device = to_device(together, unknown[0].targets.boxes.device)
-    parts = iter(on_device.split([part.shape[1] for part in pairs], dim=1))
-    return [[_assignment(next(parts), one.targets) for _ in one.layers] for one in unknown]
+def _on_device(pairs: Sequence[np.ndarray], device: torch.device) -> Iterator[Tensor]:
+    """Each of the pairs (3, n), copied as one."""
+    together = to_device(torch.from_numpy(np.concatenate(pairs, axis=1)), device)
+    return iter(together.split([part.shape[1] for part in pairs], dim=1))
 
 
 @torch.no_grad()
@@ -52,27 +67,30 @@ def _costs(one: Supervision, config: LossConfig) -> tuple[Tensor, Tensor]:
 
 def _cost(predictions: Predictions, labels: Tensor, boxes: Tensor, config: LossConfig) -> Tensor:
     """(B, Q, N) from predictions and the objects, labels (B, N) and boxes (B, N, 4), padded to one number."""
-    own, wanted = predictions.boxes.unsqueeze(2), boxes.unsqueeze(1).to(predictions.boxes.dtype)
+    predicted, target = predictions.boxes.unsqueeze(2), boxes.unsqueeze(1).to(predictions.boxes.dtype)
     per_class = focal_cost(predictions.class_logits, config.focal_alpha, config.focal_gamma)
     classes = per_class.gather(2, labels.unsqueeze(1).expand(-1, per_class.shape[1], -1))
-    l1 = (own - wanted).abs().sum(-1)
-    giou = generalized_iou(cxcywh_to_xyxy(own), cxcywh_to_xyxy(wanted))
+    l1 = (predicted - target).abs().sum(-1)
+    giou = generalized_iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(target))
     return config.cost.classes * classes + config.cost.l1 * l1 - config.cost.giou * giou
 
 
-def _pairs(costs: np.ndarray, usable: np.ndarray, one: Supervision) -> np.ndarray:
-    """The pairs (3, n) of one layer, whose costs are (B, Q, N): image, query and object, counted through the batch."""
+def _solve(costs: np.ndarray, usable: np.ndarray, one: Supervision) -> tuple[np.ndarray, bool]:
+    """The pairs (3, n) of one layer, whose costs are (B, Q, N): image, query and object, counted through the batch; and
+    whether its costs are finite.
+    """
     counts = one.targets.counts
-    starts = np.cumsum([0, *counts])
-    found = []
+    starts, all_finite, found = np.cumsum([0, *counts]), True, []
     for image, (cost, rows, count) in enumerate(zip(costs, usable, counts, strict=True)):
         (queries,) = rows.nonzero()
         cost = cost[queries, :count]
-        cost = np.where(np.isfinite(cost), cost, NOT_FINITE)
+        is_finite = np.isfinite(cost)
+        if not is_finite.all():
+            cost, all_finite = np.where(is_finite, cost, NOT_FINITE), False
         chosen, columns = linear_sum_assignment(np.tile(cost, (1, one.repeats)))
         objects = columns % max(count, 1) + starts[image]
         found.append(np.stack([np.full_like(chosen, image), queries[chosen], objects]))
-    return np.concatenate(found, axis=1)
+    return np.concatenate(found, axis=1), all_finite
 
 
 def _assignment(pairs: Tensor, targets: TargetBatch) -> Assignment:

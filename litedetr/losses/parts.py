@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from litedetr.structures import Predictions
-
 
 class Branch(Enum):
     """Predictions that are supervised together; the values are the names in a run's files."""
@@ -45,43 +43,21 @@ class LossPart:
 
 
 @dataclass(frozen=True)
-class LayerPredictions:
-    """What one layer of a branch predicts."""
-
-    branch: Branch
-    layer: int
-    predictions: Predictions
-
-    @property
-    def name(self) -> str:
-        """For an error message."""
-        return f"{self.branch.value.replace('_', '-')} layer {self.layer}"
-
-    def is_finite(self) -> bool:
-        tensors = (self.predictions.class_logits, self.predictions.boxes)
-        return all(bool(x.isfinite().all()) for x in tensors)
-
-
-@dataclass(frozen=True)
 class Losses:
     """The loss of a batch, or of one of its micro-batches."""
 
     total: Tensor  # the weighted sum of the parts, a scalar
     parts: tuple[LossPart, ...]  # detached
-    predictions: tuple[LayerPredictions, ...]  # detached; what the loss is of
+    has_finite_costs: bool  # of the matching; otherwise predictions are NaN or infinite
 
     def __add__(self, other: Losses) -> Losses:
         """Of two micro-batches of one batch, whose losses have the same parts."""
         values = [a.value + b.value for a, b in zip(self.parts, other.parts, strict=True)]
-        total, predictions = self.total + other.total, self.predictions + other.predictions
-        return Losses(total, with_values(self.parts, values), predictions)
+        are_finite = self.has_finite_costs and other.has_finite_costs
+        return Losses(self.total + other.total, with_values(self.parts, values), are_finite)
 
     def detached(self) -> Losses:
         return replace(self, total=self.total.detach())
-
-    def broken(self) -> list[str]:
-        """Names of the predictions that are infinite or NaN. Waits for the device, so call it only after a failure."""
-        return list(dict.fromkeys(one.name for one in self.predictions if not one.is_finite()))
 
 
 def with_values(parts: Sequence[LossPart], values: Iterable[Tensor | float]) -> tuple[LossPart, ...]:

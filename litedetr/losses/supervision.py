@@ -30,7 +30,7 @@ class Supervision:
     targets: TargetBatch
     repeats: int = 1  # how often every object is learned in each layer
     known: Assignment | None = None  # the pairs of every layer; None: Hungarian matching finds those of each
-    counted: Tensor | None = None  # (B, Q) bool, queries whose classes cost something; None: all
+    in_class_loss: Tensor | None = None  # (B, Q) bool; None: all queries
 
     @property
     def normaliser(self) -> float:
@@ -56,7 +56,7 @@ def supervise(output: DetectorOutput, targets: TargetBatch) -> list[Supervision]
 def _denoising(denoising: DenoisingOutput, targets: TargetBatch) -> Supervision:
     """Slots are [group, positive | negative, object]: the n-th positive of each group learns the image's n-th object.
 
-    Padding slots are not counted, so that an image's loss does not depend on its batch.
+    Padding slots are not in the class loss, so that an image's loss does not depend on its batch.
     """
     num_groups = denoising.num_groups
     num_slots = denoising.layers[0].boxes.shape[1] // (2 * num_groups)  # of one half of a group
@@ -70,7 +70,12 @@ def _denoising(denoising: DenoisingOutput, targets: TargetBatch) -> Supervision:
         targets.boxes.repeat(num_groups, 1),
     )
     return Supervision(
-        Branch.DENOISING, denoising.layers, targets, num_groups, known=pairs, counted=real.repeat(1, 2 * num_groups)
+        Branch.DENOISING,
+        denoising.layers,
+        targets,
+        num_groups,
+        known=pairs,
+        in_class_loss=real.repeat(1, 2 * num_groups),
     )
 
 
@@ -79,3 +84,13 @@ def _full_precision(predictions: Predictions) -> Predictions:
     logits, boxes = predictions.class_logits, predictions.boxes
     logits, boxes = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (logits, boxes))
     return replace(predictions, class_logits=logits, boxes=boxes)
+
+
+def not_finite(output: DetectorOutput, targets: TargetBatch) -> list[str]:
+    """Names of the layers of `output` whose predictions are NaN or infinite. Waits for the device."""
+    return [
+        f"{one.branch.value.replace('_', '-')} layer {layer}"
+        for one in supervise(output, targets)
+        for layer, predictions in enumerate(one.layers)
+        if not (predictions.class_logits.isfinite().all() and predictions.boxes.isfinite().all())
+    ]

@@ -1,4 +1,7 @@
-"""The terms of the loss. A new one is a function here and its weight in `loss.weights` (docs/hacking.md)."""
+"""The terms of the loss. A new one is a function here and its weight in `loss.weights` (docs/hacking.md).
+
+A term of weight 0 is not trained on, but logged by branch and layer.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from torch import Tensor
 from litedetr.boxes import cxcywh_to_xyxy, generalized_iou
 from litedetr.losses.focal import focal_loss
 from litedetr.losses.supervision import Assignment
+from litedetr.registry import Registry
 from litedetr.structures import Predictions
 
 if TYPE_CHECKING:
@@ -24,34 +28,33 @@ class Matched:
 
     class_logits: Tensor  # (B, Q, K)
     class_targets: Tensor  # (B, Q, K), 1 at the class of a query's object, 0 elsewhere
-    counted: Tensor | None  # (B, Q) bool, queries whose classes cost something; None: all
+    in_class_loss: Tensor | None  # (B, Q) bool, False on padding slots of denoising; None: all queries are in it
     boxes: Tensor  # (n, 4) of the queries with an object, cxcywh relative to the image
     target_boxes: Tensor  # (n, 4) of their objects
-    image: Tensor  # (n,) index of their image in the batch
-    query: Tensor  # (n,) index of each in its image
+    image_index: Tensor  # (n,) which image of the batch they are of
+    query_index: Tensor  # (n,) which query of it they are
 
     @classmethod
-    def of(cls, predictions: Predictions, pairs: Assignment, counted: Tensor | None) -> Matched:
+    def of(cls, predictions: Predictions, pairs: Assignment, in_class_loss: Tensor | None) -> Matched:
         logits, place = predictions.class_logits, (pairs.image, pairs.query)
         # A number in the place of this tensor would be copied to the device, and waited for.
         one = logits.new_ones(())
         class_targets = torch.zeros_like(logits).index_put_((*place, pairs.labels), one)
         boxes = predictions.boxes[place]
-        return cls(logits, class_targets, counted, boxes, pairs.boxes.to(boxes.dtype), *place)
+        return cls(logits, class_targets, in_class_loss, boxes, pairs.boxes.to(boxes.dtype), *place)
 
     def sum_over_queries(self, loss: Tensor) -> Tensor:
-        """The sum of a loss (B, Q, K) over the queries that count."""
-        return loss.sum() if self.counted is None else (loss * self.counted.unsqueeze(-1)).sum()
+        """The sum of a loss (B, Q, K) over all queries that are in the class loss."""
+        return loss.sum() if self.in_class_loss is None else (loss * self.in_class_loss.unsqueeze(-1)).sum()
 
 
 Term: TypeAlias = "Callable[[Matched, LossConfig], Tensor]"  # the sum over the batch, a scalar
-TERMS: dict[str, Term] = {}  # by the name of the function, which is that of its weight
+TERMS: Registry[Term] = Registry("loss term")  # by the name of the function, which is that of its weight
 
 
 def loss_term(term: Term) -> Term:
     """Decorates a function (Matched, LossConfig) -> sum over the batch: a term of the loss, named as the function."""
-    TERMS[term.__name__] = term
-    return term
+    return TERMS.register(term.__name__, term)
 
 
 @loss_term

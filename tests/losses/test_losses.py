@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 from litedetr.boxes import cxcywh_to_xyxy, generalized_iou
 from litedetr.losses import Branch, Criterion, LossConfig, Losses
 from litedetr.losses.focal import focal_cost, focal_loss
-from litedetr.losses.matcher import assign
+from litedetr.losses.matcher import match
 from litedetr.losses.parts import LossName
 from litedetr.losses.supervision import Supervision
 from litedetr.structures import DenoisingOutput, DetectorOutput, OneToManyOutput, Predictions, Target, TargetBatch
@@ -45,7 +45,7 @@ def targets(*counts, seed=1):
 
 def pairs_of(p, wanted, repeats=1):
     """The assignment of one layer."""
-    ((assignment,),) = assign([Supervision(Branch.DECODER, (p,), wanted, repeats)], CONFIG)
+    ((assignment,),) = match([Supervision(Branch.DECODER, (p,), wanted, repeats)], CONFIG).assignments
     return assignment
 
 
@@ -99,7 +99,10 @@ def test_queries_that_are_not_finite_are_matched_last(number):
 
     p = replace(p, boxes=torch.full_like(p.boxes, number))
     assert torch.bincount(pairs_of(p, wanted).image).tolist() == [3, 2]
-    assert not Criterion(CONFIG)(DetectorOutput((p,)), wanted).total.isfinite()
+    losses = Criterion(CONFIG)(DetectorOutput((p,)), wanted)
+    assert not losses.total.isfinite()
+    assert not losses.has_finite_costs
+    assert Criterion(CONFIG)(DetectorOutput((finite,)), wanted).has_finite_costs
 
 
 def test_focal_loss_formula():
