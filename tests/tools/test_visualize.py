@@ -204,6 +204,24 @@ def test_parts_of_the_loss_are_found_by_branch_layer_and_term(tmp_path: Path):
     assert all(map(is_picture, draw_training(TrainingPlot((str(run),)))))
 
 
+def test_parts_of_earlier_versions_are_found_too(tmp_path: Path):
+    """Before the term's name stood the decoder's last layer, behind it the branch and the layer."""
+    former = {"class_0": 3.0, "class": 1.0, "class_1": 2.0, "l1_proposals": 4.0, "giou_denoising_1": 6.0}
+    former |= {"giou_denoising_0": 5.0, "l1_one_to_many_0": 7.0}
+    history = read_history(write_metrics(tmp_path / "run", trained(4, loss=1.0, lr=0.1, **former)), "run")
+    found = {part: history.curve("train", part, "step").y.item() for part in history.loss_parts()}
+    assert found == {
+        (Branch.DECODER, 0, "classes"): 3,
+        (Branch.DECODER, 1, "classes"): 2,
+        (Branch.DECODER, 2, "classes"): 1,
+        (Branch.PROPOSALS, 0, "l1"): 4,
+        (Branch.DENOISING, 0, "giou"): 5,
+        (Branch.DENOISING, 1, "giou"): 6,
+        (Branch.ONE_TO_MANY, 0, "l1"): 7,
+    }
+    assert history.curve("train", "lr", "step").y.tolist() == [0.1]
+
+
 def test_scores_of_a_checkpoint_of_its_files_and_of_runs_agree(finished: Path, tmp_path: Path):
     evaluation, _ = evaluate_checkpoint(EvalConfig(str(finished), device="cpu"))
     annotations = tmp_path / "truth.json"

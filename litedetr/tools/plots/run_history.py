@@ -12,6 +12,7 @@ import numpy as np
 
 from litedetr.losses.parts import LossName, parts_of
 from litedetr.settings import ConfigError
+from litedetr.tools.plots.former_records import with_loss_parts
 
 Kind = Literal["train", "evaluation"]
 Number = str | LossName  # what names a number of a record
@@ -98,5 +99,6 @@ def _records(path: Path) -> Iterable[dict[Number, Any]]:
             if number < len(lines):  # the last one may be half written
                 raise ConfigError(f"{path}: line {number} is no JSON: {error}") from error
             continue
+        record = with_loss_parts(record)
         parts = parts_of(record.pop("loss_parts", {}))
         yield record | {part.name: part.value for part in parts}
