@@ -251,9 +251,6 @@ class Predictions:
         """The predictions of the first `num_first` queries, and of the rest."""
         return self._part(slice(num_first)), self._part(slice(num_first, None))
 
-    def detached(self) -> Predictions:
-        return replace(self, class_logits=self.class_logits.detach(), boxes=self.boxes.detach())
-
     def _part(self, part: slice) -> Predictions:
         valid = None if self.valid is None else self.valid[:, part]
         return replace(self, class_logits=self.class_logits[:, part], boxes=self.boxes[:, part], valid=valid)

@@ -55,7 +55,7 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("script", "arguments", "page"), COMMANDS)
 def test_commands_compose(
-    script: str, arguments: list[str], page: Path, changed: Path, monkeypatch: pytest.MonkeyPatch
+    script: str, arguments: list[str], page: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ):
     assert (ROOT / "scripts" / f"{script}.py").exists()
     if script == "convert":
@@ -67,7 +67,7 @@ def test_commands_compose(
         assert ReportConfig.from_arguments(arguments)
         return
     GlobalHydra.instance().clear()
-    folder = changed if page == HACKING else ROOT
+    folder = request.getfixturevalue("changed") if page == HACKING else ROOT
     with initialize_config_dir(str(folder / "conf"), version_base=None):
         assert compose(script, overrides(arguments)) is not None
 
@@ -124,4 +124,5 @@ def test_the_table_of_groups_lists_all_choices():
         if all((ROOT / "conf" / name).is_dir() for name in names):
             listed |= dict(zip(names, (set(re.findall(r"`(\w+)`", part)) for part in choices.split("; ")), strict=True))
     assert len(listed) == 10
-    assert listed == {group: {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")} for group in listed}
+    files = {group: {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")} for group in listed}
+    assert listed == files, "write the new file of conf/ into the table of docs/configuration.md"

@@ -93,7 +93,7 @@ def backward_kernel(
     WORDS: tl.constexpr = CHANNELS // TILES  # of a tile
     HEAD_WORDS: tl.constexpr = WORDS if PACKED != "" else CHANNELS  # in memory, a 32-bit word or a channel each
     REFERENCE: tl.constexpr = 4 if BOXES else 2
-    # where the program's queries and its tables begin: 64 bits once a program, narrow distances in the tiles
+    # where the program's queries and its tables begin: 64-bit addresses, once a program; tiles add narrower distances
     head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
     first, query, exists = query_rows(order_ptr, num_queries, ORDERED, BLOCK_QUERIES, INDEX)
     first_row, row = first * HEADS + head, query * HEADS  # query heads, of (B, Q, M)
@@ -124,7 +124,7 @@ def backward_kernel(
     for step in range(LEVELS * CHUNKS):
         level, first_point = step // CHUNKS, step % CHUNKS * BLOCK_POINTS
         size, valid, first_token = level_of(levels_ptr, valid_ptr, level, LEVELS, PADDED)
-        # always 0, but from memory: the compiler cannot compute indices before the loop, for registers to hold them
+        # always 0, which the compiler cannot know: it computes indices inside the loop and holds none in registers
         zero = size[0] >> 31
         # tiles (rows, points): where the samples lie
         point = first_point + tl.arange(0, BLOCK_POINTS)[None, :]
@@ -173,7 +173,7 @@ def backward_kernel(
                 # of the key's pixels only the sample and the dot products are kept: registers are free for the values
                 key_dots, k = pixel_dots(q, pixels), add_pixels((), pixels, sample)
                 p = weight_of(weighted_sum(sample, key_dots), log_sum_exp)
-                of_value = weighted_sample(sample, p)  # masks depend on p: values are read when keys are used
+                of_value = weighted_sample(sample, p)  # its masks depend on p, so values are loaded after the keys
                 value_dots = pixel_dots(d_out, read_pixels(values, of_value, WORDS, BLOCK_WORDS, TILES, PACKED))
                 d_score = weighted_sum(of_value, value_dots) - p * delta
                 d_query = added(d_query, k, d_score[:, None])

@@ -2,9 +2,9 @@
 
     s_k = logit_k, or q . k_k / sqrt(D)        out = sum_k exp(s_k) v_k / sum_k exp(s_k)
 
-k counts the L * P samples of a query head. Given logits are normalised first, and their weights multiply those of the
-pixels. Other scores are known only when their samples are read: the softmax is online, with a running maximum, sum and
-weighted sum, up to four points at a time. With shared keys k_k = v_k, and one gather serves both.
+k counts the L * P samples of a query head. Given logits are normalised first, and the attention weights are multiplied
+into the bilinear ones. Other scores are known only when their samples are read: the softmax is online, with a running
+maximum, sum and weighted sum, up to four points at a time. With shared keys k_k = v_k, and one gather serves both.
 """
 
 import triton
@@ -105,7 +105,7 @@ def forward_kernel(
     CHUNKS: tl.constexpr = (POINTS + BLOCK_POINTS - 1) // BLOCK_POINTS
     WORDS: tl.constexpr = CHANNELS // TILES  # of a tile
     HEAD_WORDS: tl.constexpr = WORDS if PACKED != "" else CHANNELS  # in memory, a 32-bit word or a channel each
-    # where the program's queries and its table begin: 64 bits once a program, narrow distances in the tiles
+    # where the program's queries and its table begin: 64-bit addresses, once a program; tiles add narrower distances
     head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
     first, query, exists = query_rows(order_ptr, num_queries, ORDERED, BLOCK_QUERIES, INDEX)
     first_row, row = first * HEADS + head, query * HEADS  # query heads, of (B, Q, M)
@@ -170,7 +170,7 @@ def forward_kernel(
                     pixels = read_pixels(values, sample, WORDS, BLOCK_WORDS, TILES, PACKED)
                     weighted = add_pixels(weighted, pixels, sample)
 
-    # the sum of given logits was divided by before the loop
+    # deformable: the weights were divided by their sum before the loop
     if SCORE == "deformable":
         log_sum_exp = peak + tl.log(total)
     else:  # scores were in base 2

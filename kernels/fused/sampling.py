@@ -117,7 +117,8 @@ def is_inside(pixel, size):
 def axis_weights(position, size, valid, LEAST: tl.constexpr):
     """Along one axis: the pixel before a position, and the weights of it and of the next.
 
-    A pixel outside weighs nothing; a next one inside weighs LEAST more. All weights of a NaN location are NaN.
+    A pixel outside weighs nothing; LEAST is added to the weight of the next one if it is inside (see backward.py). All
+    weights of a NaN location are NaN.
     """
     pixel, fraction = cell_of(position, size)
     # what is outside weighs fraction * 0 and not 0, which is NaN if the location is
