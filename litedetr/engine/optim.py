@@ -14,7 +14,8 @@ from torch.optim import AdamW, Optimizer
 from litedetr.engine.run_config import Precision
 from litedetr.engine.schedule_config import ScheduleConfig
 
-# Of the fp16 loss. It begins at 65536 and is halved by each overflow; here no loss near 1 could still overflow.
+# Smallest scale of the fp16 loss. The scale begins at 65536 and each overflow halves it. At this one a loss near 1
+# cannot overflow, so the gradient itself is broken.
 LEAST_SCALE = 2.0**-10
 
 
@@ -75,7 +76,7 @@ class WeightUpdate:
     def skips_overflow(self, scale: float) -> bool:
         """Whether a gradient that is not finite is normal: with fp16 the scaled loss may overflow in the backward pass.
 
-        `apply` then skips the step and lowers the scale; but not for ever.
+        `apply` then skips the step and lowers the scale, down to LEAST_SCALE.
         """
         return self.scaler.is_enabled() and scale > LEAST_SCALE
 

@@ -42,8 +42,8 @@ def supervise(output: DetectorOutput, targets: TargetBatch) -> list[Supervision]
     """Every branch of `output` with what it learns: decoder, proposals, one-to-many queries, denoising queries."""
     found = [Supervision(Branch.DECODER, output.layers, targets)]
     if output.proposals is not None:
-        known_classes = targets.without_classes() if output.proposals.foreground else targets
-        found.append(Supervision(Branch.PROPOSALS, (output.proposals,), known_classes))
+        learned = targets.without_classes() if output.proposals.foreground else targets
+        found.append(Supervision(Branch.PROPOSALS, (output.proposals,), learned))
     if output.one_to_many is not None:
         found.append(
             Supervision(Branch.ONE_TO_MANY, output.one_to_many.layers, targets, output.one_to_many.num_repeats)

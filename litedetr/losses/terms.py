@@ -31,8 +31,9 @@ class Matched:
     in_class_loss: Tensor | None  # (B, Q) bool, False on padding slots of denoising; None: all queries are in it
     boxes: Tensor  # (n, 4) of the queries with an object, cxcywh relative to the image
     target_boxes: Tensor  # (n, 4) of their objects
-    image_index: Tensor  # (n,) which image of the batch they are of
-    query_index: Tensor  # (n,) which query of it they are
+    # where they are, for terms with class targets of their own: class_targets[image_index, query_index] is (n, K)
+    image_index: Tensor  # (n,) which image of the batch
+    query_index: Tensor  # (n,) which query of the image
 
     @classmethod
     def of(cls, predictions: Predictions, pairs: Assignment, in_class_loss: Tensor | None) -> Matched:

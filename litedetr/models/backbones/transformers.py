@@ -22,7 +22,7 @@ class TransformersBackbone(nn.Module):
     """The last stages of a `transformers` backbone.
 
     Its attention windows see the padding, so a batch of several sizes gives slightly other features than each image
-    alone; behind the backbone, padding is zeroed.
+    by itself. Behind the backbone, padding is zeroed.
 
     name: a model type with its default configuration and random weights (`swin`, `convnext`), or a folder or hub name
         with a configuration and weights.
