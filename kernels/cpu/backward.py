@@ -56,7 +56,7 @@ def _backward_chunk(chunk: Chunk, rows: Rows, cells: Tensor, d_out: Tensor, grad
     d_out = d_out.unsqueeze(1)
     if rows.logits is not None:
         (of_value,) = _products(d_out, values, corners)
-        p = rows.logits[chunk].flatten(0, 2).softmax(-1)
+        p = bags.softmax(rows.logits[chunk].flatten(0, 2))
         d_score = _d_score(p, of_value)
         d_location = [p * x for x in of_value[1:]]
         scatter.add(d_values, d_out, [p])
@@ -69,7 +69,7 @@ def _backward_chunk(chunk: Chunk, rows: Rows, cells: Tensor, d_out: Tensor, grad
         else:
             keys = tables_of(rows.key, chunk)
             (of_value,), (of_key,) = _products(d_out, values, corners), _products(q, keys, corners)
-        p = of_key[0].softmax(-1)
+        p = bags.softmax(of_key[0])
         d_score = _d_score(p, of_value)
         d_location = [(p * x).addcmul_(d_score, y) for x, y in zip(of_value[1:], of_key[1:], strict=True)]
         if rows.key is None:

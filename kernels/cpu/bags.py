@@ -27,8 +27,14 @@ def attend(query: Tensor, table: Tensor, rows: Tensor, weights: Tensor) -> Tenso
     """
     out = torch.empty_like(query)
     for samples, some_query, some_out in _pieces(table, rows, weights, query.unsqueeze(1), out.unsqueeze(1)):
-        torch.bmm(torch.bmm(some_query, samples.transpose(1, 2)).softmax(-1), samples, out=some_out)
+        scores = torch.bmm(some_query, samples.transpose(1, 2)).squeeze(1)
+        torch.bmm(softmax(scores).unsqueeze(1), samples, out=some_out)
     return out
+
+
+def softmax(scores: Tensor) -> Tensor:
+    """Over the K of scores (N, K). Over a first dimension PyTorch vectorises it, over a short last one it does not."""
+    return scores.t().softmax(0).t().contiguous()
 
 
 def _pieces(table: Tensor, rows: Tensor, weights: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:

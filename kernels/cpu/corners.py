@@ -26,9 +26,7 @@ class Corners:
         """location: (n, M, L, P, 2) in pixels, not far outside; overwritten."""
         low = location.floor()
         fx, fy = (f.contiguous().flatten(0, 1).flatten(1) for f in location.sub_(low).unbind(-1))
-        first = _table_rows(low, grid, images)
-        below = first + grid.pitch
-        rows = torch.stack([first, first + 1, below, below + 1], dim=-1)
+        rows = _table_rows(low, grid, images).unsqueeze(-1) + grid.corners
         return cls(rows.view(*fx.shape, 4), fx, fy)
 
     def weights(self) -> Tensor:

@@ -30,5 +30,5 @@ def _attend(rows: Rows, chunk: Chunk) -> Tensor:
     else:
         query, keys = rows.scaled_query(chunk).unsqueeze(1), tables_of(rows.key, chunk)
         scores = bags.dots(query, keys, corners.rows, weights).squeeze(1)
-    weights *= scores.softmax(-1).unsqueeze(-1)
+    weights *= bags.softmax(scores).unsqueeze(-1)
     return bags.sums(values, corners.rows, weights)

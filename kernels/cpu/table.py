@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from litedetr.kernels.constants import lasting
 from litedetr.kernels.points import Sampling, SamplingPoints
 
 MOST_ROWS = 2**31 - 1  # rows are counted in 32 bits, half the traffic of 64
 CORNERS = 4  # of a sample; a chunk's are counted in 32 bits as well
 IMAGE_ROWS = 8  # copied at a time: the other heads' channels stay in the cache until it is their turn
+MOST_KEPT = 64  # level sizes whose constants are kept; making them takes a tenth of a call on small maps
+CPU = torch.device("cpu")
 BORDER = 2  # zero pixels on each side: all four corners of a sample outside lie among them
 
 
@@ -51,13 +55,9 @@ class Levels:
         """(4, S') the cell of which each token is the top left, top right, lower left and lower right corner.
 
         A cell is the square between four pixels, and has the number of its first token. Each row ascends. The first
-        border tokens of a level are corners of no cell of it, and get the level's first.
+        border tokens of a level are corners of no cell of it, and get the level's first. Kept: not to be changed.
         """
-        cells = torch.arange(self.num_tokens, dtype=torch.int32).repeat(4, 1)
-        for start, stop, pitch in zip(self.starts, self.starts[1:], self.pitches, strict=False):
-            cells[:, start:stop] -= torch.tensor([0, 1, pitch, pitch + 1], dtype=torch.int32).unsqueeze(-1)
-            cells[:, start:stop].clamp_(min=start)
-        return cells
+        return _cells(self)
 
     def images(self, table: Tensor) -> list[Tensor]:
         """Views (B, M, H_l + 2 BORDER, W_l + BORDER, D) of bordered tables (B, M, S', D)."""
@@ -110,9 +110,19 @@ def _zero_padding(pixels: Tensor, points: SamplingPoints, level: int) -> None:
         image[:, :, max(width, 0) :] = 0
 
 
+@lru_cache(maxsize=MOST_KEPT)
+def _cells(levels: Levels) -> Tensor:
+    with lasting(CPU):
+        cells = torch.arange(levels.num_tokens, dtype=torch.int32, device=CPU).repeat(4, 1)
+        for start, stop, pitch in zip(levels.starts, levels.starts[1:], levels.pitches, strict=False):
+            cells[:, start:stop] -= _integers([0, 1, pitch, pitch + 1]).unsqueeze(-1)
+            cells[:, start:stop].clamp_(min=start)
+    return cells
+
+
 @dataclass(frozen=True)
 class Grid:
-    """What turns locations into rows of a table.
+    """What turns locations into rows of a table. Kept: its tensors are not to be changed.
 
     Every constant is repeated for the P points: inner loops of L * P numbers vectorise, broadcasts over P do not.
     """
@@ -121,13 +131,14 @@ class Grid:
     limit: Tensor  # (B or 1, L, P, 2) float, valid (width, height)
     origin: Tensor  # (M, L, P), row of pixel (0, 0); the heads' tables lie one behind the other
     pitch: Tensor  # (L, P), rows from one image row to the next
+    corners: Tensor  # (L, P, 4), rows from a sample's first corner to each of the four
     rows: int  # of a table
     sampling: Sampling  # how a location between pixels is read
 
     @classmethod
     def of(cls, points: SamplingPoints, heads: int, dtype: torch.dtype) -> Grid:
-        num_points, levels = points.offsets.shape[-2], Levels(points.shapes)
-        rows = levels.num_tokens
+        num_points = points.offsets.shape[-2]
+        rows = Levels(points.shapes).num_tokens
         if rows * heads > MOST_ROWS:
             raise ValueError(
                 f"value: expected at most {MOST_ROWS} rows S * M an image, got {rows * heads}; take smaller maps"
@@ -137,16 +148,33 @@ class Grid:
             raise ValueError(
                 f"offsets: expected at most {MOST_ROWS // CORNERS} samples M * L * P a query, got {samples}"
             )
-        size = torch.tensor([(w, h) for h, w in points.shapes], dtype=dtype).view(-1, 2)
-        limit = points.valid_limits(size)
-        starts, pitches = (torch.tensor(x, dtype=torch.int32) for x in (levels.starts[:-1], levels.pitches))
-        corner = starts + BORDER * (pitches + 1)
-        origin = corner + rows * torch.arange(heads, dtype=torch.int32).unsqueeze(-1)
-        return cls(
-            size=size.unsqueeze(1).repeat(1, num_points, 1),
-            limit=limit.unsqueeze(2).repeat(1, 1, num_points, 1),
-            origin=origin.unsqueeze(-1).repeat(1, 1, num_points),
-            pitch=pitches.unsqueeze(-1).repeat(1, num_points),
-            rows=rows,
-            sampling=points.sampling,
+        grid = _grid(Levels(points.shapes), heads, num_points, dtype, points.sampling)
+        if points.valid_sizes is None:
+            return grid
+        limit = points.valid_limits(grid.size[:, 0])
+        return replace(grid, limit=limit.unsqueeze(2).repeat(1, 1, num_points, 1))
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _grid(levels: Levels, heads: int, num_points: int, dtype: torch.dtype, sampling: Sampling) -> Grid:
+    """Of images without padding."""
+    with lasting(CPU):
+        size = torch.tensor([(w, h) for h, w in levels.shapes], dtype=dtype, device=CPU).view(-1, 1, 2)
+        starts, pitch = (_integers(x).unsqueeze(-1) for x in (levels.starts[:-1], levels.pitches))
+        first = starts + BORDER * (pitch + 1)  # of head 0
+        origin = first + levels.num_tokens * torch.arange(heads, dtype=torch.int32, device=CPU).view(-1, 1, 1)
+        corners = torch.stack([pitch * 0, pitch * 0 + 1, pitch, pitch + 1], dim=-1)
+        size = size.repeat(1, num_points, 1)
+        return Grid(
+            size=size,
+            limit=size.unsqueeze(0),
+            origin=origin.repeat(1, 1, num_points),
+            pitch=pitch.repeat(1, num_points),
+            corners=corners.repeat(1, num_points, 1),
+            rows=levels.num_tokens,
+            sampling=sampling,
         )
+
+
+def _integers(numbers: list[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int32, device=CPU)
