@@ -113,6 +113,23 @@ def key_of(known: Mapping[str, Any]) -> Any:
     return Annotated[str, PlainValidator(check)]
 
 
+def choice_of(known: Mapping[str, type], section: str) -> Any:
+    """The type of a setting that is an object of one of the dataclasses in `known`, each with settings of its own.
+
+    It is given as the name in `known`, or as a mapping of `name` and settings. section: its path, for errors.
+    """
+    name_of_one = key_of(known)
+
+    def check(value: Any) -> Any:
+        if isinstance(value, tuple(known.values())):
+            return value
+        given = value if isinstance(value, Mapping) else {"name": value}
+        name = as_type(name_of_one, given.get("name"), f"{section}.name")
+        return as_type(known[name], {**given, "name": name}, section)
+
+    return Annotated[Any, PlainValidator(check)]
+
+
 def _none_if_off(value: Any) -> Any:
     """YAML's false, no and off as None."""
     return None if value is False else value

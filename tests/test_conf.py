@@ -23,7 +23,7 @@ from litedetr.tools.feeding import FeedingConfig
 from litedetr.tools.plots.plot_config import AttentionPlot, ScorePlot, TrainingPlot
 
 CONF = Path(__file__).parent.parent / "conf"
-DETECTOR_GROUPS = ("size", "encoder", "attention", "backbone", "model", "decoder")
+DETECTOR_GROUPS = ("size", "encoder", "attention", "backbone", "model", "decoder", "loss")
 GROUPS = (*DETECTOR_GROUPS, "transforms", "data", "schedule", "experiment")
 CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 COCO = "data.root=/data/coco"

@@ -17,6 +17,7 @@ GROUPS = {
     "decoder": "query selection and decoder; what `model` says unless given",
     "attention": "where attention weights come from; what `model` says unless given",
     "size": "widths, heads, queries",
+    "loss": "what class scores learn, and what of it the matching knows",
     "backbone": "the network before the encoder, and where its weights come from",
     "data": "shapes are drawn here, coco is any set in COCO's format (data.root=...)",
     "transforms": "at what sizes images are seen; what `data` says unless given",

@@ -16,7 +16,11 @@ def focal_loss(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> T
 
 def focal_cost(logits: Tensor, alpha: float, gamma: float) -> Tensor:
     """Class cost of the matching: the focal loss of a query with the class as its target, minus that without."""
-    probability = logits.sigmoid()
+    return focal_cost_of_probability(logits.sigmoid(), alpha, gamma)
+
+
+def focal_cost_of_probability(probability: Tensor, alpha: float, gamma: float) -> Tensor:
+    """`focal_cost` of a class whose probability is known."""
     as_object = alpha * (1 - probability) ** gamma * -(probability + 1e-8).log()
     as_background = (1 - alpha) * probability**gamma * -(1 - probability + 1e-8).log()
     return as_object - as_background

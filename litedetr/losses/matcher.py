@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from litedetr.boxes import cxcywh_to_xyxy, generalized_iou
-from litedetr.losses.focal import focal_cost
+from litedetr.losses.class_cost import Candidates
 from litedetr.losses.loss_config import LossConfig
 from litedetr.losses.supervision import Assignment, Supervision
 from litedetr.structures import Predictions, TargetBatch
@@ -59,19 +59,18 @@ def _on_device(pairs: Sequence[np.ndarray], device: torch.device) -> Iterator[Te
 @torch.no_grad()
 def _costs(one: Supervision, config: LossConfig) -> tuple[Tensor, Tensor]:
     """(layers, B, Q, N) costs, N the most objects of an image, an image's own first; (B, Q) which queries to match."""
-    labels, boxes, _ = one.targets.padded(max(one.targets.counts))
-    costs = torch.stack([_cost(predictions, labels, boxes, config) for predictions in one.layers])
+    objects = one.targets.padded(max(one.targets.counts))
+    costs = torch.stack([_cost(predictions, *objects, config) for predictions in one.layers])
     valid = one.layers[0].valid
     return costs, costs.new_ones(costs.shape[1:3], dtype=torch.bool) if valid is None else valid
 
 
-def _cost(predictions: Predictions, labels: Tensor, boxes: Tensor, config: LossConfig) -> Tensor:
-    """(B, Q, N) from predictions and the objects, labels (B, N) and boxes (B, N, 4), padded to one number."""
+def _cost(predictions: Predictions, labels: Tensor, boxes: Tensor, real: Tensor, config: LossConfig) -> Tensor:
+    """(B, Q, N) from predictions and N slots for objects: labels (B, N), boxes (B, N, 4), which are real (B, N)."""
     predicted, target = predictions.boxes.unsqueeze(2), boxes.unsqueeze(1).to(predictions.boxes.dtype)
-    per_class = focal_cost(predictions.class_logits, config.focal_alpha, config.focal_gamma)
-    classes = per_class.gather(2, labels.unsqueeze(1).expand(-1, per_class.shape[1], -1))
     l1 = (predicted - target).abs().sum(-1)
     giou = generalized_iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(target))
+    classes = config.class_cost.cost(Candidates(predictions, labels, real, giou), config)
     return config.cost.classes * classes + config.cost.l1 * l1 - config.cost.giou * giou
 
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor
 
-from litedetr.boxes import cxcywh_to_xyxy, generalized_iou
-from litedetr.losses.focal import focal_loss
+from litedetr.boxes import box_iou, cxcywh_to_xyxy, generalized_iou
 from litedetr.losses.supervision import Assignment
 from litedetr.registry import Registry
 from litedetr.structures import Predictions
@@ -44,6 +43,16 @@ class Matched:
         boxes = predictions.boxes[place]
         return cls(logits, class_targets, in_class_loss, boxes, pairs.boxes.to(boxes.dtype), *place)
 
+    def iou(self) -> Tensor:
+        """(n,) IoU of each query's box with its object's, without a gradient."""
+        return box_iou(cxcywh_to_xyxy(self.boxes.detach()), cxcywh_to_xyxy(self.target_boxes))
+
+    def at_classes(self, values: Tensor) -> Tensor:
+        """(B, Q, K) from one value for each pair, (n,): the value at the class of the query's object, 0 elsewhere."""
+        of_queries = self.class_targets.new_zeros(self.class_targets.shape[:2])
+        of_queries.index_put_((self.image_index, self.query_index), values.to(of_queries.dtype))
+        return self.class_targets * of_queries.unsqueeze(-1)
+
     def sum_over_queries(self, loss: Tensor) -> Tensor:
         """The sum of a loss (B, Q, K) over all queries that are in the class loss."""
         return loss.sum() if self.in_class_loss is None else (loss * self.in_class_loss.unsqueeze(-1)).sum()
@@ -60,9 +69,8 @@ def loss_term(term: Term) -> Term:
 
 @loss_term
 def classes(matched: Matched, config: LossConfig) -> Tensor:
-    """Focal loss of every query and class (Lin et al., 2017)."""
-    loss = focal_loss(matched.class_logits, matched.class_targets, config.focal_alpha, config.focal_gamma)
-    return matched.sum_over_queries(loss)
+    """Every query's class: the loss that `loss.classification` names, the focal loss unless given."""
+    return matched.sum_over_queries(config.classification.loss(matched, config))
 
 
 @loss_term
