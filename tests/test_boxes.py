@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from litedetr.boxes import cxcywh_to_xyxy, generalized_iou, inverse_sigmoid, xyxy_to_cxcywh
+from litedetr.boxes import box_iou, cxcywh_to_xyxy, generalized_iou, inverse_sigmoid, xyxy_to_cxcywh
 
 
 def test_conversion_and_back():
@@ -24,6 +24,22 @@ def test_conversion_and_back():
 def test_generalized_iou(other, expected):
     box = torch.tensor([0.0, 0.0, 2.0, 2.0], dtype=torch.float64)
     assert generalized_iou(box, torch.tensor(other, dtype=torch.float64)).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_iou_in_pairs_and_of_all_with_all():
+    a = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 4.0, 1.0]], dtype=torch.float64)
+    b = torch.tensor([[1.0, 1.0, 3.0, 3.0], [1.0, 0.0, 3.0, 1.0]], dtype=torch.float64)
+    torch.testing.assert_close(box_iou(a, b), torch.tensor([1 / 7, 1 / 2], dtype=torch.float64))
+    table = torch.tensor([[1 / 7, 1 / 5], [0, 1 / 2]], dtype=torch.float64)
+    torch.testing.assert_close(box_iou(a.unsqueeze(1), b), table)
+
+
+def test_iou_of_small_boxes_and_of_points():
+    """A box of a thousandth of the image's sides has the IoU of a large one."""
+    box = torch.tensor([0.5, 0.5, 0.501, 0.501], dtype=torch.float64)
+    assert box_iou(box, box).item() == 1
+    assert box_iou(box[[0, 1, 0, 1]], box[[0, 1, 0, 1]]).item() == 0
+    assert box_iou(box, box * torch.nan).isnan()
 
 
 def test_generalized_iou_of_points_is_finite():

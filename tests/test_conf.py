@@ -1,7 +1,7 @@
 """Every choice of every configuration group composes and becomes a model."""
 
 import re
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from litedetr.data import DataConfig, TransformConfig
 from litedetr.engine.evaluate_checkpoint import EvalConfig
 from litedetr.engine.run_config import RunConfig, beside_model
 from litedetr.inference.predict_files import PredictConfig
+from litedetr.losses import LossConfig
+from litedetr.losses.classification import Varifocal
 from litedetr.models import build_detector
 from litedetr.settings import ConfigError, from_mapping, to_mapping
 from litedetr.tools.export.export_config import ExportConfig
@@ -92,6 +94,11 @@ def test_dino_has_a_full_encoder_and_no_a():
         (["seed=9223372036854775808"], "seed: expected at most 9223372036854775807, got 9223372036854775808"),
         (["loss.cost.l1=-1"], r"loss.cost.l1: expected at least 0, got -1"),
         (["loss.focal_gamma=-2"], r"loss.focal_gamma: expected at least 0, got -2"),
+        (["loss.classification.name=foo"], r"loss.classification.name: expected one of 'focal', .*, got 'foo'"),
+        (["loss.classification=null"], r"loss.classification.name: expected one of 'focal', .*, got None"),
+        (["loss=varifocal", "loss.classification.alpha=2"], r"loss.classification.alpha: expected at most 1, got 2"),
+        (["+loss.classification.alpha=1"], r"loss.classification.alpha: expected one of name, got 'alpha'"),
+        (["loss.class_cost.name=foo"], r"loss.class_cost.name: expected one of 'focal' or 'position_modulated', got"),
         (["loss.focal_alpha=2"], r"loss.focal_alpha: expected at most 1, got 2"),
         (["data.classes=[ring, null]"], r"data.classes\[1\]: expected text, got None"),
         (["data.classes=[ring, '']"], r"data.classes\[1\]: expected text that is not empty, got ''"),
@@ -210,6 +217,45 @@ def test_help_says_what_the_script_does_and_lists_every_choice_of_its_groups(scr
     assert set(named) == set(groups)
     for group, choices in named.items():
         assert re.findall(r"\w+", choices) == sorted(path.stem for path in (CONF / group).glob("*.yaml")), group
+
+
+@pytest.mark.parametrize(
+    ("choice", "weight", "classification", "class_cost"),
+    [
+        ("published", None, {"name": "focal"}, {"name": "focal"}),
+        ("varifocal", 1.0, {"name": "varifocal", "alpha": 0.75, "gamma": 2.0}, {"name": "focal"}),
+        ("ia_bce", 1.0, {"name": "ia_bce", "alpha": 0.25, "gamma": 2.0}, {"name": "focal"}),
+        (
+            "position_supervised",
+            6.0,
+            {"name": "position_supervised", "alpha": 0.25, "gamma": 2.0, "power": 2.0},
+            {"name": "position_modulated", "power": 0.5},
+        ),
+        ("matchability_aware", 1.0, {"name": "matchability_aware", "gamma": 1.5}, {"name": "focal"}),
+    ],
+)
+def test_a_loss_says_its_settings_and_its_weight(
+    choice: str, weight: float | None, classification: dict, class_cost: dict
+):
+    """The weight of size and model is that of the published loss only. A name alone has the settings of its file."""
+    for system, published in (
+        ("model=lite_dino size=small", 2.0),
+        ("model=lite_dino size=paper", 1.0),
+        ("model=h_detr size=paper", 2.0),
+    ):
+        loss = run_config(f"loss={choice}", *system.split()).loss
+        chosen = {"classification": classification, "class_cost": class_cost}
+        weights = LossConfig().weights | {"classes": published if weight is None else weight}
+        assert to_mapping(loss) == to_mapping(LossConfig(weights=weights)) | chosen
+        names = {part: settings["name"] for part, settings in chosen.items()}
+        assert loss == LossConfig(weights=weights, **names)
+
+
+def test_a_setting_of_a_loss_and_a_loss_by_its_name_alone():
+    loss = run_config("loss=varifocal", "loss.classification.gamma=1.5", "loss.weights.classes=3").loss
+    assert (loss.classification, loss.weights["classes"]) == (Varifocal(gamma=1.5), 3.0)
+    assert run_config("loss.classification=varifocal").loss.classification == Varifocal()
+    assert run_config("loss.focal_gamma=1.5").loss == replace(run_config().loss, focal_gamma=1.5)
 
 
 def test_fine_tuning_begins_with_a_checkpoint_and_low_rates():

@@ -25,11 +25,14 @@ ROOT = Path(__file__).parent.parent
 # | table | system | `command` | AP | GFLOPs | encoder |
 ROW = re.compile(r"^\| \d \| (?P<system>[^|]+) \| `(?P<command>experiment=[^`]+)` \| ", re.MULTILINE)
 SYSTEMS = {row["command"]: row["system"] for row in ROW.finditer((ROOT / "docs" / "systems.md").read_text())}
+LITE = ("lite_dino", "lite_deformable_detr", "lite_h_detr")
+LOSSES = ("varifocal", "ia_bce", "position_supervised", "matchability_aware")
 OTHERS = (
     "model=dino_5scale",
     "model=lite_dino encoder=h3l1 a=3 b=2",
     "model=lite_dino attention=key_aware",
     "model=lite_dino attention.sampling=nearest",
+    *(f"model={model} loss={loss}" for model in LITE for loss in LOSSES),
     "model=lite_h_detr encoder=h2l2 attention.sampling=nearest",
 )
 COCO = "data.root=/data/coco"

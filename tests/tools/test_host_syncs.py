@@ -33,11 +33,11 @@ NUM_CLASSES = 5
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-def build_step(system: str, device: torch.device, precision: str = "fp32") -> TrainStep:
+def build_step(system: str, device: torch.device, precision: str = "fp32", loss: str = "published") -> TrainStep:
     """Of the small detectors that scripts/train.py trains, with fewer layers."""
     settings = [f"model={SYSTEMS[system]}", "a=1", "b=1", "decoder.num_layers=2", "query_selection.num_queries=20"]
     with initialize_config_dir(str(CONF), version_base=None):
-        cfg = compose("train", [*settings, "size=small", "backbone=resnet18_slim", "transforms=native", "data=shapes"])
+        cfg = compose("train", [*settings, "size=small", "backbone=resnet18_slim", "transforms=native", f"loss={loss}"])
     config = RunConfig.from_settings(OmegaConf.to_container(cfg, resolve=True))
     torch.manual_seed(0)
     model = build_detector(config.model, NUM_CLASSES).to(device).train()
@@ -103,6 +103,12 @@ def test_half_precision_waits_no_more(simulated: None, precision: str):
     """Not for the scaler either: AdamW itself leaves out a step that overflowed."""
     step = build_step("DINO", SIMULATED, precision)
     assert total(count_host_syncs(lambda: step(0, [batch_of(2)]), SIMULATED)) == 2
+
+
+@pytest.mark.parametrize("loss", sorted(path.stem for path in (CONF / "loss").glob("*.yaml")))
+def test_no_loss_waits_by_itself(simulated: None, loss: str):
+    step = build_step("DINO", SIMULATED, loss=loss)
+    assert total(count_host_syncs(lambda: step(0, [batch_of(4)]), SIMULATED)) == 2
 
 
 def test_the_simulated_device_computes_what_the_cpu_computes(simulated: None):
