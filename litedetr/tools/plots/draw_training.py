@@ -33,7 +33,7 @@ NUMBERS = {
     "images_per_second": "training images per second",
 }
 SIZE_INCHES = (11.7, 11.3)
-TERM_TITLES = {"classes": "classes (focal)", "l1": "boxes (L1)", "giou": "boxes (1 - GIoU)"}  # others: their names
+TERM_TITLES = {"l1": "boxes (L1)", "giou": "boxes (1 - GIoU)"}  # others: their names
 BRANCH_TITLES = {
     Branch.DECODER: "decoder",
     Branch.PROPOSALS: "proposals",
