@@ -22,6 +22,7 @@ from litedetr.settings import (
     Pair,
     Some,
     Text,
+    choice_of,
     from_mapping,
     require,
     settings,
@@ -180,3 +181,50 @@ def test_settings_are_frozen_dataclasses():
     assert [one.name for one in fields(made)] == list(asdict(made))
     assert hash(made) == hash(Outer(3))
     assert pickle.loads(pickle.dumps(made)) == copy.deepcopy(made) == made == replace(Outer(2), count=3)
+
+
+@settings("shape")
+class Circle:
+    name: Literal["circle"] = "circle"
+    radius: Number = 1.0
+
+
+@settings("shape")
+class Square:
+    name: Literal["square"] = "square"
+    side: Annotated[Number, Field(ge=0)] = 2.0
+
+
+@settings()
+class Drawing:
+    shape: choice_of({"circle": Circle, "square": Square}, "shape") = Circle()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, Circle()),
+        ({"shape": "square"}, Square()),
+        ({"shape": {"name": "square", "side": "3"}}, Square(side=3.0)),
+        ({"shape": Square(side=4.0)}, Square(side=4.0)),
+    ],
+)
+def test_a_choice_has_settings_of_its_own(given: dict, expected: object):
+    drawing = from_mapping(Drawing, given)
+    assert drawing.shape == expected
+    assert from_mapping(Drawing, to_mapping(drawing)) == drawing
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("ring", "shape.name: expected one of 'circle' or 'square', got 'ring'"),
+        ({"side": 3}, "shape.name: expected one of 'circle' or 'square', got None"),
+        ({"name": "circle", "side": 3}, "shape.side: expected one of name, radius, got 'side'"),
+        ({"name": "square", "side": -1}, "shape.side: expected at least 0, got -1"),
+        (7, "shape.name: expected one of 'circle' or 'square', got 7"),
+    ],
+)
+def test_a_choice_that_does_not_exist_is_named(given: object, message: str):
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        Drawing(shape=given)

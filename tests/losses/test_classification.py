@@ -14,6 +14,7 @@ from litedetr.losses.classification import CLASSIFICATION_LOSSES
 from litedetr.losses.focal import focal_loss
 from litedetr.losses.supervision import Assignment
 from litedetr.losses.terms import TERMS, Matched
+from litedetr.settings import from_mapping
 from litedetr.structures import (
     DenoisingOutput,
     DetectorOutput,
@@ -154,6 +155,14 @@ def test_the_default_is_the_published_loss_bit_for_bit():
         config = LossConfig(focal_alpha=alpha, focal_gamma=gamma)
         value = TERMS["classes"](matched_of(logits, boxes, pairs), config)
         assert torch.equal(value, focal_loss(logits, onehot, alpha, gamma).sum())
+
+
+def test_settings_of_before_mean_the_published_loss():
+    """As checkpoints hold them, without a name."""
+    old = {"cost": {"classes": 2.0, "l1": 5.0, "giou": 2.0}, "focal_alpha": 0.3, "focal_gamma": 1.0}
+    config = from_mapping(LossConfig, old, "loss")
+    assert config == LossConfig(focal_alpha=0.3, focal_gamma=1.0)
+    assert (config.classification.name, config.class_cost.name) == ("focal", "focal")
 
 
 @pytest.mark.parametrize("name", CLASSIFICATION_LOSSES)
