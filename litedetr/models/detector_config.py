@@ -27,11 +27,12 @@ Dropout = Annotated[Number, Field(ge=0, lt=1)]
 
 @settings("backbone")
 class BackboneConfig:
-    """norm, frozen_stages and width are of ResNets only."""
+    """norm and frozen_stages are not of `transformers`; width is of ResNets only."""
 
-    name: Text = "resnet50"  # resnet18|34|50|101, or `transformers:<model name or folder>`
-    weights: Maybe[Text] = None  # path or URL of pre-trained weights; None: random
+    name: Text = "resnet50"  # resnet18|34|50|101, efficientnet_lite0|1|2, or `transformers:<model name or folder>`
+    weights: Maybe[Text] = None  # path or URL of pre-trained weights, or `package:<installed package>`; None: random
     norm: Literal["frozen", "group"] = "frozen"  # batch norm, or group norm (8 channels a group) to train from scratch
+    # of EfficientNet-Lite (stem and first block, blocks of stride 4, 8, 16, 32)
     frozen_stages: Annotated[Integer, Field(ge=0, le=5)] = 2  # how many of (stem, layer1, ..., layer4) are not trained
     width: Annotated[Integer, Field(ge=8, le=MOST, multiple_of=8)] = 64  # channels of the stem
 

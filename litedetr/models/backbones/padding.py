@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from litedetr.pixels import inside
 from litedetr.structures import ImageBatch
+
+Norm = Callable[[int], nn.Module]  # from a number of channels
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,11 @@ class MaskedGroupNorm(nn.GroupNorm):
         return normed * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
 
 
+def group_norm(channels: int) -> nn.Module:
+    """Eight channels a group."""
+    return MaskedGroupNorm(channels // 8, channels)
+
+
 class FrozenBatchNorm(nn.Module):
     """Batch norm that is not trained: a factor and a shift for each channel; state-dict names as torch's."""
 
@@ -93,7 +101,7 @@ class FrozenBatchNorm(nn.Module):
         Folded on every call, since training moves conv.weight; `fold_frozen_norms` does it once.
         """
         weight, bias = self.folded(conv)
-        return F.conv2d(x, weight, bias, conv.stride, conv.padding)
+        return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 def convolve(x: Tensor, conv: nn.Conv2d, norm: nn.Module, mask: PaddingMask | None) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,14 +9,13 @@ from torch import Tensor, nn
 from litedetr.models.backbones.padding import (
     FeatureMap,
     FrozenBatchNorm,
-    MaskedGroupNorm,
+    Norm,
     PaddingMask,
     convolve,
+    group_norm,
     zero_padding,
 )
 from litedetr.structures import ImageBatch
-
-Norm = Callable[[int], nn.Module]
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -130,11 +127,6 @@ DEPTHS = {
 }
 
 
-def group_norm(channels: int) -> nn.Module:
-    """Eight channels a group."""
-    return MaskedGroupNorm(channels // 8, channels)
-
-
 class ResNet(nn.Module):
     """Stem and four stages, whose maps are C2..C5.
 
@@ -144,6 +136,8 @@ class ResNet(nn.Module):
     num_outputs: how many of C2..C5 to return, counted from C5.
     exact_padding: keep padding out of every convolution and norm.
     """
+
+    classifier = ("fc.",)
 
     def __init__(
         self, name: str, norm: str, width: int, frozen_stages: int, num_outputs: int, exact_padding: bool

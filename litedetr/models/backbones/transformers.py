@@ -30,6 +30,7 @@ class TransformersBackbone(nn.Module):
     """
 
     channels_last = False  # the maps keep the images' layout
+    classifier = ("fc.",)
 
     def __init__(self, name: str, num_outputs: int) -> None:
         super().__init__()

