@@ -40,7 +40,9 @@ def same_maps(a: nn.Module, b: nn.Module, images: ImageBatch) -> bool:
 
 
 @pytest.mark.parametrize("images", [batch((65, 90)), batch((64, 96), (48, 70))], ids=["one size", "padded"])
-@pytest.mark.parametrize(("name", "width"), [("resnet18", 8), ("resnet18", 16), ("resnet50", 16)])
+@pytest.mark.parametrize(
+    ("name", "width"), [("resnet18", 8), ("resnet18", 16), ("resnet50", 16), ("efficientnet_lite0", 64)]
+)
 def test_a_folded_backbone_computes_the_same_bits(name: str, width: int, images: ImageBatch):
     model = backbone(name, width)
     folded = copy.deepcopy(model)

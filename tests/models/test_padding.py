@@ -20,6 +20,8 @@ ENCODERS = {
     "Deformable DETR": DEFORMABLE_DETR,
     "H-DETR": H_DETR,
     "bottlenecks": {"backbone": {"name": "resnet50"}},
+    "EfficientNet-Lite": {"backbone": {"name": "efficientnet_lite0", "width": 64}},
+    "frozen EfficientNet-Lite": {"backbone": {"name": "efficientnet_lite0", "norm": "frozen", "width": 64}},
 }
 
 

@@ -16,9 +16,10 @@ else:
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+USED = ("dev", "export", "backbones", "pretrained")
 REQUIREMENTS = [
     requirement
-    for requirement in [*PROJECT["dependencies"], *EXTRAS["dev"], *EXTRAS["export"], *EXTRAS["backbones"]]
+    for requirement in [*PROJECT["dependencies"], *(x for name in USED for x in EXTRAS[name])]
     if not requirement.startswith("litedetr[")
 ]
 BOUNDS = re.compile(r"([\w-]+)>=([\d.]+),<([\d.]+)(; .+)?")

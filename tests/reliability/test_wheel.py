@@ -89,7 +89,7 @@ def test_a_checkpoint_predicts_without_a_clone_and_without_triton(built: Built, 
     train(run_config(cache), tmp_path / "run", one_rank)
     found = json.loads(checked([built.python, "-c", USE, tmp_path / "run"], tmp_path))
     assert all(Path(file).is_relative_to(built.python.parents[1]) for file in found["files"])
-    assert (found["version"], found["extras"]) == (PROJECT["version"], ["dev", "export", "backbones"])
+    assert (found["version"], found["extras"]) == (PROJECT["version"], ["dev", "export", "backbones", "pretrained"])
     assert found["names"] == ["circle", "ring", "square", "triangle", "star"]
     assert found["found"] > 0
     assert not found["triton"]

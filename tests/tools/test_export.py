@@ -15,7 +15,8 @@ from torch import Tensor
 
 from litedetr.data import Categories, DataConfig, TransformConfig, to_pixels
 from litedetr.engine.checkpoint import Checkpoint, Progress, load_detector, save_checkpoint
-from litedetr.models import build_detector, level_shapes
+from litedetr.models import DetectorConfig, build_detector, level_shapes
+from litedetr.models.detector_config import BackboneConfig
 from litedetr.postprocess import pack, unpack
 from litedetr.settings import ConfigError, to_mapping
 from litedetr.structures import ImageBatch
@@ -36,18 +37,21 @@ TRACED = (96, 128)
 CHECKED = ((1, 66, 131), (3, 100, 70), (2, 96, 96))
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+def save_random(path: Path, cache: Path, config: DetectorConfig = MODEL) -> Path:
     """Random weights everywhere, also where initialisation has zeros, which would hide mistakes."""
     torch.manual_seed(0)
-    model = build_detector(MODEL, len(SHAPES))
+    model = build_detector(config, len(SHAPES))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    config = to_mapping(run_config(cache))
-    path = tmp_path_factory.mktemp("export") / "best.pt"
-    save_checkpoint(path, Checkpoint(config, SHAPES, model.state_dict(), None, {}, {}, Progress(), 1))
+    run = to_mapping(replace(run_config(cache), model=config))
+    save_checkpoint(path, Checkpoint(run, SHAPES, model.state_dict(), None, {}, {}, Progress(), 1))
     return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    return save_random(tmp_path_factory.mktemp("export") / "best.pt", cache)
 
 
 def settings(checkpoint: Path, kind: str, **others) -> ExportConfig:
@@ -173,6 +177,19 @@ def test_a_torch_export_file_gives_the_same_numbers(checkpoint: Path, tmp_path: 
     description = {"litedetr.json": ""}
     torch.export.load(exported.path, extra_files=description)
     assert json.loads(description["litedetr.json"])["outputs"] == ["class_logits", "boxes", "tokens"]
+
+
+@pytest.mark.parametrize("kind", ["torch_export", pytest.param("onnx", marks=pytest.mark.slow)])
+def test_a_detector_with_efficientnet_lite_passes_its_check(cache: Path, tmp_path: Path, kind: str):
+    """On batches of other sizes, odd ones among them."""
+    config = replace(MODEL, backbone=BackboneConfig("efficientnet_lite0", frozen_stages=0))
+    exported = export_checkpoint(settings(save_random(tmp_path / "best.pt", cache, config), kind), say=lambda _: None)
+    assert len(exported.agreements) == len(CHECKED)
+    assert max(agreement.worst for agreement in exported.agreements) < 1e-4
+    if kind == "onnx":
+        operators = [node.op_type for node in pytest.importorskip("onnx").load(exported.path).graph.node]
+        assert operators.count("Clip") >= 32
+        assert "BatchNormalization" not in operators
 
 
 @pytest.mark.slow
