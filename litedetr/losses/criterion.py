@@ -1,4 +1,4 @@
-"""The set-prediction loss: every decoder layer, the proposals, and the denoising or the one-to-many queries."""
+"""The set-prediction loss: every decoder layer, the proposals, and what learns beside them."""
 
 from __future__ import annotations
 

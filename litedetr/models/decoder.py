@@ -103,13 +103,14 @@ class Decoder(nn.Module):
         self.padding = config.padding
 
     def forward(
-        self, queries: Queries, memory: FeaturePyramid, training: TrainingQueries | None = None
+        self, queries: Queries, memory: FeaturePyramid, training: tuple[TrainingQueries, ...] = ()
     ) -> DetectorOutput:
         """Decode the detector's queries and those of training together.
 
         queries: the detector's own, Q of them.
         memory: the encoder's output.
-        training: queries that exist only in training, denoising or one-to-many ones; the detector's own never see them.
+        training: groups of queries that exist only in training, denoising or one-to-many ones; the detector's own never
+        see them.
         Returns the predictions of every layer. Each layer refines its reference boxes, and the next layer gets them
         detached. If the decoder looks forward twice (DINO, section 3.5), the loss of layer n + 1 also reaches the box
         that layer n refined.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litedetr.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
@@ -21,19 +20,17 @@ class DenoisingQueries(TrainingQueries):
     # content and noised reference boxes, (B, G * 2 * N_max, ...); valid: False in the slots beyond an image's objects
     queries: Queries
     num_groups: int  # G, each with the positives and the negatives of all objects
+    sees_own = True
 
-    def attention_mask(self, num_own: int) -> Tensor:
-        """(B, Q, Q): a denoising query attends to the real slots of its own group and to the detector's queries.
+    def attention_mask(self) -> Tensor:
+        """(B, Q, Q): a denoising query attends to the real slots of its own group.
 
-        The detector's queries attend only to each other. A padding slot attends to itself too, since a softmax over
-        nothing is NaN.
+        A padding slot attends to itself too, since a softmax over nothing is NaN.
         """
         num_slots, valid = len(self), self.queries.valid
         group = torch.arange(num_slots, device=valid.device) // (num_slots // self.num_groups)
-        group = torch.cat([group, group.new_full((num_own,), -1)])
-        same = (group[:, None] == group[None, :]) | (group[None, :] == -1)
-        valid = F.pad(valid, (0, num_own), value=True)
-        return same & (valid[:, None, :] | torch.eye(len(group), dtype=torch.bool, device=valid.device))
+        same = group[:, None] == group[None, :]
+        return same & (valid[:, None, :] | torch.eye(num_slots, dtype=torch.bool, device=valid.device))
 
     def add_to(self, output: DetectorOutput, layers: tuple[Predictions, ...]) -> DetectorOutput:
         return replace(output, denoising=DenoisingOutput(layers, self.num_groups))

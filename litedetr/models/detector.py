@@ -39,21 +39,24 @@ class Detector(nn.Module):
 
         images: B images, pixels (B, 3, H, W) of bytes or normalised floats.
         targets: the ground truth of the images, in training only. With it the output also has the predictions of the
-        queries that exist only in training: denoising ones, or one-to-many ones of H-DETR.
+        queries that exist only in training: denoising ones, and one-to-many ones of H-DETR.
         Returns the predictions of every decoder layer and of the query selection.
         """
         images = images.normalised()
         pyramid = self.neck(self.backbone(images), images)
         memory = self.encoder(pyramid)
-        branch = None if targets is None else self.training_branch
-        queries, proposals = self.query_selection(memory, branch.num_extra if branch else 0)
-        queries, training = branch(queries, targets) if branch else (queries, None)
-        return self.decoder(queries, memory, training).with_proposals(proposals)
+        branches = () if targets is None else self.training_branches
+        queries, proposals = self.query_selection(memory, sum(branch.num_extra for branch in branches))
+        training = []
+        for branch in branches:
+            queries, group = branch(queries, targets)
+            training.append(group)
+        return self.decoder(queries, memory, tuple(training)).with_proposals(proposals)
 
     @property
-    def training_branch(self) -> Denoising | Hybrid | None:
-        """What makes the queries that exist only in training; a detector has at most one such branch."""
-        return self.denoising if self.denoising is not None else self.hybrid
+    def training_branches(self) -> tuple[Hybrid | Denoising, ...]:
+        """What makes the queries that exist only in training."""
+        return tuple(branch for branch in (self.hybrid, self.denoising) if branch is not None)
 
     def to_device(self, device: torch.device) -> Detector:
         """Move to `device`, in place, and make use of it; returns this detector.

@@ -119,7 +119,7 @@ class DenoisingConfig:
 
 @settings("hybrid")
 class HybridConfig:
-    """One-to-many matching in training (H-DETR, section 3.2, "hybrid branch")."""
+    """One-to-many matching in training (H-DETR, section 3.2, "hybrid branch"), beside denoising if there is any."""
 
     # queries that exist in training only and are matched to every object num_repeats times; 0: off
     num_queries: Annotated[Integer, Field(ge=0, le=MOST)] = 0
@@ -181,14 +181,10 @@ class DetectorConfig:
         return self.neck.num_levels - (0 if self.encoder.low_level_update else self.num_low_levels)
 
     def _require_matching_parts(self) -> None:
-        """Selection, decoder and the branches of training must fit: else parameters would be idle or positions miss."""
+        """Selection, decoder and denoising must fit: else parameters would be idle or positions miss."""
         kind, position = self.query_selection.kind, self.decoder.query_position
         fitting = "reference" if kind == "mixed" else "proposals"
         require(position == fitting, "decoder.query_position", f"{fitting} with query_selection.kind={kind}", position)
-        pairs, one_to_many = self.denoising.num_pairs, self.hybrid.num_queries
         if position == "proposals":
             expected = "0 with decoder.query_position=proposals: noised boxes are no proposals and have no position"
-            require(pairs == 0, "denoising.num_pairs", expected, pairs)
-        if one_to_many:
-            expected = f"0 with hybrid.num_queries={one_to_many}: one branch of training at a time"
-            require(pairs == 0, "denoising.num_pairs", expected, pairs)
+            require(self.denoising.num_pairs == 0, "denoising.num_pairs", expected, self.denoising.num_pairs)

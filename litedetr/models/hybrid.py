@@ -18,11 +18,11 @@ class OneToManyQueries(TrainingQueries):
 
     queries: Queries
     num_repeats: int
+    sees_own = False
 
-    def attention_mask(self, num_own: int) -> Tensor:
-        """(1, Q, Q): one-to-many queries and the detector's own attend only to their like."""
-        is_own = torch.arange(len(self) + num_own, device=self.queries.content.device) >= len(self)
-        return (is_own[:, None] == is_own[None, :]).unsqueeze(0)
+    def attention_mask(self) -> Tensor:
+        """(1, Q, Q): all attend to all."""
+        return torch.ones(1, len(self), len(self), dtype=torch.bool, device=self.queries.content.device)
 
     def add_to(self, output: DetectorOutput, layers: tuple[Predictions, ...]) -> DetectorOutput:
         found = tuple(silenced(layer, self.queries.valid) for layer in layers)

@@ -45,12 +45,21 @@ H_DETR = {
     "decoder": replace(FROM_PROPOSALS, look_forward_twice=True),
 }
 
+BESIDE_DENOISING = {  # Of up to 3 objects an image, each group of queries sees all.
+    "query_selection": QuerySelectionConfig(3),
+    "denoising": DenoisingConfig(num_pairs=6),
+    "hybrid": HybridConfig(num_queries=6, num_repeats=2),
+}
+
 
 def gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("system", [None, DEFORMABLE_DETR, H_DETR], ids=["DINO", "Deformable DETR", "H-DETR"])
+SYSTEMS = {"DINO": None, "beside denoising": BESIDE_DENOISING, "Deformable DETR": DEFORMABLE_DETR, "H-DETR": H_DETR}
+
+
+@pytest.mark.parametrize("system", SYSTEMS.values(), ids=SYSTEMS)
 def test_accumulation_gives_the_large_batch_its_gradient_loss_and_parts(samples, one_rank: Ranks, system):
     """With unequal object counts, so that a mean of the micro-batches' means is another number."""
     large, small = (build_step(one_rank, torch.float64, system=system) for _ in range(2))
@@ -117,11 +126,12 @@ def test_shares_lie_in_the_order_in_which_the_images_are_dealt_out(one_rank: Ran
     assert [b.share for b in as_shares(batches, TwoRanks((9, 1, 4, 5)), 7)] == [Share(0, 12, 7), Share(6, 12, 7)]
 
 
-def test_a_batch_without_any_object_gives_every_parameter_a_finite_gradient(samples, one_rank: Ranks):
+@pytest.mark.parametrize("system", SYSTEMS.values(), ids=SYSTEMS)
+def test_a_batch_without_any_object_gives_every_parameter_a_finite_gradient(samples, one_rank: Ranks, system):
     """A parameter without a gradient would stop training on several ranks."""
     bare = [replace(s.target, labels=s.target.labels[:0], boxes=s.target.boxes[:0]) for s in samples]
     nothing = [replace(sample, target=target) for sample, target in zip(samples, bare, strict=True)]
-    step = build_step(one_rank)
+    step = build_step(one_rank, system=system)
     assert math.isfinite(step(0, [batch_of(nothing, torch.float32)]).loss)
     assert [name for name, gradient in gradients(step.model).items() if gradient is None] == []
 

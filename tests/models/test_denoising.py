@@ -9,6 +9,7 @@ from model_helpers import random_targets, small_detector
 from litedetr.boxes import cxcywh_to_xyxy, inverse_sigmoid
 from litedetr.models.denoising import Denoising, DenoisingQueries, Noise
 from litedetr.models.detector_config import DenoisingConfig
+from litedetr.models.training_queries import JointQueries
 from litedetr.structures import Queries, Share, TargetBatch
 
 
@@ -43,7 +44,7 @@ def test_groups_do_not_see_each_other_and_nobody_sees_padding(batch):
     content = torch.where(changed.unsqueeze(-1), noised.queries.content + 1, noised.queries.content)
     other = replace(noised, queries=replace(noised.queries, content=content))
     with torch.no_grad():
-        before, after = (model.decoder(queries, memory, d) for d in (noised, other))
+        before, after = (model.decoder(queries, memory, (d,)) for d in (noised, other))
     for first, second in zip(before.denoising.layers, after.denoising.layers, strict=True):
         same = (first.class_logits - second.class_logits).abs().amax(-1) < 1e-12
         assert same[~changed].all()
@@ -123,7 +124,8 @@ def test_a_batch_that_is_no_share_draws_from_the_global_generator():
 
 
 def test_the_mask_lets_every_query_see_something():
-    mask = make_queries(random_targets(2, 0), num_pairs=6).attention_mask(num_own=4)
+    own = Queries(torch.zeros(2, 4, 8), torch.zeros(2, 4, 4))
+    mask = JointQueries(own, (make_queries(random_targets(2, 0), num_pairs=6),)).attention_mask()
     assert mask.any(-1).all()
     assert mask[:, -4:, :-4].any().item() is False
 

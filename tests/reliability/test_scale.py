@@ -21,6 +21,7 @@ from litedetr.losses import Criterion, LossConfig
 from litedetr.models import DetectorConfig, build_detector
 from litedetr.models.denoising import Denoising
 from litedetr.models.detector_config import EncoderConfig
+from litedetr.models.training_queries import JointQueries
 from litedetr.structures import ImageBatch, Queries, TargetBatch
 from litedetr.tools.benchmark.timed_detectors import Conditions, of_config
 from litedetr.tools.random_batch import RandomBatch, random_targets
@@ -126,7 +127,7 @@ def test_more_objects_than_pairs_leave_one_group_of_denoising_queries():
     _, queries = Denoising(replace(MODEL.denoising, num_pairs=100), 16, 5)(own, targets)
     assert (queries.num_groups, len(queries)) == (1, 600)
     assert queries.queries.valid.sum(1).tolist() == [600, 4]
-    mask = queries.attention_mask(60)
+    mask = JointQueries(own, (queries,)).attention_mask()
     assert mask.shape == (2, 660, 660)
     assert mask[0, :600].all()  # one group, which sees itself and the queries
     assert not mask[:, 600:, :600].any()
