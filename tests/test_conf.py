@@ -172,7 +172,8 @@ def test_the_encoder_on_the_command_line_wins():
 
 def test_what_is_printed_reads_from_the_model_to_the_run():
     sections = list(settings())
-    model = ["a", "b", "encoder", "attention", "backbone", "neck", "query_selection", "denoising", "hybrid", "decoder"]
+    detector = ["a", "b", "encoder", "attention", "backbone", "neck", "query_selection"]
+    model = [*detector, "denoising", "hybrid", "dense", "decoder"]
     assert sections == [*model, "padding", "loss", "data", "schedule", "trainer", "run", "resume", "seed"]
     assert sorted(settings("model=h_detr")) == sorted(set(sections) - {"a", "b"})
 
