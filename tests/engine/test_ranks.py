@@ -17,6 +17,7 @@ from litedetr.engine.distributed import Ranks, join_ranks
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import RunFolder
 from litedetr.faults.processes import LostRanksError, lost_ranks_named
+from litedetr.models.detector_config import DenseConfig, HybridConfig
 from litedetr.settings import ConfigError, from_mapping, to_mapping
 
 
@@ -49,6 +50,8 @@ def free_port() -> int:
 def runs(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """One process, and two that accumulate two micro-batches each: 4 images a step, 5 to evaluate."""
     config = run_config(cache, schedule={"max_epochs": 1, "milestones": ()})
+    branches = {"hybrid": HybridConfig(num_queries=6, num_repeats=2), "dense": DenseConfig(num_positives=4)}
+    config = replace(config, model=replace(config.model, **branches))
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     evaluate_and_train(config, one, Ranks(torch.device("cpu")))
     accumulating = replace(config, schedule=replace(config.schedule, grad_accum_steps=2))
@@ -62,7 +65,7 @@ def test_two_ranks_take_the_steps_of_one(runs: tuple[Path, Path]):
     assert [record["step"] for record in two] == [1, 2, 3]
     for mine, theirs, tolerance in zip(two, one, (1e-5, 1e-2, 1e-2), strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=tolerance)
-        assert mine["loss_parts"].keys() == {"decoder", "proposals", "denoising"}
+        assert mine["loss_parts"].keys() == {"decoder", "proposals", "one_to_many", "denoising", "dense"}
         for branch, terms in mine["loss_parts"].items():
             for term, values in terms.items():
                 assert values == pytest.approx(theirs["loss_parts"][branch][term], rel=tolerance), (branch, term)

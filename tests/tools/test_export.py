@@ -16,7 +16,7 @@ from torch import Tensor
 from litedetr.data import Categories, DataConfig, TransformConfig, to_pixels
 from litedetr.engine.checkpoint import Checkpoint, Progress, load_detector, save_checkpoint
 from litedetr.models import DetectorConfig, build_detector, level_shapes
-from litedetr.models.detector_config import BackboneConfig
+from litedetr.models.detector_config import BackboneConfig, DenseConfig, HybridConfig
 from litedetr.postprocess import pack, unpack
 from litedetr.settings import ConfigError, to_mapping
 from litedetr.structures import ImageBatch
@@ -25,7 +25,7 @@ from litedetr.tools.export import export_checkpoint as export_module
 from litedetr.tools.export import file_formats
 from litedetr.tools.export.check_images import check_batches, images_to_check_on
 from litedetr.tools.export.compare import compare
-from litedetr.tools.export.deployed_detector import DeployedDetector, smallest_side
+from litedetr.tools.export.deployed_detector import DeployedDetector, smallest_side, trace
 from litedetr.tools.export.export_checkpoint import export_checkpoint, image_sides
 from litedetr.tools.export.export_config import ExportConfig
 from litedetr.tools.export.file_formats import ExportError, TorchExport
@@ -152,6 +152,18 @@ def test_group_norm_in_onnx_is_as_exact_as_in_pytorch(tmp_path: Path):
         exact = norm.double()(given.double())
         norm.float()
         torch.testing.assert_close(torch.from_numpy(found).double(), exact, atol=1e-5, rtol=0)
+
+
+def test_what_only_training_needs_is_not_exported():
+    branches = {"hybrid": HybridConfig(num_queries=6), "dense": DenseConfig(num_positives=4)}
+    torch.manual_seed(0)
+    detector = build_detector(replace(MODEL, **branches), len(SHAPES))
+    assert {name.split(".")[0] for name in detector.state_dict()} >= {"dense", "denoising"}
+    graph, images = DeployedDetector(detector), noise(2, 3, 100, 131)
+    traced = trace(graph, TRACED)
+    assert not [name for name in traced.state_dict if ".dense." in name or ".denoising." in name]
+    for found, expected in zip(traced.module()(images), graph(images), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("backend", ["auto", pytest.param("reference", marks=pytest.mark.slow)])

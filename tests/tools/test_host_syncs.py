@@ -28,14 +28,19 @@ from litedetr.tools.simulated_device import SIMULATED, SimulatedDevice
 from litedetr.transfers import to_device, to_host
 
 CONF = Path(__file__).parents[2] / "conf"
-SYSTEMS = {"DINO": "lite_dino", "H-DETR": "lite_h_detr", "Deformable DETR": "lite_deformable_detr"}
+SYSTEMS = {
+    "DINO": ["model=lite_dino"],
+    "DINO with all branches": ["model=lite_dino", "hybrid.num_queries=30", "dense.num_positives=13"],
+    "H-DETR": ["model=lite_h_detr"],
+    "Deformable DETR": ["model=lite_deformable_detr"],
+}
 NUM_CLASSES = 5
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 def build_step(system: str, device: torch.device, precision: str = "fp32", loss: str = "published") -> TrainStep:
     """Of the small detectors that scripts/train.py trains, with fewer layers."""
-    settings = [f"model={SYSTEMS[system]}", "a=1", "b=1", "decoder.num_layers=2", "query_selection.num_queries=20"]
+    settings = [*SYSTEMS[system], "a=1", "b=1", "decoder.num_layers=2", "query_selection.num_queries=20"]
     with initialize_config_dir(str(CONF), version_base=None):
         cfg = compose("train", [*settings, "size=small", "backbone=resnet18_slim", "transforms=native", f"loss={loss}"])
     config = RunConfig.from_settings(OmegaConf.to_container(cfg, resolve=True))
