@@ -24,7 +24,7 @@ def test_every_change_touches_as_many_files_as_the_page_says():
     assert touched == [
         ["conf/encoder/low_first.yaml", "litedetr/models/encoder/blocks.py"],
         ["conf/experiment/centre.yaml", "litedetr/losses/terms.py"],
-        ["conf/transforms/bright.yaml", "litedetr/data/augmentations.py"],
+        ["conf/transforms/bright.yaml", "litedetr/data/augmentations/colour.py"],
         ["kernels/fused/launch.py"],
     ]
 

@@ -6,7 +6,9 @@ import contextlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from torch.utils.data import Dataset
 
 from litedetr.boxes import xyxy_to_cxcywh
 from litedetr.data.annotation_warnings import annotation_warnings
-from litedetr.data.augmentations import augment
+from litedetr.data.augmentations import Source, augment
 from litedetr.data.categories import Categories
 from litedetr.data.coco_json import CocoJson, is_ignored
 from litedetr.data.data_config import TransformConfig
@@ -60,6 +62,13 @@ class CocoDetection(Dataset[Sample]):
         self.notes = [*found.notes, *annotation_warnings(coco, self.categories)]  # what the user should know of it
         self._table = replace(coco.table(self.categories), file_names=np.array(found.names))
         self._files, self._transforms, self._training, self._seed = files, transforms, training, seed
+        self._closing_epoch: int | None = None
+
+    def without_augmentations_from(self, epoch: int) -> CocoDetection:
+        """The same set, whose images have no `data.transforms.augmentations` from `epoch` on, only flip and crop."""
+        closing = copy(self)
+        closing._closing_epoch = epoch
+        return closing
 
     @property
     def annotations_path(self) -> Path:
@@ -84,13 +93,9 @@ class CocoDetection(Dataset[Sample]):
     def sample(self, key: SampleKey | int, clock: Clock = nullcontext) -> Sample:
         """The item of `key`. clock: gets the steps `decode`, `augment` and `resize`."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        with clock("decode"):
-            image = to_pixels(self._load(index))
-        boxes, labels = self._table.objects(index)
-        item = LabelledImage(image, torch.from_numpy(boxes.copy()), torch.from_numpy(labels.copy()))
+        item = self._labelled_image(index, clock)
         if self._training:
-            sequence = np.random.SeedSequence(self._seed, spawn_key=(epoch, index))
-            item = augment(item, self._transforms, np.random.default_rng(sequence), clock)
+            item = augment(item, self._transforms_of(epoch), self._source(epoch, index, clock), clock)
         else:
             with clock("resize"):
                 item = for_evaluation(item, self._transforms)
@@ -106,6 +111,23 @@ class CocoDetection(Dataset[Sample]):
     def coco_ground_truth(self) -> COCO:
         """Ground truth for pycocotools: every image, the objects of `categories`, crowds included."""
         return coco_ground_truth(self.annotations_path, self.categories)
+
+    def _labelled_image(self, index: int, clock: Clock) -> LabelledImage:
+        """As stored. clock: gets the step `decode`."""
+        with clock("decode"):
+            image = to_pixels(self._load(index))
+        boxes, labels = self._table.objects(index)
+        return LabelledImage(image, torch.from_numpy(boxes.copy()), torch.from_numpy(labels.copy()))
+
+    def _transforms_of(self, epoch: int) -> TransformConfig:
+        closing = self._closing_epoch is not None and epoch >= self._closing_epoch
+        return replace(self._transforms, augmentations={}) if closing else self._transforms
+
+    def _source(self, epoch: int, index: int, clock: Clock) -> Source:
+        """Of the randomness of an item."""
+        sequence = np.random.SeedSequence(self._seed, spawn_key=(epoch, index))
+        load = partial(self._labelled_image, clock=clock)
+        return Source(np.random.default_rng(sequence), load, len(self), self._transforms.flip)
 
     def _target(self, index: int, item: LabelledImage) -> Target:
         height, width = self._table.sizes[index].tolist()

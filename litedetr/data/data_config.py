@@ -48,6 +48,7 @@ class TransformConfig:
     crop_range: Pair[Count] = (384, 600)  # smallest and largest side of the window
     # further ones by name, with the probability of each; applied in this order, after flip and crop
     augmentations: dict[AugmentationName, Probability] = field(default_factory=dict)
+    closing_epochs: NotNegative = 0  # last epochs of a run, without any of `augmentations`; flip and crop stay
 
     def __post_init__(self) -> None:
         sides = (*self.train_sides, *(() if self.eval_side is None else (self.eval_side,)))

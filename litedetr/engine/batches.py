@@ -14,12 +14,8 @@ class StepBatches:
     """A rank's micro-batches of training, `grad_accum_steps` a step; the same from any step on."""
 
     def __init__(self, dataset: CocoDetection, settings: LoaderSettings, ranks: Ranks, grad_accum_steps: int) -> None:
-        batch_size = settings.batch_size * ranks.world_size * grad_accum_steps
         self.grad_accum_steps = grad_accum_steps
-        self.steps_per_epoch = len(dataset) // batch_size
-        advice = _fitting(len(dataset), ranks.world_size, grad_accum_steps)
-        expected = f"at most the number of training images ({len(dataset)})"
-        require(self.steps_per_epoch > 0, "schedule.batch_size", expected, batch_size, advice)
+        self.steps_per_epoch = steps_per_epoch(len(dataset), settings, ranks, grad_accum_steps)
         self.loader = build_loader(dataset, settings, ranks, training=True)
 
     def from_step(self, step: int) -> Iterator[list[MicroBatch]]:
@@ -31,6 +27,15 @@ class StepBatches:
             for _ in range(first, self.steps_per_epoch):
                 yield [next(batches) for _ in range(self.grad_accum_steps)]
             epoch, first = epoch + 1, 0
+
+
+def steps_per_epoch(num_images: int, settings: LoaderSettings, ranks: Ranks, grad_accum_steps: int) -> int:
+    """Whole optimiser steps of an epoch. Raises ConfigError if there are too few images for one."""
+    batch_size = settings.batch_size * ranks.world_size * grad_accum_steps
+    advice = _fitting(num_images, ranks.world_size, grad_accum_steps)
+    expected = f"at most the number of training images ({num_images})"
+    require(num_images >= batch_size, "schedule.batch_size", expected, batch_size, advice)
+    return num_images // batch_size
 
 
 def _fitting(num_images: int, world_size: int, grad_accum_steps: int) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from litedetr.data import DatasetPair, build_datasets
-from litedetr.engine.batches import StepBatches
+from litedetr.data import DatasetPair, TransformConfig, build_datasets
+from litedetr.engine.batches import StepBatches, steps_per_epoch
 from litedetr.engine.distributed import Ranks
 from litedetr.engine.evaluation_loop import Evaluator
 from litedetr.engine.loader import build_loader, loader_settings
@@ -27,8 +27,10 @@ def build_trainer(config: RunConfig, folder: RunFolder, ranks: Ranks) -> Trainer
     """
     settings = loader_settings(config, ranks)
     data = build_datasets(config.data, config.seed)
-    batches = StepBatches(data.train, settings, ranks, config.schedule.grad_accum_steps)
-    lr_schedule = LRSchedule(config.schedule, batches.steps_per_epoch)
+    grad_accum_steps = config.schedule.grad_accum_steps
+    lr_schedule = LRSchedule(config.schedule, steps_per_epoch(len(data.train), settings, ranks, grad_accum_steps))
+    closing = lr_schedule.num_epochs - config.data.transforms.closing_epochs
+    batches = StepBatches(data.train.without_augmentations_from(closing), settings, ranks, grad_accum_steps)
     evaluator = Evaluator(data.val, build_loader(data.val, settings, ranks), config.trainer.precision, ranks)
     state = TrainingState.initial(config, data.train.categories, batches.steps_per_epoch, ranks.device)
     start = _start(state, folder, lr_schedule.total_steps)
@@ -37,7 +39,7 @@ def build_trainer(config: RunConfig, folder: RunFolder, ranks: Ranks) -> Trainer
     model, criterion = ranks.share_gradients(state.model), Criterion(config.loss)
     train_step = TrainStep(model, criterion, state.update, config.trainer.precision, config.seed, ranks)
     tracker = Tracker(folder, state.progress, lr_schedule.total_steps) if ranks.is_main else SilentTracker()
-    about_data = [*data.notes, *_crowded(config, data)]
+    about_data = [*data.notes, *_crowded(config, data), *_closing(config.data.transforms, lr_schedule)]
     description = _description(state, data, lr_schedule, ranks)
     for note in [folder.note, description, *about_data, *start, *schedule_warnings(lr_schedule, config.trainer)]:
         tracker.say(note)
@@ -82,3 +84,17 @@ def _crowded(config: RunConfig, data: DatasetPair) -> list[str]:
         f"{crowded} training images have more objects (up to {counts.max()}) than query_selection.num_queries "
         f"({queries}): those beyond are matched to no query"
     ]
+
+
+def _closing(transforms: TransformConfig, lr_schedule: LRSchedule) -> list[str]:
+    """When the closing phase begins; a warning if it is the whole run."""
+    if not (transforms.augmentations and transforms.closing_epochs):
+        return []
+    augmented = lr_schedule.num_epochs - transforms.closing_epochs
+    if augmented <= 0:
+        return [
+            f"warning: data.transforms.closing_epochs={transforms.closing_epochs} is not below the epochs of this run "
+            f"({lr_schedule.num_epochs}): no image gets any of data.transforms.augmentations"
+        ]
+    step = augmented * lr_schedule.steps_per_epoch
+    return [f"data.transforms.augmentations end at step {step}, before the last {transforms.closing_epochs} epochs"]

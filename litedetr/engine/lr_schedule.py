@@ -29,6 +29,11 @@ class LRSchedule:
     def total_steps(self) -> int:
         return (self.config.max_epochs or self.config.max_steps) * self._unit
 
+    @property
+    def num_epochs(self) -> int:
+        """Epochs of the run, the last of which max_steps may cut."""
+        return -(-self.total_steps // self.steps_per_epoch)
+
     def factor(self, step: int) -> float:
         """What the peak rates are multiplied by at `step`, 0 being the first."""
         warmup = self.config.warmup_steps

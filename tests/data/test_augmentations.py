@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from augmentation_helpers import random_source
 
 from litedetr.cli.compose import compose
 from litedetr.data import TransformConfig
-from litedetr.data.augmentations import AUGMENTATIONS, augment, augmentation, vertical_flip
+from litedetr.data.augmentations import AUGMENTATIONS, Source, augment, augmentation, vertical_flip
 from litedetr.data.transforms import LabelledImage
 from litedetr.engine.run_config import RunConfig
 from litedetr.settings import ConfigError
@@ -24,10 +25,10 @@ def gradient_image() -> LabelledImage:
 
 
 def test_vertical_flip_mirrors_pixels_and_boxes():
-    flipped = vertical_flip(gradient_image(), np.random.default_rng(0))
+    flipped = vertical_flip(gradient_image(), random_source(0))
     assert flipped.image[0, :, 0].tolist() == [5, 4, 3, 2, 1, 0]
     assert flipped.boxes.tolist() == [[1, 4, 4, 6]]
-    again = vertical_flip(flipped, np.random.default_rng(0))
+    again = vertical_flip(flipped, random_source(0))
     assert torch.equal(again.image, gradient_image().image)
     assert torch.equal(again.boxes, gradient_image().boxes)
 
@@ -39,8 +40,8 @@ def brighter(monkeypatch: pytest.MonkeyPatch) -> None:
     del AUGMENTATIONS["brighter"]
 
     @augmentation
-    def brighter(item: LabelledImage, rng: np.random.Generator) -> LabelledImage:
-        return replace(item, image=item.image + int(rng.integers(10, 20)))
+    def brighter(item: LabelledImage, source: Source) -> LabelledImage:
+        return replace(item, image=item.image + int(source.rng.integers(10, 20)))
 
 
 def test_an_augmentation_is_used_as_often_as_it_is_configured(brighter):
@@ -49,21 +50,21 @@ def test_an_augmentation_is_used_as_often_as_it_is_configured(brighter):
     assert config.augmentations == {"brighter": 0.3}
     config = replace(NATIVE, augmentations=config.augmentations)
     added = [
-        int((augment(gradient_image(), config, np.random.default_rng(seed)).image - gradient_image().image)[0, 0, 0])
+        int((augment(gradient_image(), config, random_source(seed)).image - gradient_image().image)[0, 0, 0])
         for seed in range(400)
     ]
     found = Counter(added)
     assert 90 < 400 - found[0] < 150
     assert found.keys() - {0} == set(range(10, 20))
-    once_more = augment(gradient_image(), config, np.random.default_rng(7)).image
-    assert torch.equal(once_more, augment(gradient_image(), config, np.random.default_rng(7)).image)
+    once_more = augment(gradient_image(), config, random_source(7)).image
+    assert torch.equal(once_more, augment(gradient_image(), config, random_source(7)).image)
 
 
 def test_augmentations_that_are_not_configured_draw_nothing(brighter):
-    rng, untouched = np.random.default_rng(0), np.random.default_rng(0)
-    augment(gradient_image(), NATIVE, rng)
+    source, untouched = random_source(0), np.random.default_rng(0)
+    augment(gradient_image(), NATIVE, source)
     untouched.random()  # of the flip
-    assert rng.random() == untouched.random()
+    assert source.rng.random() == untouched.random()
 
 
 @pytest.mark.parametrize(
@@ -76,10 +77,10 @@ def test_augmentations_that_are_not_configured_draw_nothing(brighter):
     ids=["floats", "one channel", "labels without boxes"],
 )
 def test_an_augmentation_with_a_wrong_result_is_named(monkeypatch, change, message):
-    monkeypatch.setitem(AUGMENTATIONS, "wrong", lambda item, rng: change(item))
+    monkeypatch.setitem(AUGMENTATIONS, "wrong", lambda item, source: change(item))
     config = replace(NATIVE, augmentations={"wrong": 1.0})
     with pytest.raises(ValueError, match=f"^augmentation wrong: expected it to return {message}$"):
-        augment(gradient_image(), config, np.random.default_rng(0))
+        augment(gradient_image(), config, random_source(0))
 
 
 def test_a_name_is_given_once():

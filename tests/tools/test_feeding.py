@@ -35,7 +35,8 @@ def test_a_clocked_sample_is_that_of_training(cache: Path):
 
 
 @pytest.mark.parametrize(
-    ("step", "module", "name"), [("decode", "coco_dataset", "read_image"), ("resize", "augmentations", "resize")]
+    ("step", "module", "name"),
+    [("decode", "coco_dataset", "read_image"), ("resize", "augmentations.pipeline", "resize")],
 )
 def test_time_counts_for_its_step(cache: Path, monkeypatch: pytest.MonkeyPatch, step: str, module: str, name: str):
     target = f"litedetr.data.{module}.{name}"
