@@ -3,6 +3,7 @@ import io
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from litedetr.data import (
     TransformConfig,
     collate,
 )
+from litedetr.data.augmentations import AUGMENTATIONS
 from litedetr.data.dataset_layout import SplitFiles
 from litedetr.structures import ImageBatch
 
@@ -33,14 +35,17 @@ BUSY = TransformConfig(
 )
 
 
-def textured(write: Write, content: Content, seed: int = 3) -> CocoDetection:
+ALL = replace(BUSY, augmentations=dict.fromkeys(AUGMENTATIONS, 0.6))
+
+
+def textured(write: Write, content: Content, seed: int = 3, transforms: TransformConfig = BUSY) -> CocoDetection:
     """A busily augmented training split whose images differ at every pixel."""
     files = write(content)
     rng = np.random.default_rng(0)
     for image in content["images"]:
         pixels = rng.integers(0, 256, (image["height"], image["width"], 3), dtype=np.uint8)
         Image.fromarray(pixels).save(files.images / image["file_name"])
-    return CocoDetection(files, BUSY, training=True, seed=seed)
+    return CocoDetection(files, transforms, training=True, seed=seed)
 
 
 def test_targets_are_relative_boxes_and_contiguous_labels(content: Content, write: Write, native: Any) -> None:
@@ -194,8 +199,11 @@ def test_unknown_image_id_is_an_error(content: Content, write: Write, native: An
         dataset.image_path(1)
 
 
-def test_a_key_gives_the_same_sample_in_another_process(content: Content, write: Write) -> None:
-    dataset = textured(write, content)
+@pytest.mark.parametrize("transforms", [BUSY, ALL], ids=["usual", "all augmentations"])
+def test_a_key_gives_the_same_sample_in_another_process(
+    transforms: TransformConfig, content: Content, write: Write
+) -> None:
+    dataset = textured(write, content, transforms=transforms)
     here = dataset[SampleKey(3, 1)]
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         there = pool.submit(dataset.__getitem__, SampleKey(3, 1)).result(timeout=60)
@@ -215,9 +223,12 @@ def test_epoch_index_and_seed_each_change_the_augmentation(content: Content, wri
     assert shapes(3, 0) != shapes(3, 2)
 
 
+@pytest.mark.parametrize("transforms", [BUSY, ALL], ids=["usual", "all augmentations"])
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_batches_do_not_depend_on_the_workers(num_workers: int, content: Content, write: Write) -> None:
-    dataset = textured(write, content)
+def test_batches_do_not_depend_on_the_workers(
+    num_workers: int, transforms: TransformConfig, content: Content, write: Write
+) -> None:
+    dataset = textured(write, content, transforms=transforms)
     sampler = EpochSampler(len(dataset), 1, seed=1)
     sampler.set_position(2)
     loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=num_workers)
@@ -225,3 +236,49 @@ def test_batches_do_not_depend_on_the_workers(num_workers: int, content: Content
     for (images, targets), (expected_images, expected_targets) in zip(loader, expected, strict=True):
         assert torch.equal(images.pixels, expected_images.pixels)
         assert targets.items[0].image_id == expected_targets.items[0].image_id
+
+
+@pytest.mark.parametrize("name", [*AUGMENTATIONS])
+def test_seed_epoch_and_index_decide_an_augmentation(name: str, content: Content, write: Write) -> None:
+    """Of images of one size and without flips, whose plain forms do not change."""
+    content["images"] = [image | {"width": 60, "height": 50} for image in content["images"]]
+    transforms = TransformConfig((), 60, None, 0.0, False, augmentations={name: 1.0})
+    dataset = textured(write, content, transforms=transforms)
+    images = [dataset[SampleKey(epoch, 1)].image for epoch in range(6)]
+    assert all(torch.equal(dataset[SampleKey(epoch, 1)].image, image) for epoch, image in enumerate(images))
+    if name == "vertical_flip":  # draws nothing
+        return
+    assert len({image.numpy().tobytes() for image in images}) > 3
+    other = textured(write, content, seed=4, transforms=transforms)
+    assert not all(torch.equal(other[SampleKey(epoch, 1)].image, image) for epoch, image in enumerate(images))
+
+
+def test_the_closing_phase_has_no_augmentations_but_the_same_flips_and_crops(content: Content, write: Write) -> None:
+    augmented, plain = textured(write, content, transforms=ALL), textured(write, content)
+    closing = augmented.without_augmentations_from(3)
+    for index in range(3):
+        for epoch in range(6):
+            key = SampleKey(epoch, index)
+            expected = (augmented if epoch < 3 else plain)[key]
+            assert torch.equal(closing[key].image, expected.image)
+            assert torch.equal(closing[key].target.boxes, expected.target.boxes)
+    keys = [SampleKey(epoch, index) for epoch in range(3) for index in range(3)]
+    assert not all(torch.equal(augmented[key].image, plain[key].image) for key in keys)
+
+
+def test_other_images_have_only_the_chosen_classes(content: Content, write: Write) -> None:
+    """Cats fill the second image; none comes in by a mosaic or by mixup."""
+    transforms = TransformConfig((), 60, None, 0.5, False, augmentations={"mosaic": 1.0, "mixup": 1.0})
+    dataset = CocoDetection(write(content), transforms, training=True, classes=("dog",))
+    targets = [dataset[SampleKey(epoch, index)].target for epoch in range(10) for index in range(3)]
+    assert sum(map(len, targets)) > 30
+    assert {label for target in targets for label in target.labels.tolist()} == {0}
+
+
+def test_an_unreadable_other_image_is_named(content: Content, write: Write) -> None:
+    mixed = TransformConfig((), 60, None, 0.0, False, augmentations={"mixup": 1.0})
+    dataset = textured(write, content, transforms=mixed)
+    path = dataset.image_path(7)
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"image id 7 of .*c\.png: cannot be read"):
+        _ = [dataset[SampleKey(epoch, 0)] for epoch in range(20)]

@@ -10,12 +10,13 @@ from engine_helpers import run_config, train
 from fault_helpers import assert_identical, left_by
 
 from litedetr.data import TransformConfig
+from litedetr.data.augmentations import AUGMENTATIONS
 from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.distributed import Ranks, use_deterministic_algorithms
 from litedetr.engine.resume import choose_run_folder
 from litedetr.engine.run_config import RunConfig
 
-# Every kind of randomness: three sizes, crops half of the time, flips.
+# Every kind of randomness: three sizes, crops half of the time, flips, other images; the second epoch has no mosaic.
 AUGMENTED = TransformConfig(
     train_sides=(40, 48, 56),
     max_side=80,
@@ -24,6 +25,8 @@ AUGMENTED = TransformConfig(
     crop=True,
     crop_resize_sides=(48, 64),
     crop_range=(32, 48),
+    augmentations=dict.fromkeys(AUGMENTATIONS, 0.5),
+    closing_epochs=1,
 )
 
 

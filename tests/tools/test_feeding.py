@@ -50,6 +50,33 @@ def test_time_counts_for_its_step(cache: Path, monkeypatch: pytest.MonkeyPatch, 
     assert all(0 < found[other] < 20 for other in STEPS if other != step)
 
 
+def test_other_images_count_as_decoding_and_not_twice(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    """A mosaic reads three more; the first of a step is slept through within another one."""
+    whole = sys.modules["litedetr.data.coco_dataset"].read_image
+    monkeypatch.setattr(
+        "litedetr.data.coco_dataset.read_image", lambda *arguments: (time.sleep(0.02), whole(*arguments))[1]
+    )
+    config = feeding(cache)
+    transforms = replace(AUGMENTED, augmentations={"mosaic": 1.0})
+    found = measure_feeding(replace(config, data=replace(config.data, transforms=transforms))).milliseconds
+    assert 80 <= found["decode"] < 120
+    assert found["augment"] < 20
+
+
+def test_a_step_within_a_step_counts_for_itself():
+    clock = Stopwatch()
+    with clock("outer"):
+        time.sleep(0.01)
+        for _ in range(2):
+            with clock("inner"):
+                time.sleep(0.02)
+                with clock("innermost"):
+                    time.sleep(0.03)
+    assert set(clock.seconds) == {"outer", "inner", "innermost"}
+    for step, seconds in (("outer", 0.01), ("inner", 0.04), ("innermost", 0.06)):
+        assert seconds <= clock.seconds[step] < seconds + 0.02
+
+
 def test_workers_give_what_they_load(cache: Path, monkeypatch: pytest.MonkeyPatch):
     """Slow images: two processes give twice as many as one, and no more than that."""
     whole = CocoDetection.sample
