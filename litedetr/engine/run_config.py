@@ -94,6 +94,12 @@ class RunConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     seed: NotNegative = 0
 
+    def __post_init__(self) -> None:
+        # A step that overflowed would have to be left out by both optimisers, without asking the device.
+        precision, optimizer = self.trainer.precision, self.schedule.optimizer
+        can = precision != "fp16" or optimizer != "muon"
+        require(can, "trainer.precision", "fp32 or bf16 with schedule.optimizer=muon", precision)
+
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> RunConfig:
         """From the settings of conf/train.yaml, which has the model's parts and `resume` at the top level."""

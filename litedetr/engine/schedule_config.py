@@ -9,6 +9,7 @@ from pydantic import Field
 from litedetr.settings import Count, Flag, Many, Maybe, NotNegative, Number, Pair, require, settings
 
 Rate = Annotated[Number, Field(ge=0)]
+OptimizerName = Literal["adamw", "muon"]
 Beta = Annotated[Number, Field(ge=0, lt=1)]
 
 
@@ -22,6 +23,10 @@ class ScheduleConfig:
     milestones: Many[Count] = (11,)  # with decay=step: epochs, or steps with max_steps, after which rates fall
     gamma: Annotated[Number, Field(gt=0, le=1)] = 0.1  # what the rates are multiplied by at each milestone
     warmup_steps: NotNegative = 0  # optimiser steps of linear warm-up
+    # muon: hidden matrices are trained by Muon (litedetr/engine/muon.py), all other parameters by AdamW
+    optimizer: OptimizerName = "adamw"
+    # rate of Muon's matrices over that of their part below; 1 makes updates about as large as AdamW's
+    muon_rate: Annotated[Number, Field(gt=0)] = 2.0
     lr: Rate = 1e-4  # peak rate of all parameters that are not of the next two
     backbone_lr: Rate = 1e-5
     sampling_offsets_lr: Rate = 1e-4

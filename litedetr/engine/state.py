@@ -13,9 +13,10 @@ from litedetr.engine.changed_settings import changed_settings
 from litedetr.engine.checkpoint import Checkpoint, CheckpointError, Progress, checkpoint_file, load_weights
 from litedetr.engine.ema import ModelAverage
 from litedetr.engine.fine_tune import initialise_from
-from litedetr.engine.optim import WeightUpdate, load_optimizer_state, optimizer_state
+from litedetr.engine.optim import WeightUpdate
 from litedetr.engine.resume import checkpoint_to_continue
 from litedetr.engine.run_config import RunConfig
+from litedetr.engine.schedule_config import ScheduleConfig
 from litedetr.models import Detector, build_detector, load_backbone_weights
 from litedetr.settings import require, to_mapping
 
@@ -60,7 +61,7 @@ class TrainingState:
             categories=self.categories,
             model=self.model.state_dict(),
             ema=None if self.average is None else self.average.model.state_dict(),
-            optimizer=optimizer_state(self.model, self.update.optimizer),
+            optimizer=self.update.moments(self.model),
             scaler=self.update.scaler.state_dict(),
             progress=self.progress,
             steps_per_epoch=self.steps_per_epoch,
@@ -72,7 +73,7 @@ class TrainingState:
         changed = changed_settings(checkpoint, self.config)
         self._check_fits(checkpoint, path)
         load_weights(self.model, checkpoint.model, path)
-        load_optimizer_state(self.model, self.update.optimizer, checkpoint.optimizer)
+        self.update.load_moments(self.model, checkpoint.optimizer)
         if self.average is not None:
             load_weights(self.average.model, checkpoint.weights, path)
         if checkpoint.scaler and self.update.scaler.is_enabled():
@@ -114,3 +115,7 @@ class TrainingState:
                 f"{path}: an epoch had {checkpoint.steps_per_epoch} steps and has {self.steps_per_epoch} now: "
                 "schedule.batch_size and the training set must stay the same"
             )
+        optimizer = checkpoint.config.get("schedule", {}).get("optimizer", ScheduleConfig.optimizer)
+        expected = f"{optimizer}, whose moments {path} has; or else another run=... name and trainer.init_from=..."
+        ours = self.config.schedule.optimizer
+        require(optimizer == ours, "schedule.optimizer", expected, ours)

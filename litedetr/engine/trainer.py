@@ -11,7 +11,6 @@ from litedetr.engine.checkpoint import save_checkpoint
 from litedetr.engine.coco_metrics import Scores
 from litedetr.engine.evaluation_loop import Evaluator
 from litedetr.engine.lr_schedule import LRSchedule
-from litedetr.engine.optim import set_learning_rate
 from litedetr.engine.run_config import TrainerConfig
 from litedetr.engine.run_folder import RunFolder
 from litedetr.engine.run_report import RunReport
@@ -53,7 +52,7 @@ class Trainer:
                 with timer.waiting():
                     micro_batches = next(batches)
                 factor = self.lr_schedule.factor(step)
-                set_learning_rate(self.state.update.optimizer, factor)
+                self.state.update.set_learning_rate(factor)
                 result = self.train_step(step, micro_batches)
                 self.state.finish_step()
                 self.report.step(step + 1, result, factor)

@@ -11,7 +11,7 @@ from engine_helpers import MODEL
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from litedetr.engine.optim import build_optimizer
+from litedetr.engine.optim import build_optimizers
 from litedetr.engine.run_config import detector_config
 from litedetr.engine.schedule_config import ScheduleConfig
 from litedetr.models import DetectorConfig
@@ -66,7 +66,7 @@ def test_what_is_kept_is_what_autograd_saves():
 
 def test_the_state_is_weights_gradients_moments_and_average():
     step = sample(replace(MODEL, backbone=replace(MODEL.backbone, frozen_stages=5)))
-    optimizer = build_optimizer(step.model, ScheduleConfig())
+    (optimizer,) = build_optimizers(step.model, ScheduleConfig())
     step()
     optimizer.step()
     moments = sum(x.nbytes for s in optimizer.state.values() for name, x in s.items() if name != "step")
