@@ -10,14 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-# Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024: momentum, and the polynomial
-# a x + b x^3 + c x^5 that, taken NUM_ITERATIONS times, moves singular values between 0 and 1 close to 1.
-MOMENTUM = 0.95
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-NUM_ITERATIONS = 5
-# The usual root mean square of an update of AdamW (Liu et al., arXiv 2502.16982, section 2.2).
-ADAMW_RMS = 0.2
+from litedetr.engine.orthogonal import orthogonalised
 
+MOMENTUM = 0.95  # Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024
+ADAMW_RMS = 0.2  # usual root mean square of AdamW's updates (Liu et al., arXiv 2502.16982, section 2.2)
 LEAST_SIDE = 16  # smaller matrices have too few singular values to be worth it
 IMAGE_CHANNELS = 3  # inputs of a stem, which is no hidden layer
 # Layers that end in something else than features, by the last part of their names.
@@ -90,51 +86,3 @@ def _by_shape(matrices: list[Tensor]) -> Iterable[list[int]]:
     for i, p in enumerate(matrices):
         found[p.flatten(1).shape].append(i)
     return found.values()
-
-
-def orthogonalised(x: Tensor) -> Tensor:
-    """U f(S) V^T for x = U S V^T, where f(s) is about 1: between 0.7 and 1.2, unless s is tiny; 0 for a zero matrix.
-
-    Newton-Schulz iterations, X <- (a I + b G + c G^2) X with G = X X^T (Jordan et al., 2024).
-
-    x: (B, N, M), a batch of matrices. Returns (B, N, M).
-    """
-    if x.shape[1] > x.shape[2]:  # G is then the smaller one
-        return orthogonalised(x.mT).mT
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-30)
-    return iterated_on_gram(x) if 2 * x.shape[1] <= x.shape[2] else iterated(x)
-
-
-def iterated(x: Tensor) -> Tensor:
-    """The iterations as they are defined: 2 N^2 M + N^3 multiply-adds each. x: (B, N, M) of norm 1 at most."""
-    for _ in range(NUM_ITERATIONS):
-        polynomial = _polynomial(torch.bmm(x, x.mT))
-        x = torch.baddbmm(x, polynomial, x, beta=COEFFICIENTS[0])
-    return x
-
-
-def iterated_on_gram(x: Tensor) -> Tensor:
-    """The same up to rounding: 4 N^3 multiply-adds for an iteration, and 2 N^2 M in all. Faster where M is large.
-
-    All that the iterations multiply X by are polynomials of the first G, so they commute: with P = a I + b G + c G^2,
-    X <- P X makes G <- P G P. Their product Q <- P Q is applied to X once.
-    """
-    a, gram = COEFFICIENTS[0], torch.bmm(x, x.mT)
-    product = None
-    for i in range(NUM_ITERATIONS):
-        rest = _polynomial(gram)  # P - a I
-        if product is None:
-            product = rest.clone()
-            product.diagonal(dim1=1, dim2=2).add_(a)
-        else:
-            product = torch.baddbmm(product, rest, product, beta=a)
-        if i + 1 < NUM_ITERATIONS:
-            half = torch.baddbmm(gram, rest, gram, beta=a)
-            gram = torch.baddbmm(half, half, rest, beta=a)
-    return torch.bmm(product, x)
-
-
-def _polynomial(gram: Tensor) -> Tensor:
-    """b G + c G^2."""
-    _, b, c = COEFFICIENTS
-    return torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
