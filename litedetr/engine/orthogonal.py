@@ -14,10 +14,10 @@ LEAST_ONEDNN_ROWS = 128  # below, a call for each matrix costs more than the fas
 
 
 def orthogonalised(x: Tensor) -> Tensor:
-    """U f(S) V^T for x = U S V^T, with f(s) between 0.65 and 1.21, or less for s under 1/1000 of the norm.
+    """U f(S) V^T for x = U S V^T, with f between 0.68 and 1.21 where s is above 1/500 of the norm of all s, and 0 at 0.
 
-    Newton-Schulz iterations X <- P X with P = A I + B G + C G^2 and G = X X^T (Jordan et al., 2024). Singular values
-    have no other effect than their signs would have; a matrix of zeros stays zero.
+    Newton-Schulz iterations X <- P X with P = A I + B G + C G^2 and G = X X^T (Jordan et al., 2024). The size of x does
+    not matter; zeros stay zeros.
 
     x: (L, N, M), L matrices. Returns (L, N, M).
     """

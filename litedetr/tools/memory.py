@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from litedetr.engine.muon import hidden_matrices
 from litedetr.engine.precision import autocast
 from litedetr.engine.run_config import Device, beside_model, detector_config
+from litedetr.engine.schedule_config import OptimizerName
 from litedetr.kernels.bench.side_by_side import side_by_side
 from litedetr.losses import Criterion, LossConfig
 from litedetr.models import DetectorConfig, build_detector
@@ -23,7 +25,6 @@ from litedetr.tools.random_batch import RandomBatch
 from litedetr.tools.tables import text_table
 
 MIB = 2**20
-MOMENTS = 2  # AdamW's, for each trained parameter
 WIDTHS = {"weights": 9, "gradients": 11, "moments": 9, "average": 9, "kept": 8, "peak": 8, "total": 8}
 
 
@@ -90,6 +91,7 @@ class StepConfig(RandomBatch):
     """The settings of conf/memory.yaml that make a step."""
 
     average: Flag  # whether there is a moving average of the weights
+    optimizer: OptimizerName = "adamw"
 
 
 class SampleStep:
@@ -126,7 +128,12 @@ class SampleStep:
             loss.backward()
         size = sum(x.nbytes for x in weights)
         trained = sum(x.nbytes for x in gradients)
-        return Memory(size, trained, MOMENTS * trained, size if self.config.average else 0, kept, live.peak)
+        return Memory(size, trained, self._moments(), size if self.config.average else 0, kept, live.peak)
+
+    def _moments(self) -> int:
+        """Two of each trained parameter with AdamW, one of those that Muon trains."""
+        of_muon = hidden_matrices(self.model) if self.config.optimizer == "muon" else set()
+        return sum(p.nbytes * (1 if p in of_muon else 2) for p in self.trained)
 
 
 class LiveBytes(TorchDispatchMode):

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 from engine_helpers import metrics, run_config
-from torch import multiprocessing
+from torch import multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from litedetr.engine.build_trainer import build_trainer
 from litedetr.engine.checkpoint import load_checkpoint
 from litedetr.engine.distributed import Ranks, join_ranks
+from litedetr.engine.optim import WeightUpdate
 from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import RunFolder
+from litedetr.engine.schedule_config import ScheduleConfig
 from litedetr.faults.processes import LostRanksError, lost_ranks_named
 from litedetr.models.detector_config import DenseConfig, HybridConfig
 from litedetr.settings import ConfigError, from_mapping, to_mapping
@@ -38,6 +41,23 @@ def join_and_train(rank: int, port: int, config: dict, folder: Path) -> None:
     os.environ |= {name: str(value) for name, value in told.items()}
     with join_ranks("cpu") as ranks:
         evaluate_and_train(from_mapping(RunConfig, config), folder, ranks)
+
+
+def join_and_step(rank: int, port: int, folder: Path) -> None:
+    """One of two processes, which keeps its weights after two steps of Muon with its own half of the images."""
+    torch.set_num_threads(1)
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "RANK": rank, "LOCAL_RANK": rank}
+    os.environ |= {name: str(value) for name, value in told.items()}
+    config = ScheduleConfig(optimizer="muon", clip_norm=None)
+    with join_ranks("cpu"):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(24, 40), nn.Tanh(), nn.Linear(40, 128), nn.Tanh(), nn.Linear(128, 300))
+        update, parallel = WeightUpdate.build(model, config, "fp32"), DistributedDataParallel(model)
+        for _ in range(2):
+            update.zero_grad()
+            update.backward(parallel(torch.randn(8, 2, 24)[:, rank]).square().mean())
+            update.apply()
+        torch.save(model.state_dict(), folder / f"{rank}.pt")
 
 
 def free_port() -> int:
@@ -70,6 +90,15 @@ def test_two_ranks_take_the_steps_of_one(runs: tuple[Path, Path]):
             for term, values in terms.items():
                 assert values == pytest.approx(theirs["loss_parts"][branch][term], rel=tolerance), (branch, term)
     assert two[0]["grad_norm"] == pytest.approx(one[0]["grad_norm"], rel=1e-4)
+
+
+def test_ranks_have_the_same_weights_after_steps_of_muon(tmp_path: Path):
+    """To the last bit: they have the same gradients, and nobody sends weights."""
+    multiprocessing.spawn(join_and_step, (free_port(), tmp_path), nprocs=2)
+    mine, theirs = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert all(torch.equal(mine[name], value) for name, value in theirs.items())
+    torch.manual_seed(0)
+    assert not torch.equal(mine["0.weight"], nn.Linear(24, 40).weight)
 
 
 def test_every_image_is_evaluated_once_by_two_ranks(runs: tuple[Path, Path]):

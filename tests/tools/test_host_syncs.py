@@ -38,9 +38,12 @@ NUM_CLASSES = 5
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-def build_step(system: str, device: torch.device, precision: str = "fp32", loss: str = "published") -> TrainStep:
+def build_step(
+    system: str, device: torch.device, precision: str = "fp32", loss: str = "published", optimizer: str = "adamw"
+) -> TrainStep:
     """Of the small detectors that scripts/train.py trains, with fewer layers."""
     settings = [*SYSTEMS[system], "a=1", "b=1", "decoder.num_layers=2", "query_selection.num_queries=20"]
+    settings.append(f"schedule.optimizer={optimizer}")
     with initialize_config_dir(str(CONF), version_base=None):
         cfg = compose("train", [*settings, "size=small", "backbone=resnet18_slim", "transforms=native", f"loss={loss}"])
     config = RunConfig.from_settings(OmegaConf.to_container(cfg, resolve=True))
@@ -114,6 +117,13 @@ def test_half_precision_waits_no_more(simulated: None, precision: str):
 def test_no_loss_waits_by_itself(simulated: None, loss: str):
     step = build_step("DINO", SIMULATED, loss=loss)
     assert total(count_host_syncs(lambda: step(0, [batch_of(4)]), SIMULATED)) == 2
+
+
+def test_muon_waits_no_more(simulated: None):
+    step = build_step("DINO", SIMULATED, optimizer="muon")
+    with HostSyncCounter(SIMULATED) as counter:
+        step(0, [batch_of(2)])
+    assert places(counter) == {"litedetr/losses/matcher.py": 1, "litedetr/engine/train_step.py": 1}, counter.syncs
 
 
 def test_the_simulated_device_computes_what_the_cpu_computes(simulated: None):

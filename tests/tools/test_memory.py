@@ -78,6 +78,17 @@ def test_the_state_is_weights_gradients_moments_and_average():
     assert sample(average=False).memory().average == 0
 
 
+def test_muon_keeps_one_moment_of_what_it_trains():
+    step = sample(optimizer="muon")
+    optimizers = build_optimizers(step.model, ScheduleConfig(optimizer="muon"))
+    step()
+    for optimizer in optimizers:
+        optimizer.step()
+    states = [state for optimizer in optimizers for state in optimizer.state.values()]
+    assert step.memory().moments == sum(x.nbytes for state in states for name, x in state.items() if name != "step")
+    assert step.memory().moments < sample().memory().moments
+
+
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_recomputed_layers_keep_less(part: str):
     assert sample(recomputed(part)).memory().kept < sample().memory().kept
@@ -101,6 +112,7 @@ def test_the_row_of_the_recipe_is_the_recipe():
     assert row["batch_size"] == schedule["batch_size"] // schedule["grad_accum_steps"]
     assert row["image_size"] == [max(transforms["train_sides"]), transforms["max_side"]]
     assert (row["precision"], row["average"]) == (recipe["trainer"]["precision"], schedule["ema_decay"] is not None)
+    assert row["optimizer"] == schedule["optimizer"]
 
 
 def test_the_script_prints_a_row_for_each_option(tmp_path: Path):
