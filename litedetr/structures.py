@@ -273,15 +273,6 @@ class OneToManyOutput:
 
 
 @dataclass(frozen=True)
-class DenseOutput:
-    """What the dense head made of all tokens of the memory."""
-
-    predictions: Predictions  # of S tokens
-    centres: Tensor  # (B, S, 2), (x, y) of the tokens' cells relative to the image
-    num_positives: int  # at most so many tokens learn an object
-
-
-@dataclass(frozen=True)
 class DetectorOutput:
     """All that the detector returns."""
 
@@ -289,15 +280,13 @@ class DetectorOutput:
     proposals: Predictions | None = None  # of the query selection
     denoising: DenoisingOutput | None = None  # in training only
     one_to_many: OneToManyOutput | None = None  # in training only
-    dense: DenseOutput | None = None  # in training only
 
     @property
     def predictions(self) -> Predictions:
         return self.layers[-1]
 
-    def with_tokens(self, proposals: Predictions, dense: DenseOutput | None) -> DetectorOutput:
-        """With what is predicted of the memory's tokens."""
-        return replace(self, proposals=proposals, dense=dense)
+    def with_proposals(self, proposals: Predictions) -> DetectorOutput:
+        return replace(self, proposals=proposals)
 
 
 @dataclass(frozen=True)

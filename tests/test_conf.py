@@ -172,8 +172,7 @@ def test_the_encoder_on_the_command_line_wins():
 
 def test_what_is_printed_reads_from_the_model_to_the_run():
     sections = list(settings())
-    detector = ["a", "b", "encoder", "attention", "backbone", "neck", "query_selection"]
-    model = [*detector, "denoising", "hybrid", "dense", "decoder"]
+    model = ["a", "b", "encoder", "attention", "backbone", "neck", "query_selection", "denoising", "hybrid", "decoder"]
     assert sections == [*model, "padding", "loss", "data", "schedule", "trainer", "run", "resume", "seed"]
     assert sorted(settings("model=h_detr")) == sorted(set(sections) - {"a", "b"})
 

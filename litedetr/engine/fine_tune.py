@@ -14,10 +14,9 @@ from litedetr.engine.checkpoint import CheckpointError, OtherModelError, checkpo
 from litedetr.models import Detector
 from litedetr.settings import to_mapping
 
-# Only training has them: what a detector of the same system may have or lack.
-TRAINING_PARTS = r"denoising\.labels\.|dense\."
+LABEL_TABLE = re.compile(r"denoising\.labels\.")
 # Whose rows are classes: what another number of classes cannot take over.
-CLASS_PARTS = r"(query_selection\.head|decoder\.head|decoder\.heads\.\d+)\.classes\."
+CLASS_PARTS = re.compile(r"(query_selection\.head|decoder\.head|decoder\.heads\.\d+)\.classes\.|denoising\.labels\.")
 NUM_SHOWN = 3
 
 
@@ -32,7 +31,7 @@ class Initialisation:
 
 def initialise_from(model: Detector, categories: Categories, path: Path | str) -> Initialisation:
     """Start from the weights of a checkpoint; with another number of classes, class heads and label table stay as they
-    are, and so do the label table and the dense head if the checkpoint has none.
+    are, and so does the label table if one of the two has none (no denoising).
 
     path: a file, or a run folder, whose best.pt is taken. categories: those that the model is going to learn. Anything
     else that does not fit is a CheckpointError with the tensors' names, an OtherModelError if settings differ.
@@ -45,9 +44,8 @@ def initialise_from(model: Detector, categories: Categories, path: Path | str) -
     weights, own = checkpoint.weights, model.state_dict()
     differing = differences(checkpoint.full_config["model"], to_mapping(model.config))
     changed = [line for name, line in differing.items() if f"model.{name}" not in SAME_MODEL]
-    same_classes = len(checkpoint.categories) == len(categories)
-    free = TRAINING_PARTS if same_classes else f"{TRAINING_PARTS}|{CLASS_PARTS}"
-    misfits = _misfits(weights, own, re.compile(free))
+    free = LABEL_TABLE if len(checkpoint.categories) == len(categories) else CLASS_PARTS
+    misfits = _misfits(weights, own, free)
     if misfits and changed:
         details = f"\n  settings that differ: {_some(changed, '; ')}{misfits}"
         model_there = checkpoint.full_config["model"]
@@ -58,7 +56,7 @@ def initialise_from(model: Detector, categories: Categories, path: Path | str) -
     model.load_state_dict(fitting, strict=False)
     left = tuple(name for name in own if name not in fitting)
     notes = [f"another model setting than there: {line}" for line in changed]
-    if same_classes and checkpoint.categories != categories:
+    if len(checkpoint.categories) == len(categories) and checkpoint.categories != categories:
         notes.append("as many classes as there, but others: the class heads start as those of the other classes")
     return Initialisation(len(fitting), left, tuple(notes))
 

@@ -43,5 +43,5 @@ class Criterion:
                 yield LossPart(one.branch, layer, term, value / one.normaliser)
 
     def _weight(self, part: LossPart) -> float:
-        of_branches = {Branch.ONE_TO_MANY: self.config.one_to_many, Branch.DENSE: self.config.dense}
-        return self.config.weights[part.term] * of_branches.get(part.branch, 1.0)
+        weight = self.config.weights[part.term]
+        return weight * self.config.one_to_many if part.branch is Branch.ONE_TO_MANY else weight

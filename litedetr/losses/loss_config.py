@@ -39,7 +39,6 @@ class LossConfig:
     focal_alpha: Probability = 0.25  # Lin et al., 2017; of the focal loss, and of all class costs
     focal_gamma: Weight = 2.0
     one_to_many: Weight = 1.0  # weight of the losses of one-to-many queries beside the others (H-DETR, lambda)
-    dense: Weight = 1.0  # weight of the losses of the dense head beside the others
 
     def __post_init__(self) -> None:
         for term in _published_weights():

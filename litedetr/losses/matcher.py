@@ -29,18 +29,18 @@ class Matching:
 
 
 def match(supervisions: Sequence[Supervision], config: LossConfig) -> Matching:
-    """The pairs of every layer of every branch: those known or found already, else the assignment of least cost.
+    """The pairs of every layer of every branch: those that are known, else the assignment of least cost.
 
     Queries that are not valid are matched to nothing. If an image has more objects than queries, the objects of highest
     cost are left out. A cost that is not finite counts as a very high one. Waits for the device once, for the costs of
     all branches; all pairs go back in one copy.
     """
     unknown = [one for one in supervisions if one.known is None]
-    tensors = [tensor.numpy() for tensor in to_host(*(x for one in unknown for x in _asked(one, config)))]
+    tensors = [tensor.numpy() for tensor in to_host(*(x for one in unknown for x in _costs(one, config)))]
     solved = [
-        _pairs(layer, usable, one)
-        for one, layers, usable in zip(unknown, tensors[::2], tensors[1::2], strict=True)
-        for layer in layers
+        _solve(layer, usable, one)
+        for one, costs, usable in zip(unknown, tensors[::2], tensors[1::2], strict=True)
+        for layer in costs
     ]
     pairs = _on_device([pairs for pairs, _ in solved], unknown[0].targets.boxes.device)
     assignments = [
@@ -54,25 +54,6 @@ def _on_device(pairs: Sequence[np.ndarray], device: torch.device) -> Iterator[Te
     """Each of the pairs (3, n), copied as one."""
     together = to_device(torch.from_numpy(np.concatenate(pairs, axis=1)), device)
     return iter(together.split([part.shape[1] for part in pairs], dim=1))
-
-
-def _asked(one: Supervision, config: LossConfig) -> tuple[Tensor, Tensor]:
-    """What the host has to know of a branch: the owners of one layer (1, B, Q) and which predictions are finite (B, Q);
-    or costs, as below.
-    """
-    if one.owners is None:
-        return _costs(one, config)
-    (predictions,) = one.layers
-    finite = predictions.class_logits.isfinite().all(-1) & predictions.boxes.isfinite().all(-1)
-    return one.owners.unsqueeze(0), finite if predictions.valid is None else finite | ~predictions.valid
-
-
-def _pairs(layer: np.ndarray, usable: np.ndarray, one: Supervision) -> tuple[np.ndarray, bool]:
-    """The pairs (3, n) of one layer: image, query and object, counted through the batch; and whether it is finite."""
-    if one.owners is None:
-        return _solve(layer, usable, one)
-    image, query = (layer >= 0).nonzero()
-    return np.stack([image, query, layer[image, query]]), bool(usable.all())
 
 
 @torch.no_grad()

@@ -17,7 +17,6 @@ class Branch(Enum):
     PROPOSALS = "proposals"
     ONE_TO_MANY = "one_to_many"
     DENOISING = "denoising"
-    DENSE = "dense"
 
 
 class LossName(NamedTuple):
@@ -33,7 +32,7 @@ class LossPart:
     """One term of the loss of one layer."""
 
     branch: Branch
-    layer: int  # of the decoder, from 0; proposals and dense head have only layer 0
+    layer: int  # of the decoder, from 0; proposals have only layer 0
     term: str  # a key of litedetr.losses.terms.TERMS
     value: Tensor | float  # unweighted; divided by the number of objects
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from litedetr.losses import task_aligned
 from litedetr.losses.parts import Branch
-from litedetr.structures import DenoisingOutput, DenseOutput, DetectorOutput, Predictions, TargetBatch
+from litedetr.structures import DenoisingOutput, DetectorOutput, Predictions, TargetBatch
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,7 @@ class Supervision:
     layers: tuple[Predictions, ...]  # in fp32 or fp64
     targets: TargetBatch
     repeats: int = 1  # how often every object is learned in each layer
-    # Who learns what is known, or found on the device, or else by Hungarian matching for each layer.
-    known: Assignment | None = None  # the pairs of every layer
-    owners: Tensor | None = None  # (B, Q) int64, the object of each query, counted through the batch; -1: none
+    known: Assignment | None = None  # the pairs of every layer; None: Hungarian matching finds those of each
     in_class_loss: Tensor | None = None  # (B, Q) bool; None: all queries
 
     @property
@@ -42,7 +39,7 @@ class Supervision:
 
 
 def supervise(output: DetectorOutput, targets: TargetBatch) -> list[Supervision]:
-    """Every branch of `output` with what it learns."""
+    """Every branch of `output` with what it learns: decoder, proposals, one-to-many queries, denoising queries."""
     found = [Supervision(Branch.DECODER, output.layers, targets)]
     if output.proposals is not None:
         learned = targets.without_classes() if output.proposals.foreground else targets
@@ -53,8 +50,6 @@ def supervise(output: DetectorOutput, targets: TargetBatch) -> list[Supervision]
         )
     if output.denoising is not None:
         found.append(_denoising(output.denoising, targets))
-    if output.dense is not None:
-        found.append(_dense(output.dense, targets))
     return [replace(one, layers=tuple(map(_full_precision, one.layers))) for one in found]
 
 
@@ -81,14 +76,6 @@ def _denoising(denoising: DenoisingOutput, targets: TargetBatch) -> Supervision:
         num_groups,
         known=pairs,
         in_class_loss=real.repeat(1, 2 * num_groups),
-    )
-
-
-def _dense(dense: DenseOutput, targets: TargetBatch) -> Supervision:
-    """The normaliser takes each object for `num_positives` tokens, whatever it has, so that micro-batches add up."""
-    dense = replace(dense, predictions=_full_precision(dense.predictions))
-    return Supervision(
-        Branch.DENSE, (dense.predictions,), targets, dense.num_positives, owners=task_aligned.owners(dense, targets)
     )
 
 

@@ -8,7 +8,6 @@ from torch import nn
 from litedetr.models.backbones import build_backbone
 from litedetr.models.decoder import Decoder, DecoderLayer
 from litedetr.models.denoising import Denoising
-from litedetr.models.dense_head import DenseHead
 from litedetr.models.detector_config import DetectorConfig
 from litedetr.models.encoder.encoder import Encoder
 from litedetr.models.encoder.layers import EncoderLayer
@@ -34,14 +33,13 @@ class Detector(nn.Module):
         self.denoising = Denoising(config.denoising, channels, num_classes) if config.denoising.num_pairs else None
         self.hybrid = Hybrid(config) if config.hybrid.num_queries else None
         self.decoder = Decoder(config, num_classes)
-        self.dense = DenseHead(config, num_classes) if config.dense.num_positives else None
 
     def forward(self, images: ImageBatch, targets: TargetBatch | None = None) -> DetectorOutput:
         """Detect objects.
 
         images: B images, pixels (B, 3, H, W) of bytes or normalised floats.
         targets: the ground truth of the images, in training only. With it the output also has the predictions of the
-        queries that exist only in training, denoising ones and one-to-many ones of H-DETR, and of the dense head.
+        queries that exist only in training: denoising ones, and one-to-many ones of H-DETR.
         Returns the predictions of every decoder layer and of the query selection.
         """
         images = images.normalised()
@@ -53,17 +51,12 @@ class Detector(nn.Module):
         for branch in branches:
             queries, group = branch(queries, targets)
             training.append(group)
-        dense = None if targets is None or self.dense is None else self.dense(memory)
-        return self.decoder(queries, memory, tuple(training)).with_tokens(proposals, dense)
+        return self.decoder(queries, memory, tuple(training)).with_proposals(proposals)
 
     @property
     def training_branches(self) -> tuple[Hybrid | Denoising, ...]:
         """What makes the queries that exist only in training."""
         return tuple(branch for branch in (self.hybrid, self.denoising) if branch is not None)
-
-    def drop_training_parts(self) -> None:
-        """Let go of the parameters that only training needs, in place."""
-        self.denoising, self.dense = None, None
 
     def to_device(self, device: torch.device) -> Detector:
         """Move to `device`, in place, and make use of it; returns this detector.

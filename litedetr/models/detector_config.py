@@ -126,13 +126,6 @@ class HybridConfig:
     num_repeats: Width = 6
 
 
-@settings("dense")
-class DenseConfig:
-    """An auxiliary head on all tokens of the encoder's output, in training (in the manner of Co-DETR)."""
-
-    num_positives: Annotated[Integer, Field(ge=0, le=MOST)] = 0  # tokens that learn an object, 13 in TOOD; 0: off
-
-
 @settings("decoder")
 class DecoderConfig:
     """The defaults are DINO's."""
@@ -160,7 +153,6 @@ class DetectorConfig:
     query_selection: QuerySelectionConfig = field(default_factory=QuerySelectionConfig)
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
     hybrid: HybridConfig = field(default_factory=HybridConfig)
-    dense: DenseConfig = field(default_factory=DenseConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     # exact: an image's result does not depend on the images it is batched with; published: as in the published code,
     # whose convolutions and group norms see the padding

@@ -103,14 +103,9 @@ def silence(class_logits: Tensor, valid: Tensor | None) -> Tensor:
     return class_logits if valid is None else class_logits.masked_fill(~valid.unsqueeze(-1), NEVER)
 
 
-def anchor_boxes(memory: FeaturePyramid) -> Tensor:
-    """(B, S, 4) boxes at the centres of all tokens' cells, of a level's size, cxcywh relative to the valid image."""
-    return torch.cat([_level_boxes(memory, level) for level in range(len(memory.shapes))], dim=1)
-
-
 def _proposals(memory: FeaturePyramid) -> tuple[Tensor, Tensor]:
     """(B, S, 4) cell centres with the level's size in logit space, +inf where not usable; (B, S, 1) usable."""
-    boxes = anchor_boxes(memory)
+    boxes = torch.cat([_level_boxes(memory, level) for level in range(len(memory.shapes))], dim=1)
     usable = ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
     if memory.padding_mask is not None:
         usable = usable & ~memory.padding_mask.unsqueeze(-1)

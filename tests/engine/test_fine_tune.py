@@ -11,7 +11,7 @@ from litedetr.data import Categories
 from litedetr.engine.checkpoint import Checkpoint, CheckpointError, Progress, save_checkpoint
 from litedetr.engine.fine_tune import initialise_from
 from litedetr.models import DetectorConfig, build_detector
-from litedetr.models.detector_config import DenoisingConfig, DenseConfig
+from litedetr.models.detector_config import DenoisingConfig
 from litedetr.settings import to_mapping
 
 CLASSES = Categories(("cat", "dog"), (3, 17))
@@ -128,17 +128,6 @@ def test_denoising_may_begin_or_end(best: Path, tmp_path: Path):
     save_checkpoint(tmp_path / "quiet.pt", checkpoint(quiet, tmp_path))
     start = initialise_from(build_detector(MODEL, 2), CLASSES, tmp_path / "quiet.pt")
     assert start.left == ("denoising.labels.weight",)
-
-
-def test_the_dense_head_may_begin_or_end_or_have_other_classes(best: Path, tmp_path: Path):
-    dense = replace(MODEL, dense=DenseConfig(num_positives=3))
-    parts = [name for name in build_detector(dense, 2).state_dict() if name.startswith("dense.")]
-    assert initialise_from(build_detector(dense, 2), CLASSES, best).left == tuple(parts)
-    save_checkpoint(tmp_path / "dense.pt", checkpoint(dense, tmp_path))
-    for same_classes in (MODEL, dense):
-        assert initialise_from(build_detector(same_classes, 2), CLASSES, tmp_path / "dense.pt").left == ()
-    left = initialise_from(build_detector(dense, 5), FIVE, tmp_path / "dense.pt").left
-    assert set(left) == BY_CLASS | {"dense.head.classes.weight", "dense.head.classes.bias"}
 
 
 def test_a_class_head_is_missed_where_it_should_fit(best: Path, tmp_path: Path):

@@ -20,7 +20,7 @@ from litedetr.engine.run_config import RunConfig
 from litedetr.engine.run_folder import RunFolder
 from litedetr.engine.schedule_config import ScheduleConfig
 from litedetr.faults.processes import LostRanksError, lost_ranks_named
-from litedetr.models.detector_config import DenseConfig, HybridConfig
+from litedetr.models.detector_config import HybridConfig
 from litedetr.settings import ConfigError, from_mapping, to_mapping
 
 
@@ -70,8 +70,7 @@ def free_port() -> int:
 def runs(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """One process, and two that accumulate two micro-batches each: 4 images a step, 5 to evaluate."""
     config = run_config(cache, schedule={"max_epochs": 1, "milestones": ()})
-    branches = {"hybrid": HybridConfig(num_queries=6, num_repeats=2), "dense": DenseConfig(num_positives=4)}
-    config = replace(config, model=replace(config.model, **branches))
+    config = replace(config, model=replace(config.model, hybrid=HybridConfig(num_queries=6, num_repeats=2)))
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     evaluate_and_train(config, one, Ranks(torch.device("cpu")))
     accumulating = replace(config, schedule=replace(config.schedule, grad_accum_steps=2))
@@ -85,7 +84,7 @@ def test_two_ranks_take_the_steps_of_one(runs: tuple[Path, Path]):
     assert [record["step"] for record in two] == [1, 2, 3]
     for mine, theirs, tolerance in zip(two, one, (1e-5, 1e-2, 1e-2), strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=tolerance)
-        assert mine["loss_parts"].keys() == {"decoder", "proposals", "one_to_many", "denoising", "dense"}
+        assert mine["loss_parts"].keys() == {"decoder", "proposals", "one_to_many", "denoising"}
         for branch, terms in mine["loss_parts"].items():
             for term, values in terms.items():
                 assert values == pytest.approx(theirs["loss_parts"][branch][term], rel=tolerance), (branch, term)

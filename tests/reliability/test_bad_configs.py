@@ -34,9 +34,7 @@ TINY_SYSTEMS = [
     Source("train", (f"model={name}", *TINY), RunConfig.from_settings)
     for name in ("lite_dino", "lite_deformable_detr", "lite_h_detr")
 ]
-TINY_SECTIONS = (
-    *("neck", "encoder", "attention", "query_selection", "denoising", "hybrid", "dense", "decoder", "loss", "padding"),
-)
+TINY_SECTIONS = ("neck", "encoder", "attention", "query_selection", "denoising", "hybrid", "decoder", "loss", "padding")
 
 
 def refusal(source: Source, made: list[Change]) -> str | None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from litedetr.data import Categories, DataConfig, TransformConfig, to_pixels
 from litedetr.engine.checkpoint import Checkpoint, Progress, load_detector, save_checkpoint
 from litedetr.models import DetectorConfig, build_detector, level_shapes
-from litedetr.models.detector_config import BackboneConfig, DenseConfig, HybridConfig
+from litedetr.models.detector_config import BackboneConfig, HybridConfig
 from litedetr.postprocess import pack, unpack
 from litedetr.settings import ConfigError, to_mapping
 from litedetr.structures import ImageBatch
@@ -155,13 +155,12 @@ def test_group_norm_in_onnx_is_as_exact_as_in_pytorch(tmp_path: Path):
 
 
 def test_what_only_training_needs_is_not_exported():
-    branches = {"hybrid": HybridConfig(num_queries=6), "dense": DenseConfig(num_positives=4)}
     torch.manual_seed(0)
-    detector = build_detector(replace(MODEL, **branches), len(SHAPES))
-    assert {name.split(".")[0] for name in detector.state_dict()} >= {"dense", "denoising"}
+    detector = build_detector(replace(MODEL, hybrid=HybridConfig(num_queries=6)), len(SHAPES))
+    assert "denoising" in {name.split(".")[0] for name in detector.state_dict()}
     graph, images = DeployedDetector(detector), noise(2, 3, 100, 131)
     traced = trace(graph, TRACED)
-    assert not [name for name in traced.state_dict if ".dense." in name or ".denoising." in name]
+    assert not [name for name in traced.state_dict if ".denoising." in name]
     for found, expected in zip(traced.module()(images), graph(images), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 

@@ -30,7 +30,7 @@ from litedetr.transfers import to_device, to_host
 CONF = Path(__file__).parents[2] / "conf"
 SYSTEMS = {
     "DINO": ["model=lite_dino"],
-    "DINO with all branches": ["model=lite_dino", "hybrid.num_queries=30", "dense.num_positives=13"],
+    "DINO with all branches": ["model=lite_dino", "hybrid.num_queries=30"],
     "H-DETR": ["model=lite_h_detr"],
     "Deformable DETR": ["model=lite_deformable_detr"],
 }

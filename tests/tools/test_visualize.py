@@ -194,14 +194,13 @@ def test_smoothing_is_a_running_mean_that_starts_at_the_first_value():
 
 
 def test_parts_of_the_loss_are_found_by_branch_layer_and_term(tmp_path: Path):
-    parts = {"decoder": {"classes": [2.0, 1.0]}, "one_to_many": {"own_term": [0.5]}, "dense": {"classes": [3.0]}}
+    parts = {"decoder": {"classes": [2.0, 1.0]}, "one_to_many": {"own_term": [0.5]}}
     run = write_metrics(tmp_path / "run", trained(4, loss=1.0), trained(8, loss=1.0, loss_parts=parts))
     history = read_history(run, "run")
     layers = [LossName(Branch.DECODER, layer, "classes") for layer in (0, 1)]
-    others = [LossName(Branch.ONE_TO_MANY, 0, "own_term"), LossName(Branch.DENSE, 0, "classes")]
-    names = [*layers, *others]
+    names = [*layers, LossName(Branch.ONE_TO_MANY, 0, "own_term")]
     assert history.loss_parts() == names
-    assert [history.curve("train", name, "step").y.tolist() for name in names] == [[2], [1], [0.5], [3]]
+    assert [history.curve("train", name, "step").y.tolist() for name in names] == [[2], [1], [0.5]]
     assert all(map(is_picture, draw_training(TrainingPlot((str(run),)))))
 
 

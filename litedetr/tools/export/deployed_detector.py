@@ -27,7 +27,7 @@ class DeployedDetector(nn.Module):
     def __init__(self, detector: Detector, postprocess: bool = True) -> None:
         super().__init__()
         self.detector = detector
-        self.detector.drop_training_parts()
+        self.detector.denoising = None  # for training only
         fold_frozen_norms(self.detector)
         self.postprocess = postprocess
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))

@@ -39,7 +39,6 @@ BRANCH_TITLES = {
     Branch.PROPOSALS: "proposals",
     Branch.ONE_TO_MANY: "one-to-many",
     Branch.DENOISING: "denoising",
-    Branch.DENSE: "dense head",
 }
 PANEL, LEGEND = (3.9, 2.7), 0.8  # inches, of the losses' figure
 LINES = {"last layer": "-", "the one before": "--", "two before": "-.", "earlier ones": ":"}
