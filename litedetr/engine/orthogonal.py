@@ -10,7 +10,6 @@ from torch import Tensor
 A, B, C = 3.4445, -4.7750, 2.0315
 NUM_ITERATIONS = 5
 LEAST_NORM = 1e-30  # of a matrix that is divided by its norm
-LEAST_ONEDNN_ROWS = 128  # below, a call for each matrix costs more than the faster product saves
 
 
 def orthogonalised(x: Tensor) -> Tensor:
@@ -30,7 +29,7 @@ def orthogonalised(x: Tensor) -> Tensor:
 def iterated(x: Tensor) -> Tensor:
     """The iterations as they are defined: 2 N^2 M + N^3 multiply-adds each. x: (L, N, M), N <= M, of norm 1 at most."""
     for _ in range(NUM_ITERATIONS):
-        x = product(_polynomial(product(x, x)), x.mT)
+        x = torch.bmm(_polynomial(torch.bmm(x, x.mT)), x)
     return x
 
 
@@ -40,34 +39,18 @@ def iterated_on_gram(x: Tensor) -> Tensor:
     Each P is a polynomial of the first G, so all of them commute and are symmetric: X <- P X means G <- P G P, and X
     itself is multiplied by the product of all P once, at the end.
     """
-    gram = product(x, x)
+    gram = torch.bmm(x, x.mT)
     factor = _polynomial(gram)
     total = factor
     for _ in range(NUM_ITERATIONS - 1):
-        gram = product(product(factor, gram), factor)
+        gram = torch.bmm(torch.bmm(factor, gram), factor)
         factor = _polynomial(gram)
-        total = product(factor, total)
-    return product(total, x.mT)
+        total = torch.bmm(factor, total)
+    return torch.bmm(total, x)
 
 
 def _polynomial(gram: Tensor) -> Tensor:
     """P = A I + B G + C G^2."""
-    result = product(gram, gram).mul_(C).add_(gram, alpha=B)
+    result = torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
     result.diagonal(dim1=1, dim2=2).add_(A)
     return result
-
-
-def product(x: Tensor, y: Tensor) -> Tensor:
-    """x y^T: (L, N, K) and (L, M, K) -> (L, N, M).
-
-    On a CPU by oneDNN, as `litedetr/models/onednn_linear.py` does for linear layers, matrix by matrix.
-    """
-    if not _suits_onednn(x):
-        return torch.bmm(x, y.mT)
-    linear = torch.ops.mkldnn._linear_pointwise  # what torch.compile takes for linear layers
-    return torch.stack([linear(a, b, None, "none", [], "") for a, b in zip(x, y, strict=True)])
-
-
-def _suits_onednn(x: Tensor) -> bool:
-    on_cpu = x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-    return on_cpu and x.shape[1] >= LEAST_ONEDNN_ROWS and hasattr(torch.ops.mkldnn, "_linear_pointwise")
