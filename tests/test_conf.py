@@ -17,7 +17,7 @@ from litedetr.engine.evaluate_checkpoint import EvalConfig
 from litedetr.engine.run_config import RunConfig, beside_model
 from litedetr.inference.predict_files import PredictConfig
 from litedetr.losses import LossConfig
-from litedetr.losses.classification import Varifocal
+from litedetr.losses.classification import MatchabilityAware, Varifocal
 from litedetr.models import build_detector
 from litedetr.settings import ConfigError, from_mapping, to_mapping
 from litedetr.tools.export.export_config import ExportConfig
@@ -239,7 +239,7 @@ def test_a_loss_says_its_settings_and_its_weight(
 ):
     """The weight of size and model is that of the published loss only. A name alone has the settings of its file."""
     for system, published in (
-        ("model=lite_dino size=small", 2.0),
+        ("model=lite_dino size=small", 4.0),
         ("model=lite_dino size=paper", 1.0),
         ("model=h_detr size=paper", 2.0),
     ):
@@ -256,6 +256,30 @@ def test_a_setting_of_a_loss_and_a_loss_by_its_name_alone():
     assert (loss.classification, loss.weights["classes"]) == (Varifocal(gamma=1.5), 3.0)
     assert run_config("loss.classification=varifocal").loss.classification == Varifocal()
     assert run_config("loss.focal_gamma=1.5").loss == replace(run_config().loss, focal_gamma=1.5)
+
+
+PUBLISHED = [path.stem for path in sorted((CONF / "experiment").glob("coco_*.yaml"))]
+
+
+@pytest.mark.parametrize("experiment", PUBLISHED)
+def test_published_experiments_have_nothing_that_came_later(experiment: str):
+    config = run_config(f"experiment={experiment}", COCO)
+    assert config.schedule.optimizer == "adamw"
+    assert (config.loss.classification.name, config.loss.class_cost.name) == ("focal", "focal")
+    assert config.data.transforms.augmentations == {}
+    assert config.model.hybrid.num_queries == 0 or config.model.denoising.num_pairs == 0
+
+
+def test_the_recipe_for_small_data_is_the_small_recipe_with_augmentation_and_scores_that_know_the_box():
+    config, small = run_config("experiment=small_data", COCO), run_config()
+    assert config.model == small.model
+    assert replace(config.schedule, max_epochs=6, warmup_steps=150) == small.schedule
+    assert config.schedule.optimizer == "muon"
+    assert config.loss.classification == MatchabilityAware()
+    assert config.data.transforms.augmentations == {"iou_crop": 0.5, "photometric_distortion": 0.5}
+    assert config.data.transforms.closing_epochs > 0
+    pretrained = run_config("experiment=small_data", COCO, "backbone=efficientnet_lite0", "schedule.backbone_lr=1e-4")
+    assert pretrained.schedule.backbone_lr == 1e-4
 
 
 def test_fine_tuning_begins_with_a_checkpoint_and_low_rates():
