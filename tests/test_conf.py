@@ -231,7 +231,7 @@ def test_help_says_what_the_script_does_and_lists_every_choice_of_its_groups(scr
             {"name": "position_supervised", "alpha": 0.25, "gamma": 2.0, "power": 2.0},
             {"name": "position_modulated", "power": 0.5},
         ),
-        ("matchability_aware", 1.0, {"name": "matchability_aware", "gamma": 1.5}, {"name": "focal"}),
+        ("matchability_aware", 2.0, {"name": "matchability_aware", "gamma": 1.5}, {"name": "focal"}),
     ],
 )
 def test_a_loss_says_its_settings_and_its_weight(

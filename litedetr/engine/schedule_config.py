@@ -25,7 +25,7 @@ class ScheduleConfig:
     warmup_steps: NotNegative = 0  # optimiser steps of linear warm-up
     # muon: hidden matrices are trained by Muon (litedetr/engine/muon.py), all other parameters by AdamW
     optimizer: OptimizerName = "adamw"
-    # rate of Muon's matrices over that of their part below; 1 makes updates about as large as AdamW's
+    # Muon's matrices have this times lr or backbone_lr; 1 makes updates about as large as AdamW's
     muon_rate: Annotated[Number, Field(gt=0)] = 2.0
     lr: Rate = 1e-4  # peak rate of all parameters that are not of the next two
     backbone_lr: Rate = 1e-5
