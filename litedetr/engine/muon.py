@@ -17,7 +17,7 @@ ADAMW_RMS = 0.2  # usual root mean square of AdamW's updates (Liu et al., arXiv 
 LEAST_SIDE = 16  # smaller matrices have too few singular values to be worth it
 IMAGE_CHANNELS = 3  # inputs of a stem, which is no hidden layer
 # Layers that end in something else than features, by the last part of their names.
-OUTPUTS = ("sampling_offsets", "classes")
+OUTPUTS = ("sampling_offsets", "attention_weights", "classes")
 
 
 def hidden_matrices(model: nn.Module) -> set[nn.Parameter]:

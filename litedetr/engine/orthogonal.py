@@ -9,14 +9,14 @@ from torch import Tensor
 # moves a singular value s between 0 and 1 close to 1 in NUM_ITERATIONS.
 A, B, C = 3.4445, -4.7750, 2.0315
 NUM_ITERATIONS = 5
-LEAST_NORM = 1e-30  # of a matrix that is divided by its norm
+LEAST_NORM = 1e-7  # as in their code; below, the result gets smaller, so that a momentum without gradients dies out
 
 
 def orthogonalised(x: Tensor) -> Tensor:
     """U f(S) V^T for x = U S V^T, with f between 0.68 and 1.21 where s is above 1/500 of the norm of all s, and 0 at 0.
 
     Newton-Schulz iterations X <- P X with P = A I + B G + C G^2 and G = X X^T (Jordan et al., 2024). The size of x does
-    not matter; zeros stay zeros.
+    not matter above LEAST_NORM; zeros stay zeros.
 
     x: (L, N, M), L matrices. Returns (L, N, M).
     """

@@ -98,7 +98,8 @@ class RunConfig:
         # A step that overflowed would have to be left out by both optimisers, without asking the device.
         precision, optimizer = self.trainer.precision, self.schedule.optimizer
         can = precision != "fp16" or optimizer != "muon"
-        require(can, "trainer.precision", "fp32 or bf16 with schedule.optimizer=muon", precision)
+        advice = "schedule.optimizer=adamw goes together with fp16"
+        require(can, "trainer.precision", "fp32 or bf16 with schedule.optimizer=muon", precision, advice)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> RunConfig:

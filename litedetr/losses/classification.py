@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from litedetr.losses.terms import Matched
 
 Exponent = Annotated[Number, Field(ge=0, le=100)]
+SmoothExponent = Annotated[Number, Field(ge=1, le=100)]  # below 1 the gradient is infinite at 0
 
 
 class ClassificationLoss(Protocol):
@@ -85,7 +86,7 @@ class IouAwareBce:
 
     name: Literal["ia_bce"] = "ia_bce"
     alpha: Probability = 0.25  # 0: the target is the IoU, 1: the probability
-    gamma: Exponent = 2.0  # how much easy background counts less
+    gamma: SmoothExponent = 2.0  # how much easy background counts less
     lowest: ClassVar[float] = 0.01  # target of an object
 
     def loss(self, matched: Matched, config: LossConfig) -> Tensor:
@@ -106,7 +107,7 @@ class PositionSupervised:
 
     name: Literal["position_supervised"] = "position_supervised"
     alpha: Probability = 0.25  # weight of objects; that of the background is 1 - alpha
-    gamma: Exponent = 2.0  # how much predictions near their targets count less
+    gamma: SmoothExponent = 2.0  # how much predictions near their targets count less
     power: Exponent = 2.0  # of the IoU in the target
 
     def loss(self, matched: Matched, config: LossConfig) -> Tensor:

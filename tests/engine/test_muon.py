@@ -199,3 +199,17 @@ def test_fp16_is_refused(cache: Path):
     config = run_config(cache, {"optimizer": "muon"}, {"precision": "bf16"})
     with pytest.raises(ConfigError, match="trainer.precision: expected fp32 or bf16 with schedule.optimizer=muon"):
         replace(config, trainer=replace(config.trainer, precision="fp16"))
+
+
+def test_a_matrix_that_gets_no_gradient_any_more_stays_finite_and_comes_to_rest():
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(16, 20))
+    optimizer = Muon([{"params": [weight], "lr": 1e-3, "weight_decay": 0.0}])
+    weight.grad = 1e-3 * torch.randn(16, 20)
+    optimizer.step()
+    weight.grad = torch.zeros(16, 20)
+    for _ in range(1500):
+        before = weight.detach().clone()
+        optimizer.step()
+    assert weight.isfinite().all()
+    assert torch.equal(weight, before)

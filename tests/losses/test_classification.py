@@ -14,7 +14,7 @@ from litedetr.losses.classification import CLASSIFICATION_LOSSES
 from litedetr.losses.focal import focal_loss
 from litedetr.losses.supervision import Assignment
 from litedetr.losses.terms import TERMS, Matched
-from litedetr.settings import from_mapping
+from litedetr.settings import ConfigError, from_mapping
 from litedetr.structures import (
     DenoisingOutput,
     DetectorOutput,
@@ -281,3 +281,9 @@ def test_a_better_box_learns_a_higher_score(name: str):
         learned.append(logits[losses.index(min(losses))].sigmoid().item())
     assert learned[0] > learned[1] > learned[2] > 0
     assert learned[0] > 0.99
+
+
+@pytest.mark.parametrize("name", ["ia_bce", "position_supervised"])
+def test_exponents_whose_gradient_would_be_infinite_are_refused(name: str):
+    with pytest.raises(ConfigError, match=r"gamma: expected at least 1, got 0.5$"):
+        LossConfig(classification={"name": name, "gamma": 0.5})

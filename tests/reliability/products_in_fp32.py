@@ -2,7 +2,7 @@
 
 So GPUs compute them. A CPU without fp16 instructions sums them one by one, thirty times slower.
 
-python tests/reliability/products_in_fp32.py scripts/train.py trainer.precision=fp16 ...
+python tests/reliability/products_in_fp32.py scripts/train.py trainer.precision=fp16 schedule.optimizer=adamw ...
 """
 
 import runpy

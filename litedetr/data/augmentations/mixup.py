@@ -30,6 +30,6 @@ def mixup(item: LabelledImage, source: Source) -> LabelledImage:
 def blend(one: torch.Tensor, other: torch.Tensor, share: float) -> torch.Tensor:
     """(3, h, w) uint8, (1 - share) * one + share * other, the share in 256ths, rounded down."""
     of_other = round(256 * share)
-    total = one.permute(1, 2, 0).numpy() * np.uint16(256 - of_other)
-    total += other.permute(1, 2, 0).numpy() * np.uint16(of_other)  # at most 255 * 256, which 16 bits hold
+    mine, theirs = (x.permute(1, 2, 0).numpy().astype(np.uint16) for x in (one, other))
+    total = mine * np.uint16(256 - of_other) + theirs * np.uint16(of_other)  # at most 255 * 256, which 16 bits hold
     return torch.from_numpy((total >> 8).astype(np.uint8)).permute(2, 0, 1)
