@@ -23,6 +23,7 @@ OURS = {
     "'/proc/self/status'",
     "get_data_path()",
     "call.folder",  # of a report, as the process of a step gets it
+    "package_folder",  # of an installed package
     "name",  # of a run: a folder's name, which is no path
     "os.path.commonpath([file.parent for file in paths])",
     "os.path.commonpath([file.parent for file in kept])",

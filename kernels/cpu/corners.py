@@ -26,7 +26,8 @@ class Corners:
         """location: (n, M, L, P, 2) in pixels, not far outside; overwritten."""
         low = location.floor()
         fx, fy = (f.contiguous().flatten(0, 1).flatten(1) for f in location.sub_(low).unbind(-1))
-        rows = _table_rows(low, grid, images).unsqueeze(-1) + grid.corners
+        # as in memory as the shape says, whatever the layout of the offsets
+        rows = (_table_rows(low, grid, images).unsqueeze(-1) + grid.corners).contiguous()
         return cls(rows.view(*fx.shape, 4), fx, fy)
 
     def weights(self) -> Tensor:

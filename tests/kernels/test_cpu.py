@@ -44,6 +44,17 @@ def test_single_precision(boxes):
         )
 
 
+@pytest.mark.parametrize("order", [(4, 5, 0, 1, 2, 3), (0, 2, 1, 3, 4, 5), (5, 4, 3, 2, 1, 0)])
+def test_offsets_may_lie_in_memory_in_any_order(order):
+    """Elementwise results keep the layout of what they are made of; the backward pass sorts rows as one vector."""
+    problem, permuted = make_problem(batch=1, points=2), make_problem(batch=1, points=2)
+    offsets = permuted.tensors["offsets"].detach().permute(order).contiguous()
+    back = [order.index(dim) for dim in range(6)]
+    permuted.tensors["offsets"] = offsets.permute(back).requires_grad_()
+    expected, found = (run("auto", "key_aware", x) for x in (problem, permuted))
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
 def test_same_bits_on_every_run():
     """Many samples on few pixels, on several threads: a scatter whose order varied would differ in the last bits."""
     problem = make_problem(shapes=((3, 3),), queries=2000, channels=32, dtype=torch.float32)

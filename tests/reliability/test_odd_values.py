@@ -61,6 +61,8 @@ LISTS = [[], [None], [1], [1, 2], [0.5, 0.5], ["a", 1], [[1]], [[1, 1, 1]], (), 
 MAPPINGS = [{}, {"x": 1}, {1: 2}, {None: {}}, {"": 1}, {"a": {"b": 1}}]
 OTHERS = [None, {1, 2}, b"", b"abc", bytearray(b"1"), Path("a"), Path("\udce9"), int, object(), ..., slice(1), print]
 VALUES = [*NUMBERS, *TEXTS, *TENSORS, *ARRAYS, *LISTS, *MAPPINGS, *OTHERS]
+# Sections of settings that are a choice with settings of its own, and say their path themselves.
+CHOICES = ("loss.classification", "loss.class_cost")
 NOT_OURS = ("Input should", "unable to", "valid", "instance of", "pydantic", "Field required")
 
 
@@ -98,7 +100,9 @@ def problem(hint: Any, value: Any) -> str | None:
     else:
         return None if is_plain(made) and as_type(hint, made, "section.name") == made else f"became {made!r}"
     name, _, expected = message.partition(", got ")[0].partition(": expected ")
-    is_clear = name.startswith("section.name") and expected and not any(word in expected for word in NOT_OURS)
+    is_clear = (
+        name.startswith(("section.name", *CHOICES)) and expected and not any(word in expected for word in NOT_OURS)
+    )
     return None if is_clear and "\n" not in message and len(message) < 1000 else message[:1000]
 
 

