@@ -1,4 +1,4 @@
-"""Matrices whose singular values are moved close to 1, by products alone."""
+"""Moves the singular values of matrices close to 1, by matrix products only."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def gradients(layers: nn.Module, step: int) -> list[Tensor]:
 
 
 def stepped_naively(weight: Tensor, grads: list[Tensor]) -> Tensor:
-    """One matrix alone in float64, by the equations."""
+    """One matrix at a time in float64, by the equations."""
     weight, momentum = weight.detach().double(), torch.zeros(weight.shape).double()
     for grad in grads:
         momentum = 0.95 * momentum + 0.05 * grad.double()
